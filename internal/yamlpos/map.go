@@ -1,0 +1,144 @@
+package yamlpos
+
+import "fmt"
+
+// Entry is one key and value of a Map.
+type Entry struct {
+	Key   any // a scalar: nil, bool, int64, *big.Int, float64, string or time.Time
+	Value any
+}
+
+// Map is a mapping that keeps the order of its keys. The zero value is empty and
+// ready for use; a nil *Map reads as empty.
+type Map struct {
+	entries []Entry
+	index   map[any]int // by hashable form of the key
+}
+
+// NewMap returns a map of alternating keys and values. It panics on an odd
+// number of arguments or a key that is not a string, both being mistakes of
+// the program, not of its input.
+func NewMap(kv ...any) *Map {
+	if len(kv)%2 != 0 {
+		panic("yamlpos.NewMap: odd number of arguments")
+	}
+	m := &Map{}
+	for i := 0; i < len(kv); i += 2 {
+		m.Set(kv[i].(string), kv[i+1])
+	}
+	return m
+}
+
+// hashable returns a form of a key that a Go map can hold. Keys that are
+// neither scalar nor hashable do not occur: Parse refuses them.
+func hashable(key any) any {
+	switch k := key.(type) {
+	case nil, bool, int64, float64, string:
+		return k
+	default:
+		return fmt.Sprintf("%T %v", k, k)
+	}
+}
+
+func (m *Map) setKey(key, value any) {
+	c := hashable(key)
+	if i, ok := m.index[c]; ok {
+		m.entries[i].Value = value
+		return
+	}
+	if m.index == nil {
+		m.index = map[any]int{}
+	}
+	m.index[c] = len(m.entries)
+	m.entries = append(m.entries, Entry{key, value})
+}
+
+// Get returns the value below a string key.
+func (m *Map) Get(key string) (any, bool) {
+	if m == nil {
+		return nil, false
+	}
+	i, ok := m.index[key]
+	if !ok {
+		return nil, false
+	}
+	return m.entries[i].Value, true
+}
+
+// Set puts a value below a string key: in place if the key exists, else last.
+func (m *Map) Set(key string, value any) { m.setKey(key, value) }
+
+// Delete removes a string key; it does nothing where there is none.
+func (m *Map) Delete(key string) {
+	if m == nil {
+		return
+	}
+	at, ok := m.index[key]
+	if !ok {
+		return
+	}
+	m.entries = append(m.entries[:at], m.entries[at+1:]...)
+	delete(m.index, key)
+	for c, i := range m.index {
+		if i > at {
+			m.index[c] = i - 1
+		}
+	}
+}
+
+// Keys returns the keys in order. Keys that are not strings appear as text.
+func (m *Map) Keys() []string {
+	if m == nil {
+		return nil
+	}
+	keys := make([]string, len(m.entries))
+	for i, e := range m.entries {
+		keys[i] = fmt.Sprint(e.Key)
+	}
+	return keys
+}
+
+// Entries returns the entries in order, keys as their Go values.
+func (m *Map) Entries() []Entry {
+	if m == nil {
+		return nil
+	}
+	return append([]Entry(nil), m.entries...)
+}
+
+// Len returns the number of entries.
+func (m *Map) Len() int {
+	if m == nil {
+		return 0
+	}
+	return len(m.entries)
+}
+
+// Clone returns a deep copy: nested maps and lists are copied too.
+func (m *Map) Clone() *Map {
+	if m == nil {
+		return nil
+	}
+	c := &Map{}
+	for _, e := range m.entries {
+		c.setKey(e.Key, cloneValue(e.Value))
+	}
+	return c
+}
+
+func cloneValue(v any) any {
+	switch v := v.(type) {
+	case *Map:
+		return v.Clone()
+	case []any:
+		c := make([]any, len(v))
+		for i := range v {
+			c[i] = cloneValue(v[i])
+		}
+		return c
+	case []string:
+		return append([]string(nil), v...)
+	default:
+		return v
+	}
+}

@@ -1,0 +1,121 @@
+// Package yamlpos reads YAML 1.1 the way PyYAML does, keeping the position of
+// every value, and writes YAML and JSON that PyYAML reads back as equal types.
+//
+// Recipes and cluster configurations are written for PyYAML. A YAML 1.2 reader
+// sees other types in them (on, 0755, 12:30, 1e5), so scalars are resolved here.
+package yamlpos
+
+import "uenv-ci.dev/internal/fault"
+
+// Kind tells the three shapes of a Node apart.
+type Kind int
+
+// The kinds of a Node.
+const (
+	Scalar Kind = iota
+	Sequence
+	Mapping
+)
+
+// String returns the name people know the kind by.
+func (k Kind) String() string {
+	switch k {
+	case Sequence:
+		return "list"
+	case Mapping:
+		return "mapping"
+	default:
+		return "scalar"
+	}
+}
+
+// Node is a YAML value and where it stands. Aliases and merge keys are resolved:
+// what they brought in keeps the position of its anchor.
+type Node struct {
+	File         string
+	Line, Column int // from 1
+	Kind         Kind
+	// Value of a scalar: nil, bool, int64, *big.Int, float64, string or time.Time.
+	Value any
+	// Raw is the text of a scalar, without its quotes.
+	Raw string
+	// Quoted is set for every scalar that is not written in plain style.
+	Quoted bool
+	Items  []*Node // of a Sequence
+	Pairs  []Pair  // of a Mapping, in file order
+}
+
+// Pair is one entry of a mapping.
+type Pair struct{ Key, Value *Node }
+
+// Get returns the value below a string key of a mapping, nil where there is none.
+// It is safe on a nil node and on one that is not a mapping.
+func (n *Node) Get(key string) *Node {
+	if n == nil {
+		return nil
+	}
+	for _, p := range n.Pairs {
+		if s, ok := p.Key.Value.(string); ok && s == key {
+			return p.Value
+		}
+	}
+	return nil
+}
+
+// Key returns the node of a key itself, for messages that point at it.
+func (n *Node) Key(key string) *Node {
+	if n == nil {
+		return nil
+	}
+	for _, p := range n.Pairs {
+		if s, ok := p.Key.Value.(string); ok && s == key {
+			return p.Key
+		}
+	}
+	return nil
+}
+
+// IsNull reports whether the node is absent or a null scalar.
+func (n *Node) IsNull() bool {
+	return n == nil || n.Kind == Scalar && n.Value == nil
+}
+
+// Str returns the value of a string scalar; ok is false for anything else.
+func (n *Node) Str() (s string, ok bool) {
+	if n == nil || n.Kind != Scalar {
+		return "", false
+	}
+	s, ok = n.Value.(string)
+	return s, ok
+}
+
+// Problem returns a problem that points at the node.
+func (n *Node) Problem(message, hint string) fault.Problem {
+	if n == nil {
+		return fault.Problem{Message: message, Hint: hint}
+	}
+	return fault.Problem{File: n.File, Line: n.Line, Column: n.Column, Message: message, Hint: hint}
+}
+
+// Data returns the node as plain values: scalars as in Value, []any and *Map.
+func (n *Node) Data() any {
+	if n == nil {
+		return nil
+	}
+	switch n.Kind {
+	case Sequence:
+		items := make([]any, len(n.Items))
+		for i, item := range n.Items {
+			items[i] = item.Data()
+		}
+		return items
+	case Mapping:
+		m := &Map{}
+		for _, p := range n.Pairs {
+			m.setKey(p.Key.Data(), p.Value.Data())
+		}
+		return m
+	default:
+		return n.Value
+	}
+}
