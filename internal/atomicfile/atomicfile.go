@@ -1,0 +1,97 @@
+// Package atomicfile writes files that are either complete under their final
+// name or not there at all.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// File is a temporary file beside the path it will get by Commit.
+type File struct {
+	*os.File
+	path   string
+	closed bool
+}
+
+// Create opens a temporary file in the directory of path. The caller writes to
+// it and ends with Commit; a deferred Abort removes it on every other way out.
+func Create(path string, perm fs.FileMode) (*File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", path, err)
+	}
+	if err := f.Chmod(perm); err != nil {
+		return nil, errors.Join(fmt.Errorf("create %s: %w", path, err), f.Close(), os.Remove(f.Name()))
+	}
+	return &File{File: f, path: path}, nil
+}
+
+// Commit makes the content durable and gives it its final name, replacing what
+// was there. On an error nothing is left of the new content.
+func (f *File) Commit() error {
+	if f.closed {
+		return fmt.Errorf("commit %s: %w", f.path, os.ErrClosed)
+	}
+	err := f.Sync()
+	f.closed = true
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), f.path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("write %s: %w", f.path, err)
+	}
+	return SyncDir(filepath.Dir(f.path))
+}
+
+// Abort removes the temporary file. It does nothing after Commit or Abort.
+func (f *File) Abort() {
+	if f.closed {
+		return
+	}
+	f.closed = true
+	f.Close()
+	os.Remove(f.Name())
+}
+
+// Write writes a file atomically: what the function writes is synced and renamed
+// to path. On any error the old file stays as it was.
+func Write(path string, perm fs.FileMode, write func(io.Writer) error) error {
+	f, err := Create(path, perm)
+	if err != nil {
+		return err
+	}
+	defer f.Abort()
+	if err := write(f); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return f.Commit()
+}
+
+// WriteBytes is Write for content that is at hand.
+func WriteBytes(path string, perm fs.FileMode, data []byte) error {
+	return Write(path, perm, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// SyncDir makes renames in a directory durable. File systems that cannot sync
+// directories are tolerated.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, os.ErrInvalid) {
+		return fmt.Errorf("sync directory %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+// Package proc runs other programs. It is the only package that does, so that
+// every child has an explicit environment, dies with us and leaves no
+// descendants behind when it is cancelled.
+package proc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	defaultGrace = 5 * time.Second
+	outputLimit  = 64 << 20
+	stderrTail   = 4 << 10
+)
+
+// Cmd is a program to run.
+type Cmd struct {
+	Path string   // a path, or a name to be found on our PATH
+	Args []string // without the program's own name
+	Dir  string   // "" is our working directory
+	Env  []string // the whole environment: nil is an empty one
+
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	ExtraFiles     []*os.File // become file descriptors 3, 4, …
+
+	// Grace is the time between SIGTERM and SIGKILL when the context ends;
+	// 0 means five seconds.
+	Grace time.Duration
+
+	// Foreground keeps the child in our process group, as a program that talks
+	// to the terminal needs. Otherwise it gets a group of its own, which is
+	// ended as a whole when the context ends.
+	Foreground bool
+}
+
+// ExitError tells that a program ran and did not exit with 0.
+type ExitError struct {
+	Name   string         // base name of the program
+	Code   int            // exit code; 128+n if signal n ended it
+	Signal syscall.Signal // 0 if it exited by itself
+	Stderr string         // the end of what it wrote to stderr, if we kept it
+}
+
+// Error tells how the program ended and the end of what it said.
+func (e *ExitError) Error() string {
+	text := fmt.Sprintf("%s exited with code %d", e.Name, e.Code)
+	if e.Signal != 0 {
+		text = fmt.Sprintf("%s was ended by signal %d (%s)", e.Name, int(e.Signal), e.Signal)
+	}
+	if tail := strings.TrimSpace(e.Stderr); tail != "" {
+		text += ": " + tail
+	}
+	return text
+}
+
+// Process is a started program.
+type Process struct {
+	cmd  *exec.Cmd
+	ctx  context.Context
+	name string
+	tail *tailWriter
+}
+
+// Start starts the program. The caller must call Wait.
+func (c Cmd) Start(ctx context.Context) (*Process, error) {
+	name := filepath.Base(c.Path)
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = c.Dir, c.Stdin, c.Stdout, c.ExtraFiles
+	cmd.Env = c.Env
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	p := &Process{cmd: cmd, ctx: ctx, name: name}
+	cmd.Stderr = c.Stderr
+	if c.Stderr == nil {
+		p.tail = &tailWriter{limit: stderrTail}
+		cmd.Stderr = p.tail
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !c.Foreground, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return p.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = c.Grace
+	if cmd.WaitDelay == 0 {
+		cmd.WaitDelay = defaultGrace
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// Pid returns the process id.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Signal sends a signal to the program and, where it has a process group of its
+// own, to all of the group.
+func (p *Process) Signal(sig syscall.Signal) error {
+	target := p.Pid()
+	if p.cmd.SysProcAttr.Setpgid {
+		target = -target
+	}
+	if err := syscall.Kill(target, sig); err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return os.ErrProcessDone
+		}
+		return fmt.Errorf("signal %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// Wait waits for the program's end. What is left of its process group is then
+// ended too. The error is nil, an *ExitError, or the context's error.
+func (p *Process) Wait() error {
+	err := p.cmd.Wait()
+	if p.cmd.SysProcAttr.Setpgid {
+		syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	}
+	if p.ctx.Err() != nil {
+		return fmt.Errorf("run %s: %w", p.name, context.Cause(p.ctx))
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		if err != nil {
+			return fmt.Errorf("run %s: %w", p.name, err)
+		}
+		return nil
+	}
+	e := &ExitError{Name: p.name, Code: exit.ExitCode()}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		e.Signal = status.Signal()
+		e.Code = 128 + int(e.Signal)
+	}
+	if p.tail != nil {
+		e.Stderr = p.tail.String()
+	}
+	return e
+}
+
+// Run starts the program and waits for its end.
+func (c Cmd) Run(ctx context.Context) error {
+	p, err := c.Start(ctx)
+	if err != nil {
+		return err
+	}
+	return p.Wait()
+}
+
+// Output runs the program and returns what it wrote to stdout, at most 64 MiB.
+func (c Cmd) Output(ctx context.Context) ([]byte, error) {
+	out := &limitedBuffer{limit: outputLimit}
+	c.Stdout = out
+	if err := c.Run(ctx); err != nil {
+		return out.Bytes(), err
+	}
+	return out.Bytes(), nil
+}
+
+// Look finds a program on our PATH.
+func Look(name string) (string, bool) {
+	path, err := exec.LookPath(name)
+	return path, err == nil
+}
+
+// Replace becomes another program: it returns only if that fails.
+func Replace(path string, argv, env []string) error {
+	return fmt.Errorf("execute %s: %w", path, syscall.Exec(path, argv, env))
+}
+
+// tailWriter keeps the last bytes written to it.
+type tailWriter struct {
+	limit int
+	data  []byte
+}
+
+func (w *tailWriter) Write(b []byte) (int, error) {
+	w.data = append(w.data, b...)
+	if over := len(w.data) - w.limit; over > 0 {
+		w.data = append(w.data[:0], w.data[over:]...)
+	}
+	return len(b), nil
+}
+
+func (w *tailWriter) String() string { return string(w.data) }
+
+// limitedBuffer refuses to grow over its limit.
+type limitedBuffer struct {
+	bytes.Buffer
+	limit int
+}
+
+func (b *limitedBuffer) Write(data []byte) (int, error) {
+	if b.Len()+len(data) > b.limit {
+		return 0, fmt.Errorf("more than %d MiB of output", b.limit>>20)
+	}
+	return b.Buffer.Write(data)
+}
