@@ -1,0 +1,39 @@
+package localrepo
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const hashBuffer = 1 << 20
+
+// hashFile returns a file's digest. The function, if any, is told of every block
+// read.
+func hashFile(ctx context.Context, path string, read func(n int)) (digest.Digest, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	hash := digest.SHA256.Digester()
+	buffer := make([]byte, hashBuffer)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return "", err
+		}
+		n, err := file.Read(buffer)
+		hash.Hash().Write(buffer[:n])
+		if read != nil {
+			read(n)
+		}
+		if err == io.EOF {
+			return hash.Digest(), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}

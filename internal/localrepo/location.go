@@ -1,0 +1,125 @@
+package localrepo
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// Priorities of repositories: the lowest is searched first.
+const (
+	priorityDefault = 9
+	priorityOther   = 10
+)
+
+// Location is where a local repository is or would be.
+type Location struct {
+	Name     string `json:"name"`
+	Path     string `json:"path"`
+	Priority int    `json:"priority"`
+	Source   string `json:"source"` // the file or rule that says so
+}
+
+// DefaultPath returns the repository that the uenv client would use by default.
+// It need not exist. Environment variables are read through getenv.
+func DefaultPath(getenv func(string) string) (string, error) {
+	locations, err := Locations(getenv)
+	if err != nil {
+		return "", err
+	}
+	if len(locations) == 0 {
+		return "", fault.WithHint(fault.New(fault.Usage, "no place for a local repository is known: HOME is not set"),
+			"name one with --repo")
+	}
+	return locations[0].Path, nil
+}
+
+// Locations returns the repositories that the uenv client would search, in that
+// order: those of its configuration files, and the default one.
+func Locations(getenv func(string) string) ([]Location, error) {
+	config, err := readClientConfig(getenv)
+	if err != nil {
+		return nil, err
+	}
+	var all []Location
+	if config.repo != nil {
+		all = append(all, *config.repo)
+	} else if path := searchDefault(getenv); path != "" {
+		all = append(all, Location{Name: "default", Path: path, Priority: priorityDefault, Source: "default search"})
+	}
+	all = append(all, config.others...)
+	slices.SortStableFunc(all, func(a, b Location) int { return cmp.Compare(a.Priority, b.Priority) })
+	return all, nil
+}
+
+type candidate struct{ base, repo string }
+
+func (c candidate) path() string { return filepath.Join(c.base, c.repo) }
+
+func (c candidate) exists() bool {
+	info, err := os.Stat(filepath.Join(c.path(), databaseName))
+	return err == nil && info.Mode().IsRegular()
+}
+
+func (c candidate) writable() bool {
+	return writableMode(c.base) && (!c.exists() || writableMode(c.path()))
+}
+
+// writableMode looks at the mode bits only, as the client does.
+func writableMode(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Perm()&0o222 != 0
+}
+
+// searchDefault finds the client's default repository: the first place of its
+// list with a writable repository, else the first in which one can be made.
+func searchDefault(getenv func(string) string) string {
+	candidates := defaultCandidates(getenv)
+	for _, c := range candidates {
+		if c.exists() && c.writable() {
+			return c.path()
+		}
+	}
+	for _, c := range candidates {
+		if c.writable() {
+			return c.path()
+		}
+	}
+	return ""
+}
+
+// scratchOrder is the order in which the client looks at the scratch file systems
+// of the clusters that it knows. On the others it looks at all, and at $SCRATCH.
+var scratchOrder = map[string][]string{
+	"daint":    {"ritom", "capstor", "iopsstor"},
+	"eiger":    {"ritom", "capstor", "iopsstor"},
+	"pilatus":  {"ritom", "capstor", "iopsstor"},
+	"clariden": {"iopsstor", "capstor"},
+	"bristen":  {"iopsstor", "capstor"},
+	"santis":   {"capstor", "iopsstor"},
+	"":         {"ritom", "capstor", "iopsstor"},
+}
+
+// defaultCandidates is the client's list of places, which depends on the cluster.
+func defaultCandidates(getenv func(string) string) []candidate {
+	var found []candidate
+	if user := getenv("USER"); user != "" {
+		names, known := scratchOrder[getenv("CLUSTER_NAME")]
+		if !known {
+			names = scratchOrder[""]
+		}
+		for _, name := range names {
+			found = append(found, candidate{filepath.Join("/", name, "scratch", "cscs", user), ".uenv-images"})
+		}
+		if scratch := getenv("SCRATCH"); scratch != "" && (!known || getenv("CLUSTER_NAME") == "") {
+			found = append(found, candidate{scratch, ".uenv-images"})
+		}
+	}
+	if home := getenv("HOME"); home != "" {
+		found = append(found, candidate{home, ".uenv/repo"})
+	}
+	return found
+}
