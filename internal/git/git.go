@@ -1,0 +1,205 @@
+// Package git asks the git program about revisions. Commands run without the
+// user's interactive helpers, so that a missing credential is an error and not
+// a prompt.
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/proc"
+)
+
+var commitPattern = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
+
+// IsCommit tells whether a reference is a full commit id, which never moves.
+func IsCommit(reference string) bool { return commitPattern.MatchString(reference) }
+
+// Revision is the state of a work tree.
+type Revision struct {
+	Commit string `json:"commit"`
+	Dirty  bool   `json:"dirty"` // the work tree differs from the commit
+}
+
+// ErrNotARepository tells that a directory is in no git work tree, or that the
+// git program is not installed.
+var ErrNotARepository = errors.New("not in a git work tree")
+
+func run(ctx context.Context, dir string, args ...string) (string, error) {
+	if _, ok := proc.Look("git"); !ok {
+		return "", fmt.Errorf("%w: git is not installed", ErrNotARepository)
+	}
+	env := append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0")
+	out, err := proc.Cmd{Path: "git", Args: append([]string{"-C", dir}, args...), Env: env}.Output(ctx)
+	return strings.TrimSpace(string(out)), err
+}
+
+// Root returns the top directory of the work tree that contains dir.
+func Root(ctx context.Context, dir string) (string, error) {
+	root, err := run(ctx, dir, "rev-parse", "--show-toplevel")
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", err
+		}
+		return "", fmt.Errorf("%s: %w", dir, ErrNotARepository)
+	}
+	return root, nil
+}
+
+// Head returns the revision of the work tree that contains dir.
+func Head(ctx context.Context, dir string) (Revision, error) {
+	if _, err := Root(ctx, dir); err != nil {
+		return Revision{}, err
+	}
+	commit, err := run(ctx, dir, "rev-parse", "--verify", "HEAD")
+	if err != nil {
+		return Revision{}, fmt.Errorf("read revision of %s: %w", dir, err)
+	}
+	status, err := run(ctx, dir, "status", "--porcelain", "--", ".")
+	if err != nil {
+		return Revision{}, fmt.Errorf("read status of %s: %w", dir, err)
+	}
+	return Revision{commit, status != ""}, nil
+}
+
+// LastChange returns the time of the last commit that touches dir. In a shallow
+// clone whose history does not reach back to it, that cannot be known, and is an
+// error with a hint.
+func LastChange(ctx context.Context, dir string) (time.Time, error) {
+	root, err := Root(ctx, dir)
+	if err != nil {
+		return time.Time{}, err
+	}
+	out, err := run(ctx, dir, "log", "-1", "--format=%H %ct", "--", ".")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read history of %s: %w", dir, err)
+	}
+	commit, seconds, ok := strings.Cut(out, " ")
+	if !ok {
+		return time.Time{}, fmt.Errorf("%s: %w: no commit touches it", dir, ErrNotARepository)
+	}
+	boundary, err := isBoundary(ctx, root, commit)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if boundary {
+		err := fault.New(fault.Invalid, "%s: the last commit that touches it lies behind the boundary of a shallow clone", dir)
+		return time.Time{}, fault.WithHint(err, "fetch more history ('git fetch --unshallow'), or give the time with --created")
+	}
+	unix, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read history of %s: commit time %q: %w", dir, seconds, err)
+	}
+	return time.Unix(unix, 0).UTC(), nil
+}
+
+// isBoundary tells whether a commit is one at which a shallow clone was cut, so
+// that it seems to touch every file.
+func isBoundary(ctx context.Context, root, commit string) (bool, error) {
+	file, err := run(ctx, root, "rev-parse", "--git-path", "shallow")
+	if err != nil {
+		return false, fmt.Errorf("look for a shallow boundary: %w", err)
+	}
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(root, file)
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return strings.Contains(string(data), commit), err
+}
+
+// ResolveRemote returns the commit that a branch or tag of a remote repository
+// names now. A full commit id is returned as it is. The empty reference is the
+// remote's default branch.
+func ResolveRemote(ctx context.Context, url, reference string) (string, error) {
+	if IsCommit(reference) {
+		return reference, nil
+	}
+	if strings.HasPrefix(reference, "-") || strings.HasPrefix(url, "-") {
+		return "", fault.New(fault.Invalid, "resolve %q of %q: not a reference", reference, url)
+	}
+	wanted := []string{"HEAD"}
+	if reference != "" {
+		wanted = []string{"refs/heads/" + reference, "refs/tags/" + reference + "^{}", "refs/tags/" + reference}
+	}
+	out, err := run(ctx, ".", append([]string{"ls-remote", "--", url}, wanted...)...)
+	if err != nil {
+		return "", fault.Wrap(fault.Network, err, "resolve %q of %s", reference, url)
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(out) {
+		commit, name, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		found[name] = commit
+	}
+	for _, name := range wanted {
+		if commit := found[name]; IsCommit(commit) {
+			return commit, nil
+		}
+	}
+	return "", fault.New(fault.NotFound, "%s has no branch or tag %q", url, reference)
+}
+
+// ChangedPaths returns the paths below dir, relative to the root of its work
+// tree, that differ between revision and the work tree as it is, untracked files
+// included.
+func ChangedPaths(ctx context.Context, dir, revision string) ([]string, error) {
+	root, err := Root(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(revision, "-") {
+		return nil, fault.New(fault.Usage, "%q is not a revision", revision)
+	}
+	changed, err := run(ctx, root, "diff", "--name-only", "--no-renames", "-z", revision, "--", dir)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "compare with revision %q", revision)
+	}
+	untracked, err := run(ctx, root, "ls-files", "--others", "--exclude-standard", "-z", "--", dir)
+	if err != nil {
+		return nil, fmt.Errorf("list untracked files: %w", err)
+	}
+	var paths []string
+	for _, p := range strings.Split(changed+"\x00"+untracked, "\x00") {
+		if p != "" {
+			paths = append(paths, p)
+		}
+	}
+	return paths, nil
+}
+
+// Clone makes dir a shallow checkout of a remote repository at a commit, branch
+// or tag; the empty reference is the remote's default branch. A dir that is left
+// behind by an error is the caller's to remove.
+func Clone(ctx context.Context, url, reference, dir string) (commit string, err error) {
+	if reference == "" {
+		reference = "HEAD"
+	}
+	steps := [][]string{
+		{"init", "--quiet"},
+		{"remote", "add", "origin", url},
+		{"fetch", "--quiet", "--depth", "1", "origin", reference},
+		{"checkout", "--quiet", "--detach", "FETCH_HEAD"},
+	}
+	if strings.HasPrefix(reference, "-") || strings.HasPrefix(url, "-") {
+		return "", fault.New(fault.Invalid, "clone %q of %q: not a reference", reference, url)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, step := range steps {
+		if _, err := run(ctx, dir, step...); err != nil {
+			return "", fault.Wrap(fault.Network, err, "clone %s at %s", url, reference)
+		}
+	}
+	return run(ctx, dir, "rev-parse", "HEAD")
+}
