@@ -29,11 +29,21 @@ func NewMap(kv ...any) *Map {
 	return m
 }
 
-// hashable returns a form of a key that a Go map can hold. Keys that are
-// neither scalar nor hashable do not occur: Parse refuses them.
+// hashable returns a form of a key that a Go map can hold. Numbers and booleans
+// that Python takes for the same dictionary key (1, 1.0, true) are the same here.
 func hashable(key any) any {
 	switch k := key.(type) {
-	case nil, bool, int64, float64, string:
+	case nil, int64, string:
+		return k
+	case bool:
+		if k {
+			return int64(1)
+		}
+		return int64(0)
+	case float64:
+		if i := int64(k); float64(i) == k {
+			return i
+		}
 		return k
 	default:
 		return fmt.Sprintf("%T %v", k, k)
