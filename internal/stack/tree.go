@@ -1,6 +1,11 @@
 package stack
 
-import "io/fs"
+import (
+	"io/fs"
+
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/recipe"
+)
 
 // Tree is the build tree of one recipe for one cluster: the files below BUILD
 // that describe the stack to Spack, and the same description as values for an
@@ -25,6 +30,8 @@ type Tree struct {
 	Modules      Modules            `json:"modules"`
 	Caches       Caches             `json:"caches"`
 	Hooks        Hooks              `json:"hooks"`
+	// Replaced lists the package entries that another file replaced as a whole.
+	Replaced []Replacement `json:"replaced,omitempty"`
 }
 
 // File is a regular file.
@@ -123,33 +130,11 @@ type View struct {
 	Compilers    []Compiler `json:"compilers,omitempty"`
 	// PrefixPaths lists directories, relative to Root, that are prepended to a
 	// variable if they exist after the build.
-	PrefixPaths []PrefixPath `json:"prefix_paths,omitempty"`
-	// Variables come from the recipe and follow those that Spack computes.
-	Variables Variables `json:"variables"`
-}
-
-// Variables are changes to environment variables, as in meta/env.json.
-type Variables struct {
-	List   []ListVariable   `json:"list,omitempty"`   // in order of first use
-	Scalar []ScalarVariable `json:"scalar,omitempty"` // in order of first use
-}
-
-// ListVariable is a variable that holds a list of paths.
-type ListVariable struct {
-	Name       string   `json:"name"`
-	Operations []ListOp `json:"operations"`
-}
-
-// ListOp is one change of a ListVariable.
-type ListOp struct {
-	Op    string   `json:"op"` // "set", "prepend" or "append"
-	Value []string `json:"value"`
-}
-
-// ScalarVariable sets a variable, or unsets it where Value is nil.
-type ScalarVariable struct {
-	Name  string  `json:"name"`
-	Value *string `json:"value"`
+	PrefixPaths []recipe.PrefixPath `json:"prefix_paths,omitempty"`
+	// Variables come from the recipe; they go on top of those that Spack
+	// computes (meta.Variables.Overlay).
+	Variables   meta.Variables `json:"variables"`
+	Description string         `json:"description"`
 }
 
 // UserConfig is the Spack configuration inside the image (Mount/config).
@@ -190,8 +175,10 @@ type Hooks struct {
 	Build       string `json:"build,omitempty"` // script builder
 }
 
-// PrefixPath lists directories that a view adds to a variable.
-type PrefixPath struct {
-	Variable string   `json:"variable"`
-	Dirs     []string `json:"dirs"`
+// Replacement says that the entry of a package in one packages file took the
+// place of another's. Entries are never merged, so what stood there is gone.
+type Replacement struct {
+	Package string `json:"package"`
+	By      string `json:"by"`   // file that won
+	Over    string `json:"over"` // file whose entry is gone
 }

@@ -1,0 +1,83 @@
+package stack
+
+import (
+	"path"
+	"path/filepath"
+	"slices"
+
+	"uenv-ci.dev/internal/yamlpos"
+)
+
+const reposDir = "store/repos/spack_repo"
+
+// spackClone asks for Spack itself.
+func (r *renderer) spackClone() {
+	spack := r.recipe.Spack
+	r.tree.Clones = append(r.tree.Clones, Clone{Name: "spack", To: "spack", Repo: spack.Repo, Commit: spack.Commit})
+}
+
+// repoV1 lays out the one package repository of a version 1 stack: packages of
+// the recipe go before those of the cluster.
+func (r *renderer) repoV1() {
+	r.file("store/repo/repo.yaml", []byte("repo:\n  namespace: alps\n"))
+	r.tree.Dirs = append(r.tree.Dirs, "store/repo/packages")
+	if r.recipe.PackageRepo != "" {
+		r.copyPackages(r.recipe.PackageRepo, "store/repo/packages")
+	}
+	for _, dir := range r.in.Cluster.PackageRepos {
+		r.copyPackages(dir, "store/repo/packages")
+	}
+	r.yaml("config/repos.yaml", yamlpos.NewMap("repos", []any{path.Join(r.mount, "repo")}))
+}
+
+// reposV2 lays out the package repositories of versions 2 and 3, each under its
+// own name, highest precedence first.
+func (r *renderer) reposV2() {
+	repos := &yamlpos.Map{}
+	add := func(name string) { repos.Set(name, path.Join(r.mount, "repos/spack_repo", name)) }
+	if r.recipe.PackageRepo != "" {
+		add("recipe")
+		r.packageRepo("recipe", []string{r.recipe.PackageRepo})
+	}
+	add("alps")
+	r.packageRepo("alps", r.in.Cluster.PackageRepos)
+	for _, p := range r.recipe.Spack.Packages {
+		add(p.Name)
+		r.tree.Clones = append(r.tree.Clones, Clone{
+			Name: p.Name, To: "repos/" + p.Name, Repo: p.Repo, Commit: p.Commit,
+			CopyPath: p.Path, CopyTo: path.Join(reposDir, p.Name),
+		})
+	}
+	r.yaml("config/repos.yaml", yamlpos.NewMap("repos", repos))
+}
+
+func (r *renderer) packageRepo(name string, dirs []string) {
+	to := path.Join(reposDir, name, "packages")
+	r.file(path.Join(reposDir, name, "repo.yaml"), []byte("repo:\n  namespace: "+name+"\n  api: v2.0\n"))
+	r.tree.Dirs = append(r.tree.Dirs, to)
+	for _, dir := range dirs {
+		r.copyPackages(dir, to)
+	}
+}
+
+func (r *renderer) copyPackages(repo, to string) {
+	r.tree.Copies = append(r.tree.Copies, Copy{From: filepath.Join(repo, "packages"), To: to, Packages: true})
+}
+
+// clusterFilesV1 copies every file of the cluster directory to the
+// configuration, except the ones that are written anew.
+func (r *renderer) clusterFilesV1(written ...string) {
+	for _, name := range r.in.Cluster.OtherFiles {
+		if !slices.Contains(written, name) {
+			r.tree.Copies = append(r.tree.Copies, Copy{From: r.clusterFile(name), To: "config/" + name})
+		}
+	}
+}
+
+// refuseClusterMirrors: mirrors are given on the command line.
+func (r *renderer) refuseClusterMirrors() {
+	if slices.Contains(r.in.Cluster.OtherFiles, "mirrors.yaml") {
+		at := &yamlpos.Node{File: r.clusterFile("mirrors.yaml")}
+		r.fail(at, "give mirrors on the command line", "a mirrors.yaml in the cluster configuration is not supported")
+	}
+}
