@@ -91,30 +91,29 @@ func searchDefault(getenv func(string) string) string {
 	return ""
 }
 
-// scratchOrder is the order in which the client looks at the scratch file systems
-// of the clusters that it knows. On the others it looks at all, and at $SCRATCH.
-var scratchOrder = map[string][]string{
-	"daint":    {"ritom", "capstor", "iopsstor"},
-	"eiger":    {"ritom", "capstor", "iopsstor"},
-	"pilatus":  {"ritom", "capstor", "iopsstor"},
-	"clariden": {"iopsstor", "capstor"},
-	"bristen":  {"iopsstor", "capstor"},
-	"santis":   {"capstor", "iopsstor"},
-	"":         {"ritom", "capstor", "iopsstor"},
+// scratchNames lists the scratch file systems in which the client looks on a
+// cluster, and whether it knows the cluster; on others it also looks at $SCRATCH.
+func scratchNames(cluster string) (names []string, known bool) {
+	switch cluster {
+	case "daint", "eiger", "pilatus":
+		return []string{"ritom", "capstor", "iopsstor"}, true
+	case "clariden", "bristen":
+		return []string{"iopsstor", "capstor"}, true
+	case "santis":
+		return []string{"capstor", "iopsstor"}, true
+	}
+	return []string{"ritom", "capstor", "iopsstor"}, false
 }
 
 // defaultCandidates is the client's list of places, which depends on the cluster.
 func defaultCandidates(getenv func(string) string) []candidate {
 	var found []candidate
 	if user := getenv("USER"); user != "" {
-		names, known := scratchOrder[getenv("CLUSTER_NAME")]
-		if !known {
-			names = scratchOrder[""]
-		}
+		names, known := scratchNames(getenv("CLUSTER_NAME"))
 		for _, name := range names {
 			found = append(found, candidate{filepath.Join("/", name, "scratch", "cscs", user), ".uenv-images"})
 		}
-		if scratch := getenv("SCRATCH"); scratch != "" && (!known || getenv("CLUSTER_NAME") == "") {
+		if scratch := getenv("SCRATCH"); scratch != "" && !known {
 			found = append(found, candidate{scratch, ".uenv-images"})
 		}
 	}
