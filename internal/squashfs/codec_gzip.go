@@ -1,0 +1,33 @@
+package squashfs
+
+import (
+	"bytes"
+
+	"github.com/klauspost/compress/zlib"
+)
+
+// klauspostVersion must be the version in go.mod, since another version of the
+// module writes other bytes; a test compares them.
+const klauspostVersion = "v1.20.2"
+
+const gzipVersion = "klauspost-" + klauspostVersion
+
+// gzipEncoder writes zlib streams, which is what squashfs calls gzip.
+type gzipEncoder struct{ w *zlib.Writer }
+
+func newGzipEncoder(level int) (encoder, error) {
+	w, err := zlib.NewWriterLevel(nil, level)
+	return gzipEncoder{w}, err
+}
+
+func (e gzipEncoder) encode(dst, src []byte) ([]byte, error) {
+	b := bytes.NewBuffer(dst[:0])
+	e.w.Reset(b)
+	if _, err := e.w.Write(src); err != nil {
+		return nil, err
+	}
+	err := e.w.Close()
+	return b.Bytes(), err
+}
+
+func (gzipEncoder) close() {}

@@ -1,0 +1,27 @@
+package squashfs
+
+import "github.com/klauspost/compress/zstd"
+
+const zstdVersion = "klauspost-" + klauspostVersion
+
+// zstdEncoder writes each block as one frame that says its content size and has
+// no checksum. The window never exceeds the block: the kernel's decoder has no
+// more memory than that, and fails with EIO.
+type zstdEncoder struct{ e *zstd.Encoder }
+
+func newZstdEncoder(level, blockSize int) (encoder, error) {
+	e, err := zstd.NewWriter(nil,
+		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+		zstd.WithEncoderConcurrency(1),
+		zstd.WithEncoderCRC(false),
+		zstd.WithSingleSegment(true),
+		zstd.WithWindowSize(blockSize),
+	)
+	return zstdEncoder{e}, err
+}
+
+func (z zstdEncoder) encode(dst, src []byte) ([]byte, error) {
+	return z.e.EncodeAll(src, dst[:0]), nil
+}
+
+func (z zstdEncoder) close() { z.e.Close() }

@@ -1,0 +1,95 @@
+package squashfs
+
+import "context"
+
+// batchBytes and batchFiles bound what one task reads of small files.
+const (
+	batchBytes = 128 << 10
+	batchFiles = 128
+)
+
+// batch is a run of small files, read by one task.
+type batch struct {
+	nodes []*node
+	sums  []sum
+	data  []byte // the contents, one after the other
+	ready chan struct{}
+}
+
+// feed has the workers read the small files ahead of the arranger, so that many
+// of them are opened at once.
+func (p *packer) feed(ctx context.Context) error {
+	defer close(p.items)
+	var pending []*node
+	var bytes int64
+	flush := func() error {
+		if len(pending) == 0 {
+			return nil
+		}
+		b := &batch{nodes: pending, ready: make(chan struct{})}
+		pending, bytes = nil, 0
+		return p.submitBatch(ctx, b)
+	}
+	for _, n := range p.tree.contents() {
+		size := n.stamp.size
+		switch {
+		case size == 0:
+			continue
+		case !p.inFragment(size):
+			if err := flush(); err != nil {
+				return err
+			}
+			if err := send(ctx, p.items, item{large: n}); err != nil {
+				return err
+			}
+			continue
+		case bytes+size > int64(p.pool.size) || len(pending) == batchFiles:
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		pending, bytes = append(pending, n), bytes+size
+	}
+	return flush()
+}
+
+// inFragment tells whether content of that size shares a block with others.
+func (p *packer) inFragment(size int64) bool { return size < int64(p.o.BlockSize) }
+
+func (p *packer) submitBatch(ctx context.Context, b *batch) error {
+	if err := send(ctx, p.items, item{batch: b}); err != nil {
+		return err
+	}
+	return send(ctx, p.tasks, func(*worker) error {
+		defer close(b.ready)
+		return p.readBatch(b)
+	})
+}
+
+func (p *packer) readBatch(b *batch) error {
+	b.data = p.pool.get()
+	b.sums = make([]sum, len(b.nodes))
+	for i, n := range b.nodes {
+		s, err := p.tree.openSource(n, 1)
+		if err != nil {
+			return err
+		}
+		start := len(b.data)
+		b.data = b.data[:start+int(n.stamp.size)]
+		err = s.read(b.data[start:], 0)
+		if released := s.release(); err == nil {
+			err = released
+		}
+		if err != nil {
+			return err
+		}
+		if p.wantSum(n) {
+			b.sums[i] = p.hash.sum(b.data[start:])
+		}
+	}
+	return nil
+}
+
+// wantSum tells whether the content of n may be that of another file too, or
+// will be checked once it is written.
+func (p *packer) wantSum(n *node) bool { return p.keepSums || p.sizes[n.stamp.size] > 1 }

@@ -1,0 +1,148 @@
+package squashfs
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+)
+
+// stage is the name under which packing emits its events.
+const stage = "pack"
+
+// Owner is a user and a group, by number.
+type Owner struct{ UID, GID uint32 }
+
+// WriteOptions says how an image is made. The zero value is useful: zstd at
+// level 3 in blocks of 128 KiB, all times 1970-01-01, owners as they are.
+type WriteOptions struct {
+	Codec     Codec
+	Level     int // 0 is the codec's default: zstd 3, gzip 9
+	BlockSize int // a power of two from 4 KiB to 1 MiB; 0 is 128 KiB
+
+	Time       time.Time // of the image and of every inode in it
+	ForceOwner *Owner    // of every inode; nil keeps the owners
+
+	// Exclude holds patterns as of path.Match. One without a slash is matched
+	// against the last part of each path, one with a slash against the whole
+	// path from the root. What is below an excluded directory is excluded.
+	Exclude []string
+
+	Workers int // that compress at once; 0 is one for each processor
+	Events  event.Sink
+}
+
+// Summary says what was written.
+type Summary struct {
+	Size   int64         `json:"size"`   // of the file, in bytes
+	Digest digest.Digest `json:"digest"` // sha256 of the file
+
+	Files       int   `json:"files"` // names that are not directories
+	Directories int   `json:"directories"`
+	Links       int   `json:"links"`      // further names of a file already counted
+	InputBytes  int64 `json:"inputBytes"` // content of all files, hard links once
+
+	Codec        string `json:"codec"`
+	CodecVersion string `json:"codecVersion,omitempty"` // the library that compressed, with its version
+	Level        int    `json:"level"`
+	BlockSize    int    `json:"blockSize"`
+}
+
+// Write packs the content of the directory root into out, which it overwrites
+// from the start. The bytes depend only on the tree's names, content, modes,
+// owners and extended attributes and on the options. After an error the content
+// of out is of no use; a file of the tree that changes meanwhile is an error.
+func Write(ctx context.Context, root string, out *os.File, o WriteOptions) (Summary, error) {
+	p, err := write(ctx, root, out, o, false)
+	if err != nil {
+		return Summary{}, fmt.Errorf("pack %s: %w", root, err)
+	}
+	p.summary.Digest, err = fileDigest(ctx, out, p.summary.Size)
+	if err != nil {
+		return Summary{}, fmt.Errorf("pack %s: %w", root, err)
+	}
+	return p.summary, nil
+}
+
+// write does all of Write but the digest. If keepSums is set, what it returns
+// can check the image against what was read.
+func write(ctx context.Context, root string, out *os.File, o WriteOptions, keepSums bool) (*packer, error) {
+	spec, err := o.complete()
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(out.Fd()), &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: out.Name(), Err: err}
+	}
+	if err := out.Truncate(0); err != nil {
+		return nil, err
+	}
+	t, err := scan(ctx, filepath.Clean(root), &o, stampOf(&st))
+	if err != nil {
+		return nil, err
+	}
+	p := newPacker(t, newOutput(out), spec, o, keepSums)
+	if err := p.writeImage(ctx); err != nil {
+		return nil, explainFull(err)
+	}
+	return p, nil
+}
+
+// complete sets what the caller left unset, and checks the rest.
+func (o *WriteOptions) complete() (encoderSpec, error) {
+	if o.BlockSize == 0 {
+		o.BlockSize = defaultBlockSize
+	}
+	if !validBlockSize(o.BlockSize) {
+		return encoderSpec{}, fault.New(fault.Usage, "block size %d is not a power of two from 4096 to 1048576", o.BlockSize)
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Time.IsZero() {
+		o.Time = time.Unix(0, 0)
+	}
+	if t := o.Time.Unix(); t < 0 || t > math.MaxUint32 {
+		return encoderSpec{}, fault.New(fault.Usage, "squashfs cannot hold the time %s", o.Time.UTC().Format(time.RFC3339))
+	}
+	return newEncoderSpec(o.Codec, o.Level, o.BlockSize)
+}
+
+func explainFull(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.WithHint(err, "the file system of the image is full: free some space or write to another one")
+	}
+	return err
+}
+
+// fileDigest hashes the file as it is now; the superblock, which is hashed
+// first, is written last, so this cannot be done while writing.
+func fileDigest(ctx context.Context, r io.ReaderAt, size int64) (digest.Digest, error) {
+	h := sha256.New()
+	buf := make([]byte, 256<<10)
+	for off := int64(0); off < size; {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		n, err := r.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
+		if n == 0 && err != nil {
+			return "", fmt.Errorf("read image back: %w", err)
+		}
+		h.Write(buf[:n])
+		off += int64(n)
+	}
+	return digest.NewDigest(digest.SHA256, h), nil
+}
