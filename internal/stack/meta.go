@@ -22,7 +22,7 @@ func (r *renderer) meta() {
 	r.tree.Copies = append(r.tree.Copies, Copy{From: r.recipe.Dir, To: "store/meta/recipe", Exclude: []string{".git"}})
 	switch {
 	case r.recipe.Extra != "":
-		r.tree.Copies = append(r.tree.Copies, Copy{From: r.recipe.Extra, To: "store/meta/extra"})
+		r.tree.Copies = append(r.tree.Copies, Copy{From: r.recipe.Extra, To: "store/meta/extra", Within: r.recipe.Dir})
 	case r.recipe.Version == 3:
 		r.tree.Dirs = append(r.tree.Dirs, "store/meta/extra")
 	}

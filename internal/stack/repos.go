@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"path"
 	"path/filepath"
 	"slices"
@@ -22,10 +23,10 @@ func (r *renderer) repoV1() {
 	r.file("store/repo/repo.yaml", []byte("repo:\n  namespace: alps\n"))
 	r.tree.Dirs = append(r.tree.Dirs, "store/repo/packages")
 	if r.recipe.PackageRepo != "" {
-		r.copyPackages(r.recipe.PackageRepo, "store/repo/packages")
+		r.copyPackages(r.recipe.Dir, r.recipe.PackageRepo, "store/repo/packages")
 	}
 	for _, dir := range r.in.Cluster.PackageRepos {
-		r.copyPackages(dir, "store/repo/packages")
+		r.copyPackages(dir, dir, "store/repo/packages")
 	}
 	r.yaml("config/repos.yaml", yamlpos.NewMap("repos", []any{path.Join(r.mount, "repo")}))
 }
@@ -37,10 +38,10 @@ func (r *renderer) reposV2() {
 	add := func(name string) { repos.Set(name, path.Join(r.mount, "repos/spack_repo", name)) }
 	if r.recipe.PackageRepo != "" {
 		add("recipe")
-		r.packageRepo("recipe", []string{r.recipe.PackageRepo})
+		r.packageRepo("recipe", r.recipe.Dir, []string{r.recipe.PackageRepo})
 	}
 	add("alps")
-	r.packageRepo("alps", r.in.Cluster.PackageRepos)
+	r.packageRepo("alps", "", r.in.Cluster.PackageRepos)
 	for _, p := range r.recipe.Spack.Packages {
 		add(p.Name)
 		r.tree.Clones = append(r.tree.Clones, Clone{
@@ -51,17 +52,19 @@ func (r *renderer) reposV2() {
 	r.yaml("config/repos.yaml", yamlpos.NewMap("repos", repos))
 }
 
-func (r *renderer) packageRepo(name string, dirs []string) {
+func (r *renderer) packageRepo(name, within string, dirs []string) {
 	to := path.Join(reposDir, name, "packages")
 	r.file(path.Join(reposDir, name, "repo.yaml"), []byte("repo:\n  namespace: "+name+"\n  api: v2.0\n"))
 	r.tree.Dirs = append(r.tree.Dirs, to)
 	for _, dir := range dirs {
-		r.copyPackages(dir, to)
+		r.copyPackages(cmp.Or(within, dir), dir, to)
 	}
 }
 
-func (r *renderer) copyPackages(repo, to string) {
-	r.tree.Copies = append(r.tree.Copies, Copy{From: filepath.Join(repo, "packages"), To: to, Packages: true})
+func (r *renderer) copyPackages(within, repo, to string) {
+	r.tree.Copies = append(r.tree.Copies, Copy{
+		From: filepath.Join(repo, "packages"), To: to, Within: within, Packages: true,
+	})
 }
 
 // clusterFilesV1 copies every file of the cluster directory to the

@@ -42,9 +42,14 @@ type File struct {
 }
 
 // Copy is a file or directory that is copied, links followed, readable for all.
+// A Packages copy adds to To; any other makes it anew.
 type Copy struct {
 	From string `json:"from"` // absolute
 	To   string `json:"to"`
+	// Within is the directory, absolute and trusted, that From is below: links
+	// may not leave the git repository (or, without one, the directory) it is
+	// in. Empty: From itself is trusted.
+	Within string `json:"within,omitempty"`
 	// Packages: copy only the sub-directories of From, and of those only the
 	// ones that To does not have yet: the first repository that defines a
 	// package wins.
