@@ -1,0 +1,171 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// statusError is an answer of a registry that is not what was hoped for.
+type statusError struct {
+	code    int
+	message string // what the registry said, cleaned
+}
+
+func (e *statusError) Error() string {
+	text := fmt.Sprintf("the registry answered %d %s", e.code, http.StatusText(e.code))
+	if e.message != "" {
+		text += ": " + e.message
+	}
+	return text
+}
+
+func isStatus(err error, code int) bool {
+	var s *statusError
+	return errors.As(err, &s) && s.code == code
+}
+
+// kind says what the reader of a status can do about it.
+func (e *statusError) kind() fault.Kind {
+	switch e.code {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fault.Unauthorized
+	case http.StatusNotFound, http.StatusGone:
+		return fault.NotFound
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return fault.Refused
+	}
+	return fault.Network
+}
+
+// maxErrorBody bounds how much of an error's body is read, in bytes.
+const maxErrorBody = 8 << 10
+
+// unexpected turns an answer into an error. It does not close the body.
+func unexpected(resp *http.Response, host string) error {
+	var body struct {
+		Errors errcode.Errors `json:"errors"`
+	}
+	e := &statusError{code: resp.StatusCode}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err == nil && json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {
+		e.message = clean(body.Errors.Error())
+	}
+	if e.code < 300 {
+		return fault.New(fault.Network, "%w, which is not expected here%s", e, htmlNote(resp))
+	}
+	return classify(e, host)
+}
+
+func classify(e *statusError, host string) error {
+	err := fault.New(e.kind(), "%w", e)
+	switch e.code {
+	case http.StatusUnauthorized:
+		return fault.WithHint(err, "log in with 'docker login %s', or give --token and --username", host)
+	case http.StatusForbidden:
+		return fault.WithHint(err, "ask who runs %s for this permission, or log in as another user", host)
+	}
+	return err
+}
+
+// htmlNote tells about login pages and proxies that answer in a registry's place.
+func htmlNote(resp *http.Response) string {
+	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "text/html" {
+		return "; it is a web page: is this the address of a registry, or does a proxy or login page answer for it?"
+	}
+	return ""
+}
+
+// failure gives errors of the network and of oras-go a kind, a message without
+// secrets, and a hint.
+func failure(err error, host string) error {
+	var response *errcode.ErrorResponse
+	var link *url.Error
+	var scheme tls.RecordHeaderError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return fault.Wrap(fault.Interrupted, context.Canceled, "request")
+	case errors.As(err, &response):
+		e := &statusError{code: response.StatusCode}
+		if len(response.Errors) > 0 {
+			e.message = clean(response.Errors.Error())
+		}
+		return classify(e, host)
+	case errors.Is(err, errdef.ErrNotFound):
+		return fault.New(fault.NotFound, "not found")
+	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+		err = fault.New(fault.Unauthorized, "the registry asks for a user name and password, and there are none for %s", host)
+		return fault.WithHint(err, "log in with 'docker login %s', or give --token and --username", host)
+	case errors.As(err, &scheme), errors.Is(err, http.ErrSchemeMismatch):
+		err = fault.New(fault.Network, "%s speaks HTTP, not HTTPS", host)
+		return fault.WithHint(err, "if that is meant, write the address as http://%s", host)
+	case errors.As(err, &certificate):
+		err = fault.New(fault.Network, "the certificate of %s is not trusted: %w", host, certificate.Err)
+		return fault.WithHint(err, "name its certificate authority's file as ca_file of the registry")
+	}
+	if errors.As(err, &link) {
+		err = link.Err // without "Get URL:", whose query may be a signature
+	}
+	var known *redacted
+	if kind := fault.KindOf(err); kind != fault.Failure || errors.As(err, &known) {
+		return err
+	}
+	return fault.New(fault.Network, "%w", &redacted{clean(err.Error()), err})
+}
+
+// isUnsupported tells that oras-go found an API missing.
+func isUnsupported(err error) bool { return errors.Is(err, errdef.ErrUnsupported) }
+
+// redacted shows a cleaned message in place of the error's own.
+type redacted struct {
+	message string
+	err     error
+}
+
+func (e *redacted) Error() string { return e.message }
+func (e *redacted) Unwrap() error { return e.err }
+
+// Signed URLs and tokens are secrets, wherever a library quotes them.
+var (
+	urlQuery    = regexp.MustCompile(`(https?://[^\s"'?]*)\?[^\s"']*`)
+	urlUser     = regexp.MustCompile(`(https?://)[^\s"'/@]*@`)
+	authPattern = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{6,}`)
+)
+
+const maxMessage = 400
+
+// clean makes foreign text fit for messages and logs: one line, of bounded
+// length, without control characters and secrets.
+func clean(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	text = urlQuery.ReplaceAllString(text, "$1?…")
+	text = urlUser.ReplaceAllString(text, "$1…@")
+	text = authPattern.ReplaceAllString(text, "$1 …")
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
+	return text
+}

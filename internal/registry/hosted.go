@@ -1,0 +1,206 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// hosted is a repository of a remote registry. Listing, resolving and deleting
+// are left to oras-go; transfers are our own, because they resume.
+type hosted struct {
+	server *server
+	repo   *remote.Repository
+}
+
+func (h *hosted) fail(err error) error { return failure(err, h.server.host) }
+
+// url returns the address of something in this repository.
+func (h *hosted) url(elem ...string) string {
+	u := url.URL{Scheme: h.server.scheme, Host: h.server.host}
+	u.Path = "/v2/" + h.repo.Reference.Repository + "/" + strings.Join(elem, "/")
+	return u.String()
+}
+
+// pull and push name what a token must allow.
+func (h *hosted) pull(ctx context.Context) context.Context {
+	return auth.AppendRepositoryScope(ctx, h.repo.Reference, auth.ActionPull)
+}
+
+func (h *hosted) push(ctx context.Context) context.Context {
+	return auth.AppendRepositoryScope(ctx, h.repo.Reference, auth.ActionPull, auth.ActionPush)
+}
+
+// request sends a request and returns the answer if its status is one of those
+// expected; the caller closes the body then.
+func (h *hosted) request(req *http.Request, expected ...int) (*http.Response, error) {
+	resp, err := h.server.client.Do(req)
+	if err != nil {
+		return nil, h.fail(err)
+	}
+	for _, code := range expected {
+		if resp.StatusCode == code {
+			return resp, nil
+		}
+	}
+	defer resp.Body.Close()
+	return nil, unexpected(resp, h.server.host)
+}
+
+func (h *hosted) resolve(ctx context.Context, reference string) (ocispec.Descriptor, error) {
+	d, err := h.repo.Resolve(ctx, reference)
+	return d, h.fail(err)
+}
+
+// manifestTypes is what we can use, in the order of preference.
+var manifestTypes = strings.Join([]string{
+	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, mediaTypeDockerManifest, mediaTypeDockerList,
+}, ", ")
+
+func (h *hosted) manifest(ctx context.Context, reference string) ([]byte, string, error) {
+	req, err := http.NewRequestWithContext(h.pull(ctx), http.MethodGet, h.url("manifests", reference), nil)
+	if err != nil {
+		return nil, "", err
+	}
+	req.Header.Set("Accept", manifestTypes)
+	resp, err := h.request(req, http.StatusOK)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, MaxManifest+1))
+	if err != nil {
+		return nil, "", h.fail(err)
+	}
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case !isManifest(ocispec.Descriptor{MediaType: mediaType}):
+		return nil, "", fault.New(fault.Network, "the registry answered with %q instead of a manifest%s", clean(mediaType), htmlNote(resp))
+	case len(data) > MaxManifest:
+		return nil, "", fault.New(fault.Network, "the manifest has more than the %d bytes that are read", MaxManifest)
+	}
+	return data, mediaType, nil
+}
+
+func (h *hosted) exists(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	var ok bool
+	var err error
+	if isManifest(d) {
+		ok, err = h.repo.Manifests().Exists(ctx, d)
+	} else {
+		ok, err = h.repo.Blobs().Exists(ctx, d)
+	}
+	return ok, h.fail(err)
+}
+
+func (h *hosted) putManifest(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) (bool, error) {
+	reference := d.Digest.String()
+	if tag != "" {
+		reference = tag
+	}
+	req, err := http.NewRequestWithContext(h.push(ctx), http.MethodPut, h.url("manifests", reference), bytes.NewReader(data))
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Content-Type", d.MediaType)
+	resp, err := h.request(req, http.StatusCreated, http.StatusOK, http.StatusAccepted)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != d.Digest.String() {
+		return false, fault.New(fault.Network, "the registry stored the manifest as %q, not %s", clean(got), d.Digest)
+	}
+	return resp.Header.Get("OCI-Subject") == subjectDigest(data), nil
+}
+
+// subjectDigest returns the digest of a manifest's subject, "" if it has none.
+func subjectDigest(data []byte) string {
+	if s := subjectOf(data); s != nil {
+		return s.Digest.String()
+	}
+	return ""
+}
+
+func (h *hosted) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, bool, error) {
+	if h.server.noReferrers.Load() {
+		return nil, false, nil
+	}
+	var found []ocispec.Descriptor
+	err := h.repo.Referrers(ctx, subject, "", func(page []ocispec.Descriptor) error {
+		found = append(found, page...)
+		return nil
+	})
+	if isUnsupported(err) {
+		h.server.noReferrers.Store(true)
+		return nil, false, nil
+	}
+	if err := h.fail(err); err != nil && fault.KindOf(err) != fault.NotFound {
+		return nil, false, err
+	}
+	return found, err == nil, nil
+}
+
+func (h *hosted) tags(ctx context.Context) ([]string, error) {
+	var found []string
+	err := h.repo.Tags(ctx, "", func(page []string) error {
+		found = append(found, page...)
+		return nil
+	})
+	return found, h.fail(err)
+}
+
+func (h *hosted) remove(ctx context.Context, d ocispec.Descriptor) error {
+	return h.delete(ctx, d.Digest.String())
+}
+
+func (h *hosted) delete(ctx context.Context, reference string) error {
+	ctx = auth.AppendRepositoryScope(ctx, h.repo.Reference, auth.ActionPull, auth.ActionDelete)
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, h.url("manifests", reference), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := h.request(req, http.StatusAccepted, http.StatusOK, http.StatusNoContent)
+	if fault.KindOf(err) == fault.Refused {
+		return fault.WithHint(err, "this registry does not allow deletion: ask who runs %s", h.server.host)
+	}
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// untag deletes a tag. Registries that only delete by digest (distribution 2)
+// lose the tag together with a manifest made for that purpose.
+func (h *hosted) untag(ctx context.Context, tag string) error {
+	if _, err := h.resolve(ctx, tag); err != nil {
+		return err
+	}
+	err := h.delete(ctx, tag)
+	if !isStatus(err, http.StatusBadRequest) && !isStatus(err, http.StatusMethodNotAllowed) {
+		return err
+	}
+	data := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[],"annotations":{"dev.uenv-ci.removed":%q}}`, ocispec.MediaTypeImageIndex, tag)
+	d := descriptorOf(ocispec.MediaTypeImageIndex, data)
+	if _, err := h.putManifest(ctx, d, data, tag); err != nil {
+		return err
+	}
+	return h.remove(ctx, d)
+}
+
+func (h *hosted) lock(ctx context.Context, subject digest.Digest) (func(), error) {
+	key := digest.FromString(h.server.host + "/" + h.repo.Reference.Repository + "@" + subject.String())
+	return userLock(ctx, "referrers-"+key.Encoded()[:2]) // few files, rarely shared
+}

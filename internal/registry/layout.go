@@ -1,0 +1,464 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// layout is one repository of a tree: an OCI image layout (image-spec 1.1).
+// Blobs are written under temporary names and renamed; index.json is replaced
+// by rename under a lock, so that readers need none and writers lose nothing.
+type layout struct {
+	tree *tree
+	path string // below the tree's directory
+}
+
+// Files of a layout that are ours alone. Other tools ignore them.
+const (
+	indexLock     = ".index.lock"
+	referrersLock = ".referrers.lock"
+	temporary     = ".tmp-"
+)
+
+func (l *layout) file(elem ...string) string {
+	return filepath.Join(append([]string{l.path}, elem...)...)
+}
+
+func (l *layout) blobFile(d digest.Digest) string {
+	return l.file(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}
+
+func (l *layout) resolve(_ context.Context, reference string) (ocispec.Descriptor, error) {
+	root, index, err := l.read()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for _, d := range index.Manifests {
+		if d.Annotations[ocispec.AnnotationRefName] == reference || d.Digest.String() == reference {
+			return d, l.checkBlob(root, d)
+		}
+	}
+	return ocispec.Descriptor{}, fault.New(fault.NotFound, "not found")
+}
+
+// checkBlob looks whether the content of an index entry is there.
+func (l *layout) checkBlob(root *os.Root, d ocispec.Descriptor) error {
+	if err := validDescriptor(d); err != nil {
+		return err
+	}
+	f, size, err := l.openBlob(root, d.Digest)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	if size != d.Size {
+		return damaged(d.Digest, "has %d bytes, not %d", size, d.Size)
+	}
+	return nil
+}
+
+func damaged(d digest.Digest, format string, args ...any) error {
+	return fault.New(fault.Failure, "%w: blob %s %s", errContent, d, fmt.Sprintf(format, args...))
+}
+
+// openBlob opens a blob, which must be a regular file: a link could lead to
+// anything.
+func (l *layout) openBlob(root *os.Root, d digest.Digest) (*os.File, int64, error) {
+	name := l.blobFile(d)
+	link, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fault.New(fault.NotFound, "blob %s not found", d)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if !link.Mode().IsRegular() {
+		return nil, 0, damaged(d, "is not a regular file")
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil || !os.SameFile(link, info) {
+		f.Close()
+		return nil, 0, errors.Join(err, damaged(d, "was replaced while it was opened"))
+	}
+	return f, info.Size(), nil
+}
+
+func (l *layout) manifest(ctx context.Context, reference string) ([]byte, string, error) {
+	root, index, err := l.read()
+	if err != nil {
+		return nil, "", err
+	}
+	for _, d := range index.Manifests {
+		if d.Annotations[ocispec.AnnotationRefName] != reference && d.Digest.String() != reference {
+			continue
+		}
+		f, size, err := l.openBlob(root, d.Digest)
+		if err != nil {
+			return nil, "", err
+		}
+		defer f.Close()
+		if size > MaxManifest {
+			return nil, "", damaged(d.Digest, "is too large for a manifest: %d bytes", size)
+		}
+		data, err := io.ReadAll(f)
+		return data, d.MediaType, err
+	}
+	return nil, "", fault.New(fault.NotFound, "not found")
+}
+
+func (l *layout) blob(_ context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	root, err := l.tree.open(false)
+	if err != nil {
+		return nil, err
+	}
+	f, _, err := l.openBlob(root, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (l *layout) exists(_ context.Context, d ocispec.Descriptor) (bool, error) {
+	root, index, err := l.read()
+	if err == nil {
+		err = l.checkBlob(root, d)
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return err == nil && (!isManifest(d) || indexHas(index, d.Digest)), err
+}
+
+func indexHas(index ocispec.Index, d digest.Digest) bool {
+	for _, m := range index.Manifests {
+		if m.Digest == d {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *layout) putBlob(ctx context.Context, d ocispec.Descriptor, open opener) error {
+	root, err := l.create(ctx)
+	if err != nil {
+		return err
+	}
+	content, err := open()
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	return l.replace(root, l.blobFile(d.Digest), func(w io.Writer) error {
+		_, err := io.Copy(w, newVerifier(contextReader{ctx, content}, d))
+		return err
+	})
+}
+
+// contextReader ends reading when its context does.
+type contextReader struct {
+	ctx context.Context
+	io.ReadCloser
+}
+
+func (r contextReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.ReadCloser.Read(b)
+}
+
+// mount hard-links a blob of another layout of the same tree.
+func (l *layout) mount(ctx context.Context, d ocispec.Descriptor, from store) (bool, error) {
+	source, ok := from.(*layout)
+	if !ok || source.tree.dir != l.tree.dir {
+		return false, nil
+	}
+	root, err := l.create(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := source.checkBlob(root, d); err != nil {
+		return false, err
+	}
+	name := l.blobFile(d.Digest)
+	if err := root.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+		return false, err
+	}
+	err = root.Link(source.blobFile(d.Digest), name)
+	switch {
+	case err == nil:
+		return true, syncDir(root, filepath.Dir(name))
+	case errors.Is(err, fs.ErrExist):
+		return true, l.checkBlob(root, d)
+	}
+	return false, nil // no links here: the caller copies
+}
+
+func (l *layout) putManifest(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) (bool, error) {
+	root, err := l.create(ctx)
+	if err != nil {
+		return false, err
+	}
+	unlock, err := l.lockFile(ctx, root, indexLock)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if err := l.checkReferences(root, d, data); err != nil {
+		return false, err
+	}
+	if err := l.replace(root, l.blobFile(d.Digest), func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
+		return false, err
+	}
+	return false, l.change(root, func(index *ocispec.Index) { addEntry(index, d, data, tag) })
+}
+
+// checkReferences refuses a manifest whose blobs are not there, as registries do.
+// A blob may have been removed since it was found present.
+func (l *layout) checkReferences(root *os.Root, d ocispec.Descriptor, data []byte) error {
+	if d.MediaType != ocispec.MediaTypeImageManifest && d.MediaType != mediaTypeDockerManifest {
+		return nil
+	}
+	m, err := ParseManifest(data)
+	if err != nil {
+		return err
+	}
+	for _, b := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+		err := l.checkBlob(root, b)
+		if fault.KindOf(err) == fault.NotFound {
+			return fault.New(fault.Failure, "%w: %s", errBlobUnknown, b.Digest)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errBlobUnknown marks a manifest that was refused because a blob is missing.
+var errBlobUnknown = errors.New("the manifest names a blob that the registry does not have")
+
+func (l *layout) tags(context.Context) ([]string, error) {
+	_, index, err := l.read()
+	if err != nil {
+		return nil, err
+	}
+	var tags []string
+	for _, d := range index.Manifests {
+		if tag := d.Annotations[ocispec.AnnotationRefName]; tag != "" {
+			tags = append(tags, tag)
+		}
+	}
+	return tags, nil
+}
+
+// referrers finds the manifests of the index whose subject is the one asked for.
+func (l *layout) referrers(_ context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, bool, error) {
+	root, index, err := l.read()
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, true, nil
+	}
+	if err != nil {
+		return nil, true, err
+	}
+	var found []ocispec.Descriptor
+	for _, d := range index.Manifests {
+		data, err := l.smallBlob(root, d)
+		if err != nil {
+			return nil, true, err
+		}
+		if s := subjectOf(data); s != nil && s.Digest == subject.Digest {
+			found = append(found, describeManifest(d, data))
+		}
+	}
+	return found, true, nil
+}
+
+// smallBlob reads a manifest; one that is missing or too large has no content.
+func (l *layout) smallBlob(root *os.Root, d ocispec.Descriptor) ([]byte, error) {
+	if validDescriptor(d) != nil || !isManifest(d) || d.Size > MaxManifest {
+		return nil, nil
+	}
+	f, _, err := l.openBlob(root, d.Digest)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxManifest))
+}
+
+func (l *layout) remove(ctx context.Context, d ocispec.Descriptor) error {
+	return l.locked(ctx, func(root *os.Root, index ocispec.Index) error {
+		if !indexHas(index, d.Digest) {
+			return fault.New(fault.NotFound, "manifest %s not found", d.Digest)
+		}
+		orphans := l.orphans(root, index, d)
+		if err := l.change(root, func(index *ocispec.Index) { dropEntries(index, d.Digest) }); err != nil {
+			return err
+		}
+		for _, blob := range orphans {
+			if err := root.Remove(l.blobFile(blob)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// orphans lists the blobs that only manifest d uses, itself included.
+func (l *layout) orphans(root *os.Root, index ocispec.Index, d ocispec.Descriptor) []digest.Digest {
+	used := map[digest.Digest]bool{}
+	for _, m := range index.Manifests {
+		if m.Digest != d.Digest {
+			used[m.Digest] = true
+			for _, b := range l.references(root, m) {
+				used[b] = true
+			}
+		}
+	}
+	var orphans []digest.Digest
+	for _, b := range append(l.references(root, d), d.Digest) {
+		if !used[b] {
+			orphans = append(orphans, b)
+		}
+	}
+	return orphans
+}
+
+func (l *layout) references(root *os.Root, d ocispec.Descriptor) []digest.Digest {
+	data, err := l.smallBlob(root, d)
+	if err != nil {
+		return nil
+	}
+	var m struct {
+		Config            ocispec.Descriptor
+		Layers, Manifests []ocispec.Descriptor
+	}
+	if json.Unmarshal(data, &m) != nil {
+		return nil
+	}
+	var found []digest.Digest
+	for _, b := range append(append(m.Layers, m.Manifests...), m.Config) {
+		if validDescriptor(b) == nil {
+			found = append(found, b.Digest)
+		}
+	}
+	return found
+}
+
+func (l *layout) untag(ctx context.Context, tag string) error {
+	return l.locked(ctx, func(root *os.Root, index ocispec.Index) error {
+		for _, d := range index.Manifests {
+			if d.Annotations[ocispec.AnnotationRefName] == tag {
+				return l.change(root, func(index *ocispec.Index) { dropTag(index, tag) })
+			}
+		}
+		return fault.New(fault.NotFound, "tag not found")
+	})
+}
+
+// locked calls do with the present index while no other process changes it.
+func (l *layout) locked(ctx context.Context, do func(*os.Root, ocispec.Index) error) error {
+	root, _, err := l.read()
+	if err != nil {
+		return err
+	}
+	unlock, err := l.lockFile(ctx, root, indexLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, index, err := l.read()
+	if err != nil {
+		return err
+	}
+	return do(root, index)
+}
+
+func (l *layout) lock(ctx context.Context, _ digest.Digest) (func(), error) {
+	root, err := l.create(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.lockFile(ctx, root, referrersLock)
+}
+
+func (l *layout) lockFile(ctx context.Context, root *os.Root, name string) (func(), error) {
+	f, err := root.OpenFile(l.file(name), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	return lockFile(ctx, f)
+}
+
+// replace writes a file of the layout under a temporary name, makes it durable
+// and renames it. Nothing stays behind on an error.
+func (l *layout) replace(root *os.Root, name string, write func(io.Writer) error) (err error) {
+	dir := filepath.Dir(name)
+	if err := root.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	temp := filepath.Join(dir, temporary+strconv.FormatUint(rand.Uint64(), 36))
+	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			root.Remove(temp)
+		}
+	}()
+	err = errors.Join(write(f), f.Sync())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return withSpaceHint(err)
+	}
+	if err := root.Rename(temp, name); err != nil {
+		return err
+	}
+	return syncDir(root, dir)
+}
+
+// syncDir makes a rename in dir durable.
+func syncDir(root *os.Root, dir string) error {
+	f, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+func withSpaceHint(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.WithHint(err, "free some space and run it again")
+	}
+	return err
+}

@@ -1,0 +1,67 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// parallelBlobs bounds the blobs of one artifact that are sent at a time.
+const parallelBlobs = 4
+
+// Push stores an artifact: its blobs, the empty configuration and, when all are
+// there, the manifest under its digest; no tag. An artifact with a subject is a
+// referrer of it afterwards, whether the registry keeps referrers or not. What is
+// there already is not sent again, so pushing twice changes nothing.
+func (p *Repository) Push(ctx context.Context, a Artifact) (ocispec.Descriptor, error) {
+	data, d, err := a.Manifest()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	err = p.pushArtifact(ctx, a, d, data)
+	if errors.Is(err, errBlobUnknown) { // removed by somebody since it was seen
+		err = p.pushArtifact(ctx, a, d, data)
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("push %s to %s: %w", a.Type, p, err)
+	}
+	return d, nil
+}
+
+func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Descriptor, data []byte) error {
+	group, blobs := errgroup.WithContext(ctx)
+	group.SetLimit(parallelBlobs)
+	for _, l := range append([]Layer{configLayer()}, a.Layers...) {
+		group.Go(func() error {
+			_, err := p.pushBlob(blobs, l)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	indexed, err := p.store.putManifest(ctx, plain(d), data, "")
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	if a.Subject == nil || indexed {
+		return nil
+	}
+	return p.recordReferrers(ctx, *a.Subject, []ocispec.Descriptor{d})
+}
+
+// pushBlob uploads a blob unless it is there, and tells whether it did.
+func (p *Repository) pushBlob(ctx context.Context, l Layer) (sent bool, err error) {
+	d := plain(l.Descriptor)
+	there, err := p.store.exists(ctx, d)
+	if err == nil && !there {
+		err = p.store.putBlob(ctx, d, p.counted(l))
+	}
+	if err != nil {
+		return false, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	return !there, nil
+}

@@ -1,0 +1,89 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// tree is a directory that holds one OCI image layout per repository path.
+type tree struct {
+	dir string // absolute
+
+	once sync.Once // opens root when it is first needed
+	root *os.Root
+	err  error
+}
+
+func openTree(dir string) (*tree, error) {
+	if dir == "" {
+		return nil, fault.New(fault.Usage, "the registry address \"oci:\" lacks a directory")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open layout tree %s: %w", dir, err)
+	}
+	return &tree{dir: abs}, nil
+}
+
+func (t *tree) String() string { return "oci:" + t.dir }
+
+func (t *tree) repository(path string) store { return &layout{tree: t, path: filepath.FromSlash(path)} }
+
+// open returns the root of the tree; it is closed when the tree is collected.
+// A directory that does not exist yet has kind NotFound, unless create is set.
+func (t *tree) open(create bool) (*os.Root, error) {
+	if create {
+		if err := os.MkdirAll(t.dir, 0o777); err != nil {
+			return nil, fmt.Errorf("create layout tree: %w", err)
+		}
+	} else if _, err := os.Stat(t.dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "%s does not exist", t.dir)
+	}
+	t.once.Do(func() { t.root, t.err = os.OpenRoot(t.dir) })
+	if t.err != nil {
+		return nil, fmt.Errorf("open layout tree: %w", t.err)
+	}
+	return t.root, nil
+}
+
+// repositories finds the layouts of the tree. Links are not followed.
+func (t *tree) repositories(ctx context.Context) ([]string, error) {
+	root, err := t.open(false)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		case e.IsDir() && isLayoutPart(e.Name()):
+			return fs.SkipDir
+		case e.Name() == ocispec.ImageLayoutFile && strings.Contains(path, "/"):
+			found = append(found, path[:strings.LastIndexByte(path, '/')])
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list layouts of %s: %w", t.dir, err)
+	}
+	return found, nil
+}
+
+// isLayoutPart names the directory of a layout that holds no repositories.
+func isLayoutPart(name string) bool { return name == ocispec.ImageBlobsDir }
