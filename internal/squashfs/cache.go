@@ -1,0 +1,80 @@
+package squashfs
+
+import (
+	"container/list"
+	"sync"
+)
+
+// blockKey names a block as the image does. The word is part of it since only a
+// hostile image describes one place in two ways.
+type blockKey struct {
+	at   int64  // offset in the image
+	word uint32 // size word of a data block, 0 of a metadata block
+}
+
+// blockCache keeps decoded blocks up to a number of bytes. What it hands out is shared: nobody may write to it.
+type blockCache struct {
+	mu    sync.Mutex
+	limit int64
+	used  int64
+	items map[blockKey]*list.Element // of *cachedBlock
+	order *list.List                 // most recently used first
+}
+
+// cachedBlock is decoded once, by whoever asks first; the others wait.
+type cachedBlock struct {
+	key   blockKey
+	ready sync.Once
+	data  []byte
+	next  int64 // offset in the image of what follows the block
+	err   error
+	cost  int64
+}
+
+func newBlockCache(limit int64) *blockCache {
+	return &blockCache{limit: limit, items: map[blockKey]*list.Element{}, order: list.New()}
+}
+
+// get returns a block, which load decodes if it is not there.
+func (c *blockCache) get(key blockKey, load func() (data []byte, next int64, err error)) ([]byte, int64, error) {
+	c.mu.Lock()
+	element := c.items[key]
+	if element == nil {
+		element = c.order.PushFront(&cachedBlock{key: key})
+		c.items[key] = element
+	} else {
+		c.order.MoveToFront(element)
+	}
+	c.mu.Unlock()
+	b := element.Value.(*cachedBlock)
+	b.ready.Do(func() {
+		b.data, b.next, b.err = load()
+		c.account(element, b)
+	})
+	return b.data, b.next, b.err
+}
+
+// account counts a block that was loaded, and makes room for it. A block that
+// could not be loaded is forgotten: the cause may pass.
+func (c *blockCache) account(element *list.Element, b *cachedBlock) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.items[b.key] != element { // dropped while it was being loaded
+		return
+	}
+	if b.err != nil {
+		c.remove(element)
+		return
+	}
+	b.cost = int64(cap(b.data)) + 128
+	c.used += b.cost
+	for c.used > c.limit && c.order.Back() != element {
+		c.remove(c.order.Back())
+	}
+}
+
+func (c *blockCache) remove(element *list.Element) {
+	b := c.order.Remove(element).(*cachedBlock)
+	c.used -= b.cost
+	delete(c.items, b.key)
+}

@@ -1,0 +1,237 @@
+package squashfs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// dirent is an entry of a directory's listing.
+type dirent struct {
+	name   string
+	ref    uint64
+	number uint32
+	kind   uint16
+}
+
+// errStop ends a listing early.
+var errStop = errors.New("stop")
+
+// list calls f for each entry of a directory, in the order of names.
+func (m *Image) list(dir *inode, f func(dirent) error) error {
+	l, err := m.listing(dir, 0, uint64(dir.block), int(dir.listOffset))
+	if err != nil {
+		return err
+	}
+	for {
+		d, more, err := l.next()
+		if err != nil || !more {
+			return err
+		}
+		if err := f(d); err != nil {
+			return err
+		}
+	}
+}
+
+// listingReader reads a listing entry by entry.
+type listingReader struct {
+	c      cursor
+	left   int64 // bytes of the listing that are to come
+	run    int   // entries left below the present header
+	block  uint32
+	number uint32 // of the header: entries give differences to it
+	last   string
+	count  int
+	limit  int
+	below  map[uint32]bool // inode numbers of the directories so far
+}
+
+// listing starts a reader at so many bytes in a directory's listing.
+func (m *Image) listing(dir *inode, at int64, block uint64, offset int) (*listingReader, error) {
+	l := &listingReader{left: dir.size - at, limit: m.limits.DirEntries}
+	if l.left <= 0 {
+		return l, nil
+	}
+	var err error
+	l.c, err = m.cursor(&m.directoryTable, block, offset)
+	return l, err
+}
+
+func (l *listingReader) take(n int) ([]byte, error) {
+	if l.left -= int64(n); l.left < 0 {
+		return nil, invalid("directory", errors.New("its listing is cut short"))
+	}
+	return l.c.take(n)
+}
+
+func (l *listingReader) next() (d dirent, more bool, err error) {
+	if l.run == 0 {
+		if l.left == 0 {
+			return d, false, nil
+		}
+		if err := l.header(); err != nil {
+			return d, false, err
+		}
+	}
+	l.run--
+	head, err := l.take(dirEntrySize)
+	if err != nil {
+		return d, false, err
+	}
+	f := fields{head}
+	offset, delta, kind, size := f.u16(), int16(f.u16()), f.u16(), int(f.u16())+1
+	d.ref = uint64(l.block)<<16 | uint64(offset)
+	d.number, d.kind = l.number+uint32(delta), kind
+	if size > maxNameLen+1 {
+		return d, false, invalid("directory", fmt.Errorf("a name of %d bytes", size))
+	}
+	name, err := l.take(size)
+	if err != nil {
+		return d, false, err
+	}
+	d.name = string(name)
+	return d, true, l.check(d)
+}
+
+func (l *listingReader) header() error {
+	head, err := l.take(dirHeaderSize)
+	if err != nil {
+		return err
+	}
+	f := fields{head}
+	count := f.u32()
+	l.block, l.number = f.u32(), f.u32()
+	if count >= dirRun {
+		return invalid("directory", fmt.Errorf("%d entries below one header", uint64(count)+1))
+	}
+	l.run = int(count) + 1
+	return nil
+}
+
+// check refuses what no file system could hold, and what would let a name mean
+// two things.
+func (l *listingReader) check(d dirent) error {
+	l.count++
+	switch {
+	case d.name == "." || d.name == ".." || strings.ContainsAny(d.name, "/\x00"):
+		return invalid("directory", fmt.Errorf("the name %q", d.name))
+	case d.name <= l.last:
+		return invalid("directory", fmt.Errorf("the name %q after %q", d.name, l.last))
+	case d.kind < typeDir || d.kind > typeSocket:
+		return invalid("directory", fmt.Errorf("%q has type %d", d.name, d.kind))
+	case l.count > l.limit:
+		return invalid("directory", fmt.Errorf("more entries than the limit of %d", l.limit))
+	}
+	l.last = d.name
+	if d.kind != typeDir {
+		return nil
+	}
+	if l.below[d.number] {
+		return invalid("directory", fmt.Errorf("%q is a second name of directory %d", d.name, d.number))
+	}
+	if l.below == nil {
+		l.below = map[uint32]bool{}
+	}
+	l.below[d.number] = true
+	return nil
+}
+
+// find returns the entry of a name, if the directory has one.
+func (m *Image) find(dir *inode, name string) (dirent, bool, error) {
+	l, err := m.seek(dir, name)
+	if err != nil {
+		return dirent{}, false, err
+	}
+	for {
+		d, more, err := l.next()
+		if err != nil || !more || d.name > name {
+			return dirent{}, false, err
+		}
+		if d.name == name {
+			return d, true, nil
+		}
+	}
+}
+
+// seek starts a listing at the last header that the directory's index has before
+// a name.
+func (m *Image) seek(dir *inode, name string) (*listingReader, error) {
+	at, block := int64(0), uint64(dir.block)
+	c := dir.rest
+	c.joint = nil
+	for range dir.indexed {
+		x, err := readIndexEntry(&c)
+		if err != nil {
+			return nil, err
+		}
+		if x.name > name {
+			break
+		}
+		if int64(x.at) >= dir.size {
+			return nil, invalid("directory", fmt.Errorf("its index points to %d of %d", x.at, dir.size))
+		}
+		at, block = int64(x.at), x.block
+	}
+	return m.listing(dir, at, block, int((int64(dir.listOffset)+at)%metaSize))
+}
+
+func readIndexEntry(c *cursor) (x indexEntry, err error) {
+	head, err := c.take(dirIndexSize)
+	if err != nil {
+		return x, err
+	}
+	f := fields{head}
+	x.at, x.block = f.u32(), uint64(f.u32())
+	size := f.u32()
+	if size > maxNameLen {
+		return x, invalid("directory", fmt.Errorf("a name of %d bytes in its index", uint64(size)+1))
+	}
+	name, err := c.take(int(size) + 1)
+	x.name = string(name)
+	return x, err
+}
+
+// root reads the inode of the root directory.
+func (m *Image) root() (*inode, error) {
+	i, err := m.inode(m.sb.Root)
+	if err != nil {
+		return nil, err
+	}
+	if i.kind != typeDir {
+		return nil, invalid("root", errors.New("it is not a directory"))
+	}
+	return i, m.claim(i)
+}
+
+// child reads the inode of an entry.
+//
+// Here it is made sure that directories form a tree, so that every walk ends: an
+// inode number belongs to one directory only, that names as its parent the one
+// directory that lists it, and no listing has it twice (listingReader.check).
+func (m *Image) child(dir *inode, d dirent) (*inode, error) {
+	i, err := m.inode(d.ref)
+	if err != nil {
+		return nil, err
+	}
+	if i.number != d.number || i.kind != d.kind {
+		return nil, invalid("directory", fmt.Errorf("%q is inode %d of type %d, and listed as inode %d of type %d", d.name, i.number, i.kind, d.number, d.kind))
+	}
+	if i.kind != typeDir {
+		return i, nil
+	}
+	if i.parent != dir.number {
+		return nil, invalid("directory", fmt.Errorf("%q in directory %d says that its parent is %d", d.name, dir.number, i.parent))
+	}
+	return i, m.claim(i)
+}
+
+func (m *Image) claim(dir *inode) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ref, taken := m.dirs[dir.number]; taken && ref != dir.ref {
+		return invalid("directory", fmt.Errorf("two directories are inode %d", dir.number))
+	}
+	m.dirs[dir.number] = dir.ref
+	return nil
+}
