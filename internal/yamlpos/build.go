@@ -131,7 +131,7 @@ func (b *builder) scalar(node *Node, n *yaml.Node) {
 // own pairs, which replace merged ones in place, as PyYAML does.
 func (b *builder) mapping(r *built, n *yaml.Node, depth int) {
 	own := make([]Pair, 0, len(n.Content)/2)
-	first := map[any]*Node{}
+	first := map[any]int{} // index in own
 	var merged []Pair
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
@@ -145,16 +145,27 @@ func (b *builder) mapping(r *built, n *yaml.Node, depth int) {
 			continue
 		}
 		h := hashable(key.Value)
-		if before, ok := first[h]; ok {
-			b.problem(k, fmt.Sprintf("duplicate key '%s', first given at %d:%d", key.Raw, before.Line, before.Column), "")
+		if i, ok := first[h]; ok {
+			b.duplicate(k, own[i])
+			own[i].Value = value
 			continue
 		}
-		first[h] = key
+		first[h] = len(own)
 		own = append(own, Pair{key, value})
 	}
 	r.node.Pairs = own
 	if len(merged) > 0 {
 		r.node.Pairs = overlay(merged, own)
+	}
+}
+
+// duplicate reports a key that is given again. PyYAML silently takes the last
+// value; where the one before is empty, nothing is lost by that.
+func (b *builder) duplicate(k *yaml.Node, before Pair) {
+	b.problem(k, fmt.Sprintf("duplicate key '%s', first given at %d:%d", k.Value, before.Key.Line, before.Key.Column), "")
+	if before.Value.IsNull() && !b.fatal {
+		p := &b.problems[len(b.problems)-1]
+		p.Severity, p.Rule, p.Hint = fault.Warning, "duplicate-key", "remove the empty one"
 	}
 }
 

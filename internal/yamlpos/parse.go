@@ -41,9 +41,15 @@ func Load(path string) (*Node, error) {
 
 // Parse reads one document; an empty one is a null scalar. The error is a
 // fault.Problems naming file. Where only single values are wrong (duplicate keys,
-// unknown tags, impossible dates), the node is returned beside the problems, so
-// that the rest can be checked too.
+// unknown tags, impossible dates), the node is returned beside the error, so that
+// the rest can be checked too.
 func Parse(file string, data []byte) (*Node, error) {
+	node, problems := Read(file, data)
+	return node, problems.Err()
+}
+
+// Read is Parse that returns warnings too: duplicate keys by which nothing is lost.
+func Read(file string, data []byte) (*Node, fault.Problems) {
 	if p, bad := checkText(data); bad {
 		p.File = file
 		return nil, fault.Problems{p}
@@ -55,21 +61,18 @@ func Parse(file string, data []byte) (*Node, error) {
 		p.File = file
 		return nil, fault.Problems{p}
 	}
-	b := &builder{file: file, done: map[*yaml.Node]*built{}, active: map[*yaml.Node]bool{}}
 	if len(doc) == 0 {
 		return &Node{File: file, Line: 1, Column: 1}, nil
 	}
+	b := &builder{file: file, done: map[*yaml.Node]*built{}, active: map[*yaml.Node]bool{}}
 	if len(doc) > 1 {
 		b.problem(doc[1], "a second document begins here; only one is allowed", "")
 	}
 	node := b.build(doc[0], 1).node
-	if len(b.problems) > 0 {
-		if b.fatal {
-			node = nil
-		}
-		return node, b.problems
+	if b.fatal {
+		node = nil
 	}
-	return node, nil
+	return node, b.problems
 }
 
 // decode returns the root of each document, at most two, or what the parser says

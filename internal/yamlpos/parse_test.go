@@ -135,6 +135,19 @@ func TestNodeIsReturnedBesideProblemsOfValues(t *testing.T) {
 	}
 }
 
+func TestEmptyDuplicateIsAWarning(t *testing.T) {
+	n, problems := Read("f", []byte("a:\na: 2\n"))
+	if n.Get("a").Value != int64(2) || len(n.Pairs) != 1 {
+		t.Errorf("the last value did not win: %+v", n)
+	}
+	if want := "f:2:1: warning: duplicate key 'a', first given at 1:1 (remove the empty one)"; problems.Error() != want || problems[0].Rule == "" {
+		t.Errorf("got %s", problems)
+	}
+	if _, err := Parse("f", []byte("a:\na: 2\n")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLineBreaksAndByteOrderMark(t *testing.T) {
 	for name, text := range map[string]string{
 		"CRLF": "\ufeffa: 1\r\nb:\r\n  - yes\r\n", "CR": "a: 1\rb:\r  - yes\r", "LF": "a: 1\nb:\n  - yes",

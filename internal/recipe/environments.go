@@ -1,0 +1,176 @@
+package recipe
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"uenv-ci.dev/internal/schema"
+	"uenv-ci.dev/internal/yamlpos"
+)
+
+// toolsEnvironment is the environment that versions 2 and 3 add to the user's.
+const toolsEnvironment = "uenv_tools"
+
+// mpisV1 are the MPI libraries that version 1 knows.
+var mpisV1 = []string{"cray-mpich", "mpich", "mvapich2", "openmpi"}
+
+// readEnvironments takes over environments.yaml.
+func (l *loader) readEnvironments() {
+	if l.environments == nil || l.environments.Kind != yamlpos.Mapping {
+		return
+	}
+	if len(l.environments.Pairs) == 0 {
+		l.fail(l.environments, "", "there is no environment")
+	}
+	for _, p := range l.environments.Pairs {
+		if p.Value.Kind == yamlpos.Mapping {
+			l.recipe.Environments = append(l.recipe.Environments, l.environment(p.Key, p.Value))
+		}
+	}
+	l.checkEnvironmentNames()
+	l.checkViewNames()
+}
+
+func (l *loader) environment(key, n *yamlpos.Node) Environment {
+	e := Environment{
+		Name: text(key), Node: n,
+		Specs: texts(n.Get("specs")), Unify: true, Deprecated: truth(n.Get("deprecated"), false),
+		Variants: texts(n.Get("variants")), Packages: texts(n.Get("packages")),
+	}
+	if u := n.Get("unify"); u != nil {
+		e.Unify = u.Value
+	}
+	if l.recipe.Version == 1 {
+		l.environmentV1(&e, n)
+	} else {
+		l.environmentV2(&e, key, n)
+	}
+	for _, p := range pairs(n.Get("views")) {
+		e.Views = append(e.Views, l.view(&e, p.Key, p.Value))
+	}
+	return e
+}
+
+// pairs returns the pairs of a mapping, none of anything else.
+func pairs(n *yamlpos.Node) []yamlpos.Pair {
+	if n == nil {
+		return nil
+	}
+	return n.Pairs
+}
+
+func items(n *yamlpos.Node) []*yamlpos.Node {
+	if n == nil {
+		return nil
+	}
+	return n.Items
+}
+
+func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
+	for _, item := range items(n.Get("compiler")) {
+		t := Toolchain{Toolchain: text(item.Get("toolchain")), Spec: text(item.Get("spec"))}
+		e.Toolchains = append(e.Toolchains, t)
+		l.checkCompiler(item.Get("toolchain"), t.Toolchain)
+	}
+	mpi := n.Get("mpi")
+	spec, ok := mpi.Get("spec").Str()
+	gpu := mpi.Get("gpu")
+	if outer := n.Get("gpu"); outer != nil {
+		l.warn(n.Key("gpu"), "misplaced-key", "move it below 'mpi'", "'gpu' belongs below 'mpi'")
+		if gpu == nil {
+			gpu = outer
+		}
+	}
+	if !ok {
+		return
+	}
+	e.MPI = &MPI{Spec: spec, GPU: text(gpu)}
+	name, _, _ := strings.Cut(strings.TrimSpace(spec), "@")
+	if !slices.Contains(mpisV1, strings.TrimSpace(name)) {
+		l.fail(mpi.Get("spec"), suggest(name, mpisV1), "unsupported MPI '%s'", name)
+	}
+}
+
+func (l *loader) environmentV2(e *Environment, key, n *yamlpos.Node) {
+	for _, item := range items(n.Get("compiler")) {
+		name := text(item)
+		e.Compilers = append(e.Compilers, name)
+		if slices.Contains(compilerOrder, name) { // else the schema has refused it
+			l.checkCompiler(item, name)
+		}
+	}
+	e.Duplicates = "minimal"
+	if s, ok := n.Get("duplicates").Get("strategy").Str(); ok {
+		e.Duplicates = s
+	}
+	e.Prefer = texts(n.Get("prefer"))
+	l.network(e, n.Get("network"))
+	if l.recipe.Version == 3 && len(e.Packages) > 0 {
+		l.warn(n.Key("packages"), "ignored-key", "add external packages to the recipe's packages.yaml instead",
+			"environment '%s': 'packages' has no effect in version 3", e.Name)
+	}
+	if e.Name == toolsEnvironment || l.recipe.Version == 3 && slices.Contains(l.builtCompilers(), e.Name) {
+		l.fail(key, "rename the environment", "the name '%s' is taken by a group of packages that is added to every recipe of this kind", e.Name)
+	}
+}
+
+func (l *loader) builtCompilers() []string {
+	var names []string
+	for _, c := range l.recipe.Compilers.V2 {
+		if !c.System {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+var mpiName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*`)
+
+func (l *loader) network(e *Environment, n *yamlpos.Node) {
+	e.Network = Network{MPI: strings.TrimSpace(text(n.Get("mpi"))), Specs: texts(n.Get("specs"))}
+	mpi, given := n.Get("mpi").Str()
+	if given && !mpiName.MatchString(e.Network.MPI) {
+		l.fail(n.Get("mpi"), "write for instance cray-mpich@9.0, or null", "'%s' is not a valid MPI spec", mpi)
+	}
+	if !given && len(e.Network.Specs) > 0 {
+		l.warn(n.Key("specs"), "network-specs", "name the MPI they belong to, or move them to 'specs'",
+			"environment '%s': 'network: specs' has no effect without 'network: mpi'", e.Name)
+	}
+}
+
+// checkCompiler reports a listed compiler that compilers.yaml does not define.
+func (l *loader) checkCompiler(at *yamlpos.Node, name string) {
+	groups := l.compilerGroups()
+	if name != "" && l.compilers != nil && !slices.Contains(groups, name) {
+		l.fail(at, suggest(name, groups), "the compiler '%s' is not defined in compilers.yaml", name)
+	}
+}
+
+// suggest returns a hint that names the candidate most like word, else all.
+func suggest(word string, candidates []string) string {
+	if near := schema.Nearest(word, candidates); near != "" {
+		return fmt.Sprintf("did you mean '%s'?", near)
+	}
+	if len(candidates) == 0 {
+		return ""
+	}
+	return "there is " + strings.Join(candidates, ", ")
+}
+
+// checkEnvironmentNames reports environments of version 1 that have the name
+// made up for a further view of another: Spack 0.2x knows one view each.
+func (l *loader) checkEnvironmentNames() {
+	if l.recipe.Version != 1 {
+		return
+	}
+	for _, e := range l.recipe.Environments {
+		for i := 2; i <= len(e.Views); i++ {
+			clone := fmt.Sprintf("%s-%d__", e.Name, i)
+			if at := l.environments.Key(clone); at != nil {
+				l.fail(at, "rename one of them", "the name '%s' is taken by the environment made for view %d of '%s'", clone, i, e.Name)
+			}
+		}
+	}
+}

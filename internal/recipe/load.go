@@ -1,0 +1,220 @@
+package recipe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/schema"
+	"uenv-ci.dev/internal/yamlpos"
+	"uenv-ci.dev/schemas"
+)
+
+// Load reads and checks the recipe in a directory. What is wrong is returned as
+// one fault.Problems over all files, warnings included, each with its place;
+// what is merely doubtful ends in Recipe.Warnings. A directory that does not
+// exist is an error of kind fault.NotFound.
+func Load(ctx context.Context, dir string) (*Recipe, error) {
+	absolute, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load recipe: %w", err)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fault.New(fault.NotFound, "the recipe directory '%s' does not exist", dir)
+	case err != nil:
+		return nil, fmt.Errorf("load recipe: %w", err)
+	case !info.IsDir():
+		return nil, fault.New(fault.Invalid, "the recipe '%s' is not a directory", dir)
+	}
+	source, err := OpenSource(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load recipe: %w", err)
+	}
+	defer source.Close()
+	l := &loader{ctx: ctx, dir: dir, source: source, recipe: &Recipe{Dir: absolute}}
+	l.load()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("load recipe '%s': %w", dir, err)
+	}
+	l.problems.Sort()
+	if l.problems.Err() != nil {
+		return nil, l.problems
+	}
+	l.recipe.Warnings = l.problems
+	return l.recipe, nil
+}
+
+// loader collects a recipe and all that is wrong with it.
+type loader struct {
+	ctx      context.Context
+	dir      string // as given, for messages
+	source   *Source
+	recipe   *Recipe
+	problems fault.Problems
+
+	config, compilers, environments *yamlpos.Node // what could be parsed
+}
+
+func (l *loader) load() {
+	l.config = l.document("config.yaml", true)
+	if isScript(l.config) {
+		l.loadScript()
+		l.checkLinks()
+		return
+	}
+	l.compilers = l.document("compilers.yaml", true)
+	l.environments = l.document("environments.yaml", true)
+	l.recipe.Builder = BuilderSpack
+	l.recipe.Version = l.version()
+	l.validate(l.config, formats[l.recipe.Version].config)
+	l.validate(l.compilers, formats[l.recipe.Version].compilers)
+	l.validate(l.environments, formats[l.recipe.Version].environments)
+	l.readConfig()
+	l.readCompilers()
+	l.readEnvironments()
+	l.readModules()
+	l.readPackages()
+	l.readFiles()
+	l.checkDefaultView()
+	l.checkLinks()
+}
+
+// format has the schemas of one version of the recipe format.
+type format struct{ config, compilers, environments, modules lazySchema }
+
+type lazySchema func() (*schema.Schema, error)
+
+func compiled(name string) lazySchema {
+	return sync.OnceValues(func() (*schema.Schema, error) { return schema.Compile(schemas.FS, name) })
+}
+
+var (
+	formats = map[int]format{
+		1: {compiled("recipe-v1-config.json"), compiled("recipe-v1-compilers.json"), compiled("recipe-v1-environments.json"), compiled("recipe-v1-modules.json")},
+		2: {compiled("recipe-v2-config.json"), compiled("recipe-v2-compilers.json"), compiled("recipe-v2-environments.json"), compiled("recipe-modules.json")},
+		3: {compiled("recipe-v3-config.json"), compiled("recipe-v3-compilers.json"), compiled("recipe-v3-environments.json"), compiled("recipe-modules.json")},
+	}
+	packagesFormat           = compiled("packages.json")
+	scriptConfigFormat       = compiled("recipe-script-config.json")
+	scriptEnvironmentsFormat = compiled("recipe-script-environments.json")
+)
+
+// path returns the name of a file of the recipe as messages show it.
+func (l *loader) path(name string) string { return filepath.Join(l.dir, name) }
+
+// fail reports an error at a node.
+func (l *loader) fail(at *yamlpos.Node, hint, format string, args ...any) {
+	l.problems = append(l.problems, at.Problem(fmt.Sprintf(format, args...), hint))
+}
+
+// failFile reports an error of a file as a whole.
+func (l *loader) failFile(name, hint, format string, args ...any) {
+	l.problems = append(l.problems, fault.Problem{File: l.path(name), Message: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+// warn reports something doubtful under a stable name.
+func (l *loader) warn(at *yamlpos.Node, rule, hint, format string, args ...any) {
+	p := at.Problem(fmt.Sprintf(format, args...), hint)
+	p.Severity, p.Rule = fault.Warning, rule
+	l.problems = append(l.problems, p)
+}
+
+func (l *loader) warnFile(name, rule, hint, format string, args ...any) {
+	l.warn(&yamlpos.Node{File: l.path(name)}, rule, hint, format, args...)
+}
+
+// document reads a YAML file of the recipe; nil if it is absent or unreadable.
+func (l *loader) document(name string, required bool) *yamlpos.Node {
+	data, err := l.readFile(name, yamlpos.MaxBytes+1)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if required {
+			l.failFile(name, "", "the file is missing")
+		}
+		return nil
+	case err != nil:
+		l.failFile(name, fault.HintOf(err), "cannot be read: %v", err)
+		return nil
+	}
+	node, problems := yamlpos.Read(l.path(name), data)
+	l.problems = append(l.problems, problems...)
+	return node
+}
+
+// readFile reads a regular file of the recipe, links followed inside its
+// repository. Of a longer file it returns limit bytes.
+func (l *loader) readFile(name string, limit int64) ([]byte, error) {
+	info, err := l.source.stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("it is a directory")
+	}
+	f, err := l.source.root.Open(l.source.path(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// validate checks a document against its schema.
+func (l *loader) validate(n *yamlpos.Node, s lazySchema) {
+	if n == nil {
+		return
+	}
+	compiled, err := s()
+	if err != nil { // a mistake in this program: its tests compile every schema
+		l.fail(n, "", "cannot be checked: %v", err)
+		return
+	}
+	l.problems = append(l.problems, compiled.Validate(n)...)
+}
+
+// The functions below read values that the schema has checked already; where it
+// found them wrong they return the zero value.
+
+func text(n *yamlpos.Node) string {
+	s, _ := n.Str()
+	return s
+}
+
+func optionalText(n *yamlpos.Node) *string {
+	if s, ok := n.Str(); ok {
+		return &s
+	}
+	return nil
+}
+
+func truth(n *yamlpos.Node, otherwise bool) bool {
+	if n == nil {
+		return otherwise
+	}
+	if b, ok := n.Value.(bool); ok {
+		return b
+	}
+	return otherwise
+}
+
+// texts returns the strings of a list; nil for what is no list.
+func texts(n *yamlpos.Node) []string {
+	if n == nil || n.Kind != yamlpos.Sequence {
+		return nil
+	}
+	list := make([]string, 0, len(n.Items))
+	for _, item := range n.Items {
+		if s, ok := item.Str(); ok {
+			list = append(list, s)
+		}
+	}
+	return list
+}
