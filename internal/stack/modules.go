@@ -18,12 +18,11 @@ func (r *renderer) modulesRoot() string { return path.Join(r.mount, "modules") }
 func (r *renderer) modulesV1(compilers []Compiler) {
 	file := r.recipe.ModulesFile
 	if file != nil {
-		document, err := withTclRoot(file, r.modulesRoot())
-		if err != nil {
-			r.fail(file, "add it, for instance with 'tcl: modules'", "%s", err)
-			return
+		// Without roots there is no file; where modules are on, such a recipe
+		// does not load.
+		if document, err := withTclRoot(file, r.modulesRoot()); err == nil {
+			r.file("modules/modules.yaml", r.marshal(document, true))
 		}
-		r.file("modules/modules.yaml", r.marshal(document, true))
 	}
 	if !r.recipe.Modules {
 		return

@@ -10,5 +10,4 @@ func (r *renderer) renderScript() {
 		}
 	}
 	r.tree.Environments = []SpackEnvironment{env}
-	r.scriptHook()
 }

@@ -1,8 +1,10 @@
 package stack
 
 import (
+	"cmp"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"uenv-ci.dev/internal/recipe"
@@ -38,7 +40,7 @@ func (r *renderer) renderV1() {
 	r.mirrorsV1()
 	r.repoV1()
 	groups := r.compilersV1()
-	r.environmentsV1(groups)
+	r.environmentsV1()
 
 	var all []Compiler
 	for _, group := range []string{"bootstrap", "gcc", "llvm"} {
@@ -158,15 +160,11 @@ func compilerEnvironment(env SpackEnvironment, unify any, packages *yamlpos.Map)
 // environmentsV1 writes the environments of the recipe. Spack before 0.24 has
 // one view with an activation script per environment, so an environment with
 // more views becomes as many environments; the further ones come last.
-func (r *renderer) environmentsV1(groups map[string][]Compiler) {
-	names := map[string]bool{}
-	for _, env := range r.recipe.Environments {
-		names[env.Name] = true
-	}
+func (r *renderer) environmentsV1() {
 	var clones []func()
 	for _, env := range r.recipe.Environments {
-		env.Specs = append(env.Specs[:len(env.Specs):len(env.Specs)], r.mpiSpecsV1(env)...)
-		compilers := r.toolchains(env, groups)
+		env.Specs = slices.Concat(env.Specs, mpiSpecsV1(env.MPI))
+		compilers := toolchains(env)
 		if len(env.Views) == 0 {
 			r.environmentV1(env, env.Name, nil, compilers)
 			continue
@@ -174,9 +172,6 @@ func (r *renderer) environmentsV1(groups map[string][]Compiler) {
 		r.environmentV1(env, env.Name, &env.Views[0], compilers)
 		for i := range env.Views[1:] {
 			name := fmt.Sprintf("%s-%d__", env.Name, i+2)
-			if names[name] {
-				r.fail(env.Node, "rename one of them", "environment '%s' collides with the one made for a view of '%s'", name, env.Name)
-			}
 			clones = append(clones, func() { r.environmentV1(env, name, &env.Views[i+1], compilers) })
 		}
 	}
@@ -185,19 +180,10 @@ func (r *renderer) environmentsV1(groups map[string][]Compiler) {
 	}
 }
 
-// toolchains finds the compilers of an environment among those that are built.
-func (r *renderer) toolchains(env recipe.Environment, groups map[string][]Compiler) []Compiler {
-	var compilers []Compiler
-	for _, t := range env.Toolchains {
-		if _, ok := groups[t.Toolchain]; !ok {
-			var names []string
-			for name := range groups {
-				names = append(names, name)
-			}
-			r.fail(env.Node.Get("compiler"), didYouMean(t.Toolchain, names),
-				"environment '%s' uses toolchain '%s', which compilers.yaml does not define", env.Name, t.Toolchain)
-		}
-		compilers = append(compilers, compilerOf(t.Toolchain, t.Spec))
+func toolchains(env recipe.Environment) []Compiler {
+	compilers := make([]Compiler, len(env.Toolchains))
+	for i, t := range env.Toolchains {
+		compilers[i] = compilerOf(t.Toolchain, t.Spec)
 	}
 	return compilers
 }
@@ -256,29 +242,22 @@ func packagesV1(env recipe.Environment) *yamlpos.Map {
 	return packages
 }
 
-// mpiSpecsV1 is the spec that the MPI of an environment adds to it.
-func (r *renderer) mpiSpecsV1(env recipe.Environment) []string {
-	if env.MPI == nil || env.MPI.Spec == "" {
+// mpiSpecsV1 is the spec that an MPI adds to its environment.
+func mpiSpecsV1(mpi *recipe.MPI) []string {
+	if mpi == nil || mpi.Spec == "" {
 		return nil
 	}
-	name, version, versioned := strings.Cut(strings.TrimSpace(env.MPI.Spec), "@")
-	known, ok := mpiOptions[name]
-	if !ok {
-		r.fail(env.Node.Get("mpi"), didYouMean(name, sortedKeys(mpiOptions)), "unsupported mpi: %s", name)
-		return nil
-	}
-	if !versioned || version == "" {
-		version = known.version
-	}
+	name, version, _ := strings.Cut(strings.TrimSpace(mpi.Spec), "@")
+	known := mpiOptions[name] // a recipe with another does not load
 	spec := name
-	if version != "" {
+	if version = cmp.Or(version, known.version); version != "" {
 		spec += "@" + version
 	}
 	if known.options != "" {
 		spec += " " + known.options
 	}
-	if env.MPI.GPU != "" {
-		spec += " +" + env.MPI.GPU
+	if mpi.GPU != "" {
+		spec += " +" + mpi.GPU
 	}
 	return []string{spec}
 }

@@ -84,7 +84,6 @@ func (r *renderer) compilersV2() map[string]Compiler {
 
 func (r *renderer) environmentsV2(compilers map[string]Compiler) {
 	for _, env := range r.recipe.Environments {
-		r.refuseToolsEnvironment(env)
 		r.environmentV2(env, r.networkOf(env), compilers)
 	}
 	r.environmentV2(recipe.Environment{
@@ -92,14 +91,8 @@ func (r *renderer) environmentsV2(compilers map[string]Compiler) {
 	}, network{}, compilers)
 }
 
-func (r *renderer) refuseToolsEnvironment(env recipe.Environment) {
-	if env.Name == toolsEnvironment {
-		r.fail(env.Node, "rename the environment", "the environment name '%s' is reserved", toolsEnvironment)
-	}
-}
-
 func (r *renderer) environmentV2(env recipe.Environment, net network, compilers map[string]Compiler) {
-	used := r.compilersOf(env, compilers)
+	used := compilersOf(env, compilers)
 	spackEnv := SpackEnvironment{
 		Name: env.Name, Dir: "environments/" + env.Name, Kind: KindEnvironment,
 		Specs: slices.Concat(env.Specs, net.specs), Include: []string{"packages.yaml", "config.yaml"}, BuiltWith: used,
@@ -123,23 +116,18 @@ func (r *renderer) environmentV2(env recipe.Environment, net network, compilers 
 			"duplicates", yamlpos.NewMap("strategy", env.Duplicates)),
 		"specs", templated(spackEnv.Specs),
 	)
-	if packages := r.preferences(env, net, func(name string) string { return name }); packages.Len() > 0 {
+	if packages := preferences(env, net, func(name string) string { return name }); packages.Len() > 0 {
 		spack.Set("packages", packages)
 	}
 	spack.Set("view", views)
 	r.yaml(spackEnv.Dir+"/spack.yaml", yamlpos.NewMap("spack", spack))
 }
 
-// compilersOf finds the compilers of an environment among those of the recipe.
-func (r *renderer) compilersOf(env recipe.Environment, compilers map[string]Compiler) []Compiler {
-	var used []Compiler
-	for _, name := range env.Compilers {
-		c, ok := compilers[name]
-		if !ok {
-			r.fail(env.Node.Get("compiler"), didYouMean(name, sortedKeys(compilers)),
-				"environment '%s' uses compiler '%s', which compilers.yaml does not define", env.Name, name)
-		}
-		used = append(used, c)
+// compilersOf picks the compilers of an environment from those of the recipe.
+func compilersOf(env recipe.Environment, compilers map[string]Compiler) []Compiler {
+	used := make([]Compiler, len(env.Compilers))
+	for i, name := range env.Compilers {
+		used[i] = compilers[name]
 	}
 	return used
 }
@@ -147,7 +135,7 @@ func (r *renderer) compilersOf(env recipe.Environment, compilers map[string]Comp
 // preferences is the `packages` section of an environment of versions 2 and 3:
 // its compiler, its variants and its MPI. Without preferences of the recipe the
 // first compiler, as written by compilerSpec, is preferred for all languages.
-func (r *renderer) preferences(env recipe.Environment, net network, compilerSpec func(name string) string) *yamlpos.Map {
+func preferences(env recipe.Environment, net network, compilerSpec func(name string) string) *yamlpos.Map {
 	all := &yamlpos.Map{}
 	prefer := env.Prefer
 	if prefer == nil && len(env.Compilers) > 0 {
@@ -191,10 +179,6 @@ func (r *renderer) networkOf(env recipe.Environment) network {
 	}
 	at := env.Node.Get("network").Get("mpi")
 	name := packageName.FindString(spec)
-	if name == "" {
-		r.fail(at, "", "'%s' is not a valid MPI spec", spec)
-		return network{}
-	}
 	var known []string
 	var entry *yamlpos.Node
 	if offers := r.in.Cluster.Network.Get("mpi"); offers != nil {

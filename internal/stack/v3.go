@@ -71,11 +71,10 @@ func (r *renderer) environmentV3(compilers map[string]Compiler) {
 	r.compilerGroups(compilers, add)
 	views := &yamlpos.Map{}
 	for _, e := range r.recipe.Environments {
-		r.refuseGroupName(e)
 		net := r.networkOf(e)
-		used := r.compilersOf(e, compilers)
+		used := compilersOf(e, compilers)
 		g := Group{Name: e.Name, Needs: groupsOf(used), Specs: slices.Concat(e.Specs, net.specs)}
-		add(g, r.userGroup(e, g, net, compilers))
+		add(g, userGroup(e, g, net, compilers))
 		for _, v := range e.Views {
 			view := r.view(v, v.Name, used)
 			view.Group = e.Name
@@ -144,7 +143,7 @@ func groupMap(g Group, explicit bool, override *yamlpos.Map) *yamlpos.Map {
 }
 
 // userGroup is the group of an environment of the recipe.
-func (r *renderer) userGroup(e recipe.Environment, g Group, net network, compilers map[string]Compiler) *yamlpos.Map {
+func userGroup(e recipe.Environment, g Group, net network, compilers map[string]Compiler) *yamlpos.Map {
 	override := yamlpos.NewMap(
 		"config", yamlpos.NewMap("deprecated", e.Deprecated),
 		"concretizer", yamlpos.NewMap("reuse", false, "unify", e.Unify,
@@ -156,7 +155,7 @@ func (r *renderer) userGroup(e recipe.Environment, g Group, net network, compile
 		}
 		return name
 	}
-	if packages := r.preferences(e, net, compilerSpec); packages.Len() > 0 {
+	if packages := preferences(e, net, compilerSpec); packages.Len() > 0 {
 		override.Set("packages", packages)
 	}
 	return groupMap(g, true, override)
@@ -171,14 +170,4 @@ func groupsOf(compilers []Compiler) []string {
 		}
 	}
 	return groups
-}
-
-// refuseGroupName keeps the names of groups that every stack has to themselves.
-func (r *renderer) refuseGroupName(e recipe.Environment) {
-	r.refuseToolsEnvironment(e)
-	for _, c := range r.recipe.Compilers.V2 {
-		if c.Name == e.Name {
-			r.fail(e.Node, "rename the environment", "environment '%s' has the name of a compiler's group", e.Name)
-		}
-	}
 }

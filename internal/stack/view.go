@@ -3,18 +3,12 @@ package stack
 import (
 	"path"
 	"regexp"
-	"slices"
+	"strings"
 
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/yamlpos"
 )
-
-// prefixVariables are the variables that hold lists of paths.
-var prefixVariables = []string{
-	"ACLOCAL_PATH", "CMAKE_PREFIX_PATH", "CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH",
-	"MANPATH", "MODULEPATH", "PATH", "PKG_CONFIG_PATH", "PYTHONPATH",
-}
 
 func (r *renderer) viewRoot(name string) string { return path.Join(r.mount, "env", name) }
 
@@ -64,68 +58,36 @@ func (r *renderer) viewConfig(v recipe.View) *yamlpos.Map {
 // first everything set, then prepended, then appended.
 func (r *renderer) variables(v recipe.View) meta.Variables {
 	vars := meta.Variables{List: map[string][]meta.ListOp{}, Scalar: map[string]*string{}}
-	add := func(name, op string, value ...string) {
-		vars.List[name] = append(vars.List[name], meta.ListOp{Op: op, Value: value})
-	}
 	for _, e := range v.EnvVars.Set {
-		value := r.expand(v, "set", e)
-		switch {
-		case !slices.Contains(prefixVariables, e.Name):
-			vars.Scalar[e.Name] = value
-		case value == nil:
-			add(e.Name, meta.OpSet)
-		default:
-			r.fail(envVarNode(v, "set", e.Name), "use prepend_path or append_path, or null to empty it",
-				`in view "%s": %s is a prefix variable`, v.Name, e.Name)
+		if recipe.IsPrefixVariable(e.Name) { // can only be emptied
+			vars.List[e.Name] = append(vars.List[e.Name], meta.ListOp{Op: meta.OpSet})
+		} else {
+			vars.Scalar[e.Name] = r.expand(v, e)
 		}
 	}
-	for _, change := range []struct {
-		key, op string
-		vars    []recipe.EnvVar
-	}{{"prepend_path", meta.OpPrepend, v.EnvVars.PrependPath}, {"append_path", meta.OpAppend, v.EnvVars.AppendPath}} {
-		for _, e := range change.vars {
-			if !slices.Contains(prefixVariables, e.Name) {
-				r.fail(envVarNode(v, change.key, e.Name), didYouMean(e.Name, prefixVariables),
-					`in view "%s": %s is not a known prefix path variable`, v.Name, e.Name)
-			} else if value := r.expand(v, change.key, e); value != nil {
-				add(e.Name, change.op, normalPath(*value))
+	add := func(op string, changes []recipe.EnvVar) {
+		for _, e := range changes {
+			if value := r.expand(v, e); value != nil {
+				vars.List[e.Name] = append(vars.List[e.Name], meta.ListOp{Op: op, Value: []string{normalPath(*value)}})
 			}
 		}
 	}
+	add(meta.OpPrepend, v.EnvVars.PrependPath)
+	add(meta.OpAppend, v.EnvVars.AppendPath)
 	return vars
 }
 
-var substitution = regexp.MustCompile(`\$@(\w+)@`)
-
-// expand replaces $@mount@, $@view_name@ and $@view_path@ in a value. ${@X@} is
-// for the client, which expands it when the view is loaded.
-func (r *renderer) expand(v recipe.View, key string, e recipe.EnvVar) *string {
+// expand replaces $@mount@, $@view_name@ and $@view_path@ in a value; a recipe
+// with others does not load. ${@X@} is for the client, which expands it when the
+// view is loaded.
+func (r *renderer) expand(v recipe.View, e recipe.EnvVar) *string {
 	if e.Value == nil {
 		return nil
 	}
-	known := map[string]string{"mount": r.mount, "view_name": v.Name, "view_path": r.viewRoot(v.Name)}
-	expanded := substitution.ReplaceAllStringFunc(*e.Value, func(s string) string {
-		value, ok := known[s[2:len(s)-1]]
-		if !ok {
-			r.fail(envVarNode(v, key, e.Name), "known are $@mount@, $@view_name@ and $@view_path@",
-				`in view "%s": "%s" variable cannot be expanded`, v.Name, s)
-		}
-		return value
-	})
+	expanded := strings.NewReplacer(
+		"$@mount@", r.mount, "$@view_name@", v.Name, "$@view_path@", r.viewRoot(v.Name),
+	).Replace(*e.Value)
 	return &expanded
-}
-
-// envVarNode finds where a recipe says something of a variable.
-func envVarNode(v recipe.View, key, name string) *yamlpos.Node {
-	changes := v.Node.Get("uenv").Get("env_vars").Get(key)
-	if changes != nil {
-		for _, item := range changes.Items {
-			if node := item.Key(name); node != nil {
-				return node
-			}
-		}
-	}
-	return v.Node
 }
 
 // normalPath cleans a path as Python's normpath does, which keeps two leading slashes.
