@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -96,24 +97,11 @@ func (c *copier) copyTree(ctx context.Context, d ocispec.Descriptor, data []byte
 
 // copyManifest copies one manifest and the blobs or manifests it lists.
 func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
-	var m struct {
-		Config    *ocispec.Descriptor  `json:"config"`
-		Layers    []ocispec.Descriptor `json:"layers"`
-		Blobs     []ocispec.Descriptor `json:"blobs"`
-		Manifests []ocispec.Descriptor `json:"manifests"`
+	blobs, children, err := contents(data)
+	if err != nil {
+		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return false, fault.New(fault.Invalid, "manifest %s is not JSON: %w", d.Digest, err)
-	}
-	if m.Config != nil {
-		m.Layers = append(m.Layers, *m.Config)
-	}
-	for _, b := range append(m.Layers, m.Blobs...) {
-		if err := c.copyBlob(ctx, plain(b)); err != nil {
-			return false, fmt.Errorf("blob %s: %w", b.Digest, err)
-		}
-	}
-	for _, child := range m.Manifests {
+	for _, child := range children {
 		raw, err := c.src.rawManifest(ctx, child)
 		if err == nil {
 			err = c.copyTree(ctx, plain(child), raw)
@@ -122,12 +110,46 @@ func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []
 			return false, err
 		}
 	}
-	indexed, err = c.dst.store.putManifest(ctx, plain(d), data, "")
+	err = c.dst.whileBlobsVanish(ctx, func() error {
+		for _, b := range blobs {
+			if err := c.copyBlob(ctx, plain(b)); err != nil {
+				return fmt.Errorf("blob %s: %w", b.Digest, err)
+			}
+		}
+		indexed, err = c.dst.store.putManifest(ctx, plain(d), data, "")
+		if errors.Is(err, errBlobUnknown) {
+			for _, b := range blobs {
+				delete(c.seen, b.Digest)
+			}
+		}
+		return err
+	})
 	if err != nil {
 		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	c.report.Manifests++
 	return indexed, nil
+}
+
+// contents lists what a manifest or index is made of.
+func contents(data []byte) (blobs, manifests []ocispec.Descriptor, err error) {
+	var m struct {
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, nil, fault.New(fault.Invalid, "not JSON: %w", err)
+	}
+	if m.Config != nil {
+		m.Layers = append(m.Layers, *m.Config)
+	}
+	for _, d := range append(m.Layers, m.Manifests...) {
+		if err := validDescriptor(d); err != nil {
+			return nil, nil, err
+		}
+	}
+	return m.Layers, m.Manifests, nil
 }
 
 // copyReferrers copies what refers to d. Where the destination keeps no list of
@@ -197,9 +219,6 @@ func (c *copier) verify(ctx context.Context, d ocispec.Descriptor, referrers []o
 }
 
 func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
-	if err := validDescriptor(d); err != nil {
-		return err
-	}
 	if c.seen[d.Digest] {
 		return nil
 	}

@@ -25,7 +25,10 @@ import (
 type statusError struct {
 	code    int
 	message string // what the registry said, cleaned
+	err     error  // what it means, if that is known
 }
+
+func (e *statusError) Unwrap() error { return e.err }
 
 func (e *statusError) Error() string {
 	text := fmt.Sprintf("the registry answered %d %s", e.code, http.StatusText(e.code))
@@ -65,6 +68,11 @@ func unexpected(resp *http.Response, host string) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if err == nil && json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {
 		e.message = clean(body.Errors.Error())
+		for _, b := range body.Errors {
+			if b.Code == errcode.ErrorCodeManifestBlobUnknown {
+				e.err = errBlobUnknown
+			}
+		}
 	}
 	if e.code < 300 {
 		return fault.New(fault.Network, "%w, which is not expected here%s", e, htmlNote(resp))

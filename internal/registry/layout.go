@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -79,26 +79,30 @@ func damaged(d digest.Digest, format string, args ...any) error {
 // anything.
 func (l *layout) openBlob(root *os.Root, d digest.Digest) (*os.File, int64, error) {
 	name := l.blobFile(d)
-	link, err := root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fault.New(fault.NotFound, "blob %s not found", d)
+	for {
+		link, err := root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, 0, fault.New(fault.NotFound, "blob %s not found", d)
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if !link.Mode().IsRegular() {
+			return nil, 0, damaged(d, "is not a regular file")
+		}
+		f, err := root.Open(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		info, err := f.Stat()
+		if err == nil && os.SameFile(link, info) {
+			return f, info.Size(), nil
+		}
+		f.Close() // another writer has just put the same blob in place: look again
+		if err != nil {
+			return nil, 0, err
+		}
 	}
-	if err != nil {
-		return nil, 0, err
-	}
-	if !link.Mode().IsRegular() {
-		return nil, 0, damaged(d, "is not a regular file")
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil || !os.SameFile(link, info) {
-		f.Close()
-		return nil, 0, errors.Join(err, damaged(d, "was replaced while it was opened"))
-	}
-	return f, info.Size(), nil
 }
 
 func (l *layout) manifest(ctx context.Context, reference string) ([]byte, string, error) {
@@ -317,7 +321,10 @@ func (l *layout) remove(ctx context.Context, d ocispec.Descriptor) error {
 		if !indexHas(index, d.Digest) {
 			return fault.New(fault.NotFound, "manifest %s not found", d.Digest)
 		}
-		orphans := l.orphans(root, index, d)
+		orphans, err := l.orphans(root, index, d)
+		if err != nil {
+			return err
+		}
 		if err := l.change(root, func(index *ocispec.Index) { dropEntries(index, d.Digest) }); err != nil {
 			return err
 		}
@@ -331,44 +338,42 @@ func (l *layout) remove(ctx context.Context, d ocispec.Descriptor) error {
 }
 
 // orphans lists the blobs that only manifest d uses, itself included.
-func (l *layout) orphans(root *os.Root, index ocispec.Index, d ocispec.Descriptor) []digest.Digest {
+func (l *layout) orphans(root *os.Root, index ocispec.Index, d ocispec.Descriptor) ([]digest.Digest, error) {
 	used := map[digest.Digest]bool{}
 	for _, m := range index.Manifests {
-		if m.Digest != d.Digest {
-			used[m.Digest] = true
-			for _, b := range l.references(root, m) {
-				used[b] = true
-			}
+		if m.Digest == d.Digest {
+			continue
+		}
+		references, err := l.references(root, m)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range append(references, m.Digest) {
+			used[b] = true
 		}
 	}
-	var orphans []digest.Digest
-	for _, b := range append(l.references(root, d), d.Digest) {
-		if !used[b] {
-			orphans = append(orphans, b)
-		}
+	candidates, err := l.references(root, d)
+	if err != nil {
+		return nil, err
 	}
-	return orphans
+	return slices.DeleteFunc(append(candidates, d.Digest), func(b digest.Digest) bool { return used[b] }), nil
 }
 
-func (l *layout) references(root *os.Root, d ocispec.Descriptor) []digest.Digest {
+// references lists what a manifest is made of; one that is damaged has nothing.
+func (l *layout) references(root *os.Root, d ocispec.Descriptor) ([]digest.Digest, error) {
 	data, err := l.smallBlob(root, d)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	var m struct {
-		Config            ocispec.Descriptor
-		Layers, Manifests []ocispec.Descriptor
-	}
-	if json.Unmarshal(data, &m) != nil {
-		return nil
+	blobs, manifests, err := contents(data)
+	if err != nil {
+		return nil, nil
 	}
 	var found []digest.Digest
-	for _, b := range append(append(m.Layers, m.Manifests...), m.Config) {
-		if validDescriptor(b) == nil {
-			found = append(found, b.Digest)
-		}
+	for _, b := range append(blobs, manifests...) {
+		found = append(found, b.Digest)
 	}
-	return found
+	return found, nil
 }
 
 func (l *layout) untag(ctx context.Context, tag string) error {

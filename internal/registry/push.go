@@ -21,14 +21,25 @@ func (p *Repository) Push(ctx context.Context, a Artifact) (ocispec.Descriptor, 
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	err = p.pushArtifact(ctx, a, d, data)
-	if errors.Is(err, errBlobUnknown) { // removed by somebody since it was seen
-		err = p.pushArtifact(ctx, a, d, data)
-	}
+	err = p.whileBlobsVanish(ctx, func() error { return p.pushArtifact(ctx, a, d, data) })
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("push %s to %s: %w", a.Type, p, err)
 	}
 	return d, nil
+}
+
+// whileBlobsVanish repeats a push whose manifest was refused for a blob that had
+// just been there: somebody deleted it, or is uploading the same one.
+func (p *Repository) whileBlobsVanish(ctx context.Context, push func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := push()
+		if !errors.Is(err, errBlobUnknown) || attempt >= p.registry.retry.attempts() {
+			return err
+		}
+		if err := pause(ctx, backOff(attempt, p.registry.retry)); err != nil {
+			return err
+		}
+	}
 }
 
 func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Descriptor, data []byte) error {

@@ -175,6 +175,7 @@ func (p *Repository) updateFallback(ctx context.Context, subject ocispec.Descrip
 	}
 	defer unlock()
 	var superseded []ocispec.Descriptor
+	removed := false
 	for attempt := range fallbackAttempts {
 		if attempt > 1 { // the first repetition only confirms
 			if err := pause(ctx, backOff(attempt-1, p.registry.retry)); err != nil {
@@ -193,8 +194,9 @@ func (p *Repository) updateFallback(ctx context.Context, subject ocispec.Descrip
 		if current.index.Digest != "" {
 			superseded = append(superseded, current.index)
 		}
-		if len(list) == 0 && p.store.remove(ctx, current.index) == nil {
-			return nil
+		if len(list) == 0 && !removed && p.store.remove(ctx, current.index) == nil {
+			removed = true // some servers still serve it: look again
+			continue
 		}
 		if err := p.writeFallback(ctx, subject, list); err != nil {
 			return err
