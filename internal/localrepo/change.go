@@ -186,17 +186,3 @@ func (r *Repo) removeFiles(l *Lock) (found bool, freed int64, err error) {
 	}
 	return true, freed, root.RemoveAll(doomed)
 }
-
-// diskUsage adds up the sizes of the regular files below dir.
-func diskUsage(dir string) int64 {
-	var total int64
-	filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			if info, err := entry.Info(); err == nil {
-				total += info.Size()
-			}
-		}
-		return nil
-	})
-	return total
-}

@@ -40,12 +40,10 @@ func readClientConfig(getenv func(string) string) (clientConfig, error) {
 			return c, err
 		}
 	}
-	old := getenv("UENV_SYSTEM_CONFIG")
-	if old == "" {
-		old = filepath.Join(systemConfig, "config")
+	if file := getenv("UENV_SYSTEM_CONFIG"); file != "" { // in place of both
+		return c, c.read("", file, getenv)
 	}
-	err := c.read(filepath.Join(systemConfig, "config.toml"), old, getenv)
-	return c, err
+	return c, c.read(filepath.Join(systemConfig, "config.toml"), filepath.Join(systemConfig, "config"), getenv)
 }
 
 // read takes from one level of configuration what the levels before left unset.
@@ -72,8 +70,11 @@ func (c *clientConfig) read(newFile, oldFile string, getenv func(string) string)
 	return nil
 }
 
-// readLines returns a small text file's lines.
+// readLines returns the lines of a small text file. The name may be empty.
 func readLines(path string) (lines []string, found bool, err error) {
+	if path == "" {
+		return nil, false, nil
+	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, false, nil

@@ -10,9 +10,9 @@ import (
 
 const hashBuffer = 1 << 20
 
-// hashFile returns a file's digest. The function, if any, is told of every block
-// read.
-func hashFile(ctx context.Context, path string, read func(n int)) (digest.Digest, error) {
+// HashFile returns the digest of a file's content. The function, if any, is told of every block
+// that was read, in bytes.
+func HashFile(ctx context.Context, path string, read func(n int)) (digest.Digest, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -556,3 +556,39 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("error %v, hint %q", err, fault.HintOf(err))
 	}
 }
+
+// TestOnlyMetadata stores metadata without an image, and then beside one.
+func TestOnlyMetadata(t *testing.T) {
+	r := open(t, t.TempDir())
+	content := []byte("hsqs content")
+	m := manifest(t, content)
+	d := digest.FromBytes(m)
+	metaOnly := func() {
+		t.Helper()
+		lock, err := r.Lock(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Unlock()
+		s, err := r.Stage(lock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abort()
+		if err := errors.Join(os.Mkdir(filepath.Join(s.Dir(), metaName), 0o700), s.Commit(t.Context(), Content{Manifest: m})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	metaOnly()
+	if _, err := os.Stat(r.Paths(d).Image); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an image out of nowhere: %v", err)
+	}
+	if err := r.Add(t.Context(), record(t, "hello/1.0:v1@eiger%zen2", d, len(content))); err != nil {
+		t.Error(err)
+	}
+	pull(t, r, content)
+	metaOnly()
+	if got, err := os.ReadFile(r.Paths(d).Image); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the image is gone: %q, %v", got, err)
+	}
+}

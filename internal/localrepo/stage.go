@@ -28,7 +28,9 @@ type Stage struct {
 // Content tells what was staged, so that Commit can prove it.
 type Content struct {
 	// Manifest is the raw manifest of a pulled image, whose digest is the
-	// image's. It is nil for an image that is identified by its file.
+	// image's. It is nil for an image that is identified by its file. With a
+	// manifest the image itself need not be staged: one that is in the
+	// repository then stays, and otherwise only the metadata is there.
 	Manifest []byte
 	// Verified is the digest of the staged store.squashfs if the caller has
 	// computed it from the bytes that it wrote. If empty, Commit reads the file.
@@ -95,6 +97,9 @@ func (s *Stage) Commit(ctx context.Context, c Content) error {
 
 func (s *Stage) verify(ctx context.Context, c Content) error {
 	info, err := os.Lstat(s.Image())
+	if errors.Is(err, fs.ErrNotExist) && c.Manifest != nil && c.Verified == "" {
+		return s.keepImage(c.Manifest)
+	}
 	if err != nil {
 		return err
 	}
@@ -103,7 +108,7 @@ func (s *Stage) verify(ctx context.Context, c Content) error {
 	}
 	file := c.Verified
 	if file == "" {
-		if file, err = hashFile(ctx, s.Image(), nil); err != nil {
+		if file, err = HashFile(ctx, s.Image(), nil); err != nil {
 			return err
 		}
 	}
@@ -121,6 +126,23 @@ func (s *Stage) verify(ctx context.Context, c Content) error {
 		return fault.New(fault.Invalid, "%s has %d bytes, the manifest says %d", imageName, info.Size(), layer.Size)
 	}
 	return same("file", file, layer.Digest)
+}
+
+// keepImage stages the image that the repository has already, if its size is
+// right.
+func (s *Stage) keepImage(manifest []byte) error {
+	if err := same("manifest", digest.FromBytes(manifest), s.lock.digest); err != nil {
+		return err
+	}
+	layer, err := imageLayer(manifest)
+	if err != nil {
+		return err
+	}
+	present := s.repo.Paths(s.lock.digest).Image
+	if info, err := os.Lstat(present); err != nil || !info.Mode().IsRegular() || info.Size() != layer.Size {
+		return nil
+	}
+	return os.Link(present, s.Image())
 }
 
 func same(what string, got, want digest.Digest) error {

@@ -1,0 +1,111 @@
+package localrepo
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// home makes a home directory with files and returns an environment for it.
+func home(t *testing.T, files map[string]string) (dir string, getenv func(string) string, env map[string]string) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env = map[string]string{"HOME": dir, "USER": "nobody-has-this-name", "UENV_SYSTEM_CONFIG": filepath.Join(dir, "system")}
+	return dir, func(name string) string { return env[name] }, env
+}
+
+func defaultPath(t *testing.T, getenv func(string) string) string {
+	t.Helper()
+	path, err := DefaultPath(getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDefaultPath(t *testing.T) {
+	dir, getenv, env := home(t, nil)
+	at := func(want string) {
+		t.Helper()
+		if got := defaultPath(t, getenv); got != filepath.Join(dir, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	at(".uenv/repo")
+	env["SCRATCH"] = filepath.Join(dir, "scratch")
+	at(".uenv/repo") // there is no such scratch
+	if err := os.Mkdir(env["SCRATCH"], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at("scratch/.uenv-images")
+	env["CLUSTER_NAME"] = "daint" // where the client does not look at $SCRATCH
+	at(".uenv/repo")
+	env["CLUSTER_NAME"] = "elsewhere"
+	open(t, filepath.Join(dir, ".uenv/repo"))
+	at(".uenv/repo") // one that exists goes before one that could be made
+	clear(env)
+	if _, err := DefaultPath(getenv); fault.KindOf(err) != fault.Usage || fault.HintOf(err) == "" {
+		t.Errorf("without HOME: %v", err)
+	}
+}
+
+func TestClientConfiguration(t *testing.T) {
+	const toml = `# uenv configuration file
+color = true
+[[repositories]]
+name = 'team' # of mine
+path = '/store/${USER}/repo'
+[elastic]
+path = "/not/a/repository"
+[[ repositories ]]
+path = "/first"
+name = "first"
+priority = 3
+[[repositories]]
+name = "without path"
+`
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  []string
+	}{
+		"user":           {map[string]string{".config/uenv/config": "# x\ncolor=true\nrepo = ${HOME}/mine\nodd = 1\n", "system": "repo=/theirs"}, []string{"HOME/mine"}},
+		"system":         {map[string]string{"system": "repo=/theirs"}, []string{"/theirs"}},
+		"commented":      {map[string]string{".config/uenv/config": "#repo = /no\nrepo=\n"}, []string{"HOME/.uenv/repo"}},
+		"version 10":     {map[string]string{".config/uenv/config.toml": toml}, []string{"/first", "HOME/.uenv/repo", "/store/nobody-has-this-name/repo"}},
+		"10 outdates 9":  {map[string]string{".config/uenv/config.toml": "color = true\n", ".config/uenv/config": "repo=/old"}, []string{"HOME/.uenv/repo"}},
+		"not a text":     {map[string]string{".config/uenv/config.toml": "\x00\xff[[repositories]]path"}, []string{"HOME/.uenv/repo"}},
+		"XDG is not set": {map[string]string{"xdg/uenv/config": "repo=/x"}, []string{"HOME/.uenv/repo"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, getenv, _ := home(t, c.files)
+			locations, err := Locations(getenv)
+			if err != nil || len(locations) != len(c.want) {
+				t.Fatalf("%+v, %v", locations, err)
+			}
+			for i, want := range c.want {
+				if len(want) > 4 && want[:4] == "HOME" {
+					want = dir + want[4:]
+				}
+				if locations[i].Path != want {
+					t.Errorf("location %d: %+v, want %s", i, locations[i], want)
+				}
+			}
+		})
+	}
+	dir, getenv, env := home(t, map[string]string{"xdg/uenv/config": "repo=/x"})
+	env["XDG_CONFIG_HOME"] = filepath.Join(dir, "xdg")
+	if got := defaultPath(t, getenv); got != "/x" {
+		t.Errorf("by XDG_CONFIG_HOME: %s", got)
+	}
+}

@@ -1,0 +1,178 @@
+package localrepo
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+func TestVerify(t *testing.T) {
+	r := open(t, t.TempDir())
+	byLabel := map[string]digest.Digest{}
+	for _, name := range []string{"complete", "truncated", "corrupt", "missing", "older", "olderTruncated", "metaonly", "wrongManifest"} {
+		byLabel[name] = pull(t, r, []byte("content of "+name), name+"/1:1@s%u")
+	}
+	orphan := pull(t, r, []byte("orphan"))
+	broken := pull(t, r, []byte("broken orphan"))
+	added := []byte("added")
+	addedDigest := digest.FromBytes(added)
+	if err := store(t.Context(), r, addedDigest, added, Content{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Add(t.Context(), record(t, "added/1:1@s%u", addedDigest, len(added))); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) Paths { return r.Paths(byLabel[name]) }
+	err := errors.Join(
+		os.Truncate(at("truncated").Image, 3),
+		os.WriteFile(at("corrupt").Image, []byte("CONTENT of corrupt"), 0o644),
+		os.RemoveAll(at("missing").Dir),
+		os.Remove(at("older").Manifest), // as pulled by a client that keeps none
+		os.Remove(at("olderTruncated").Manifest),
+		os.Truncate(at("olderTruncated").Image, 3),
+		os.Remove(at("metaonly").Image),
+		os.WriteFile(at("wrongManifest").Manifest, []byte("{}"), 0o644),
+		os.Truncate(r.Paths(broken).Image, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	conditions := func(o VerifyOptions) map[digest.Digest]Condition {
+		t.Helper()
+		findings, err := r.Verify(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[digest.Digest]Condition{}
+		for _, f := range findings {
+			found[f.Digest] = f.Condition
+		}
+		return found
+	}
+	check := func(kind string, got map[digest.Digest]Condition, d digest.Digest, want Condition) {
+		t.Helper()
+		if got[d] != want {
+			t.Errorf("%s: %s is %q, want %q", kind, ID(d), got[d], want)
+		}
+	}
+	full, quick := conditions(VerifyOptions{}), conditions(VerifyOptions{Quick: true})
+	for name, want := range map[string][2]Condition{ // full, quick
+		"complete":       {Complete, Complete},
+		"truncated":      {Truncated, Truncated},
+		"corrupt":        {Corrupt, Complete},
+		"missing":        {Missing, Missing},
+		"older":          {Unverifiable, Complete},
+		"olderTruncated": {Truncated, Truncated},
+		"metaonly":       {MetaOnly, MetaOnly},
+		"wrongManifest":  {Corrupt, Corrupt},
+	} {
+		check("full "+name, full, byLabel[name], want[0])
+		check("quick "+name, quick, byLabel[name], want[1])
+	}
+	check("added", full, addedDigest, Complete)
+	check("orphan", full, orphan, Orphaned)
+	check("broken orphan", full, broken, Truncated)
+	if got := conditions(VerifyOptions{Only: []digest.Digest{orphan}}); len(got) != 1 {
+		t.Errorf("one was asked for: %v", got)
+	}
+
+	status, err := r.Status(t.Context())
+	if err != nil || status.Labels != 9 || status.Images != 11 || status.Bad["truncated"] != 3 || !status.Writable || status.Free == 0 {
+		t.Errorf("status %+v, %v", status, err)
+	}
+}
+
+func TestFileDigest(t *testing.T) {
+	r := open(t, t.TempDir())
+	content := []byte("content")
+	d := pull(t, r, content)
+	if got, err := r.FileDigest(d); err != nil || got != digest.FromBytes(content) {
+		t.Errorf("%s, %v", got, err)
+	}
+	if err := os.Remove(r.Paths(d).Manifest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.FileDigest(d); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("without manifest: %v", err)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	r := open(t, t.TempDir())
+	former := pull(t, r, []byte("former"), "hello/1:1@s%u")
+	kept := pull(t, r, []byte("latter"), "hello/1:1@s%u") // takes the label
+	busy := pull(t, r, []byte("busy"))
+	killed := digest.FromString("killed")
+	lock, err := r.Lock(t.Context(), killed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage, err := r.Stage(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(stage.Image(), []byte("part of"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lock.Unlock() // as the kernel does for a killed process
+	other := open(t, r.Dir())
+	held, err := other.Lock(t.Context(), busy)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	want := []string{
+		"." + killed.Encoded() + ".partial", former.Encoded(), former.Encoded() + ".lock", killed.Encoded() + ".lock",
+	}
+	slices.Sort(want)
+	for _, dry := range []bool{true, false} {
+		gone, err := r.Prune(t.Context(), dry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paths []string
+		for _, g := range gone {
+			if g.Path != "" {
+				paths = append(paths, filepath.Base(g.Path))
+			}
+		}
+		slices.Sort(paths)
+		if !slices.Equal(paths, want) {
+			t.Errorf("dry %v: %q, want %q", dry, paths, want)
+		}
+		if _, err := os.Stat(r.Paths(former).Image); (err == nil) != dry {
+			t.Errorf("dry %v: the former image: %v", dry, err)
+		}
+	}
+	for _, d := range []digest.Digest{kept, busy} {
+		if _, err := os.Stat(r.Paths(d).Image); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := count(t, r, "images"); n != 1 {
+		t.Errorf("%d rows of images", n)
+	}
+	held.Unlock()
+	if gone, err := r.Prune(t.Context(), false); err != nil || len(gone) != 2 {
+		t.Errorf("once it is free: %v, %v", gone, err)
+	}
+	if gone, err := r.Prune(t.Context(), false); err != nil || len(gone) != 0 {
+		t.Errorf("again: %v, %v", gone, err)
+	}
+}
+
+func TestDu(t *testing.T) {
+	r := open(t, t.TempDir())
+	small := pull(t, r, []byte("small"), "small/1:1@s%u")
+	large := pull(t, r, make([]byte, 10000), "large/1:1@s%u")
+	all, err := r.Du(t.Context())
+	if err != nil || len(all) != 2 || all[0].Digest != large || all[1].Digest != small || all[0].Bytes < 10000 || all[0].LastUsed.IsZero() {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
