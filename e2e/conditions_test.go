@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/sandbox"
+)
+
+// conditions tell scripts, by [name], what is to be had on this machine. The
+// error says what is missing.
+var conditions = map[string]func() error{
+	"bwrap":           sync.OnceValue(func() error { return sandbox.Available(context.Background()) }),
+	"cc":              program("cc", "a C compiler"),
+	"docker-registry": program("docker-registry", "package docker-registry"),
+	"mksquashfs":      program("mksquashfs", "package squashfs-tools"),
+	"reframe":         program("reframe", "ReFrame-HPC from PyPI"),
+	"regctl":          program("regctl", "tools/go.mod"),
+	"root":            isRoot,
+	"spack":           hasSpack,
+	"squashfuse":      hasSquashfuse,
+}
+
+func condition(name string) (bool, error) {
+	c, ok := conditions[name]
+	if !ok {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	return c() == nil, nil
+}
+
+func program(name, from string) func() error {
+	return func() error {
+		if _, ok := proc.Look(name); !ok {
+			return fmt.Errorf("no program %s on PATH (%s)", name, from)
+		}
+		return nil
+	}
+}
+
+func isRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("the tests do not run as root")
+	}
+	return nil
+}
+
+func hasSpack() error {
+	dir := os.Getenv("UENV_CI_SPACK")
+	if dir == "" {
+		return errors.New("UENV_CI_SPACK names no Spack checkout")
+	}
+	_, err := os.Stat(dir + "/bin/spack")
+	return err
+}
+
+func hasSquashfuse() error {
+	if err := program("squashfuse", "package squashfuse")(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
