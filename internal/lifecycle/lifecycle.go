@@ -1,0 +1,127 @@
+// Package lifecycle says which images users should leave, and what for. It only
+// adds records to an image, never takes one away: the newest holds.
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+)
+
+// State is what the records of an image say.
+type State struct {
+	// Deprecation is the record that holds; nil if the image is not deprecated.
+	Deprecation *meta.Deprecation `json:"deprecation,omitempty"`
+	// History are all records, newest first.
+	History []meta.Deprecation `json:"history,omitempty"`
+}
+
+// Status reads the records of an image. A record that cannot be read is an
+// error: it might be the one that holds.
+func Status(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) (State, error) {
+	attached, err := repo.Referrers(ctx, image, meta.TypeDeprecation)
+	if err != nil {
+		return State{}, err
+	}
+	var s State
+	for _, desc := range attached {
+		d, err := read(ctx, repo, desc)
+		if err != nil {
+			return State{}, fmt.Errorf("read deprecation %s: %w", desc.Digest, err)
+		}
+		if d.Image == image.Digest {
+			s.History = append(s.History, d)
+		}
+	}
+	meta.Newest(s.History)
+	s.Deprecation = meta.Holding(s.History)
+	return s, nil
+}
+
+func read(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) (meta.Deprecation, error) {
+	data, err := repo.Document(ctx, desc, meta.DeprecationTitle)
+	if err != nil {
+		return meta.Deprecation{}, err
+	}
+	return meta.ParseDeprecation(data)
+}
+
+// Note is what a person says about an image.
+type Note struct {
+	Who         string
+	Reason      string
+	Replacement string     // a label; "" for none
+	Until       *meta.Date // the last day of support; nil if nothing is said
+	When        time.Time
+}
+
+// Deprecate adds a record that users should leave the image. Saying again what
+// holds already adds nothing.
+func Deprecate(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, n Note) (meta.Deprecation, error) {
+	d := n.record(meta.Active, image)
+	status, err := Status(ctx, repo, image)
+	if err != nil {
+		return d, err
+	}
+	if now := status.Deprecation; now != nil && now.Reason == d.Reason && now.Replacement == d.Replacement && sameDay(now.Until, d.Until) {
+		return *now, nil
+	}
+	return d, add(ctx, repo, image, d, status)
+}
+
+// Undeprecate takes the deprecation of an image back. One that is not
+// deprecated has kind NotFound.
+func Undeprecate(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, n Note) (meta.Deprecation, error) {
+	d := n.record(meta.Withdrawn, image)
+	status, err := Status(ctx, repo, image)
+	if err != nil {
+		return d, err
+	}
+	if status.Deprecation == nil {
+		return d, fault.New(fault.NotFound, "%s@%s is not deprecated", repo.Name(), image.Digest)
+	}
+	return d, add(ctx, repo, image, d, status)
+}
+
+func (n Note) record(state string, image ocispec.Descriptor) meta.Deprecation {
+	return meta.Deprecation{
+		Version: meta.DeprecationVersion, State: state, When: meta.At(n.When), Who: n.Who, Image: image.Digest,
+		Reason: n.Reason, Replacement: n.Replacement, Until: n.Until,
+	}
+}
+
+func sameDay(a, b *meta.Date) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.String() == b.String()
+}
+
+// add attaches a record that is newer than those before, also when the clock
+// went backwards since they were written.
+func add(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, d meta.Deprecation, before State) error {
+	if len(before.History) > 0 && !d.When.After(before.History[0].When.Time) {
+		d.When = meta.At(before.History[0].When.Add(time.Microsecond))
+	}
+	data, err := d.Encode()
+	if err != nil {
+		return err
+	}
+	annotations := d.Annotations()
+	annotations[ocispec.AnnotationCreated] = d.When.UTC().Format(time.RFC3339)
+	subject := ocispec.Descriptor{MediaType: image.MediaType, Digest: image.Digest, Size: image.Size}
+	_, err = repo.Push(ctx, registry.Artifact{
+		Type: meta.TypeDeprecation, Subject: &subject, Annotations: annotations,
+		Layers: []registry.Layer{registry.BytesLayer(meta.DeprecationTitle, meta.MediaTypeJSON, data)},
+	})
+	if err != nil {
+		return fmt.Errorf("attach %s record: %w", d.State, err)
+	}
+	return nil
+}
