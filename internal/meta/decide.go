@@ -54,9 +54,9 @@ func ApplyWaivers(cases []Case, waivers []Waiver, system string, t time.Time) []
 }
 
 // Decide says what the results mean at the time t, after which some of their
-// waivers may no longer hold. Nothing but a test that ran and passed leads to
-// pass.
-func Decide(cases []Case, t time.Time) Decision {
+// waivers may no longer hold. A failure of the runner fails them whatever the
+// cases say. Nothing but a test that ran and passed leads to pass.
+func Decide(cases []Case, failure string, t time.Time) Decision {
 	var d Decision
 	var failed []string
 	for _, c := range cases {
@@ -75,6 +75,9 @@ func Decide(cases []Case, t time.Time) Decision {
 		}
 	}
 	d.State, d.Reason = d.Counts.state(), d.Counts.reason(failed)
+	if failure != "" {
+		d.State, d.Reason = Fail, failure+"; "+d.Reason
+	}
 	return d
 }
 

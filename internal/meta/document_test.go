@@ -43,11 +43,22 @@ func TestDecide(t *testing.T) {
 		"a waiver on a pass": {[]Case{{Name: "p", Outcome: Passed, Waiver: waived.Waiver}}, Pass, "1 of 1 tests passed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := Decide(c.cases, noon)
+			d := Decide(c.cases, "", noon)
 			if d.State != c.state || d.Reason != c.reason || d.Counts.Total != len(c.cases) || d.Counts.Ran()+d.Counts.Skipped != len(c.cases) {
 				t.Errorf("got %+v", d)
 			}
 		})
+	}
+}
+
+func TestDecideWithAFailureOfTheRunner(t *testing.T) {
+	v := verdict()
+	v.Runner.Failure = "the runner crashed"
+	if d := v.Decide(noon); d.State != Fail || d.Reason != "the runner crashed; 1 of 1 tests passed" || d.Counts.Failed != 0 {
+		t.Errorf("got %+v", d)
+	}
+	if d := Decide(nil, "the runner crashed", noon); d.State != Fail {
+		t.Errorf("got %+v", d)
 	}
 }
 
@@ -207,7 +218,7 @@ func FuzzParseVerdict(f *testing.F) {
 		if err != nil {
 			return
 		}
-		Decide(v.Cases, noon)
+		v.Decide(noon)
 		text, err := v.Encode()
 		if err != nil {
 			t.Fatalf("what was read cannot be written: %v", err)

@@ -3,6 +3,7 @@ package meta
 import (
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -72,9 +73,11 @@ type Subject struct {
 type Runner struct {
 	Name    string `json:"name"` // "reframe" or "command"
 	Version string `json:"version,omitempty"`
-	Exit    int    `json:"exit"` // its exit status
-	// Error says what went wrong with the runner itself, as against the tests.
-	Error string `json:"error,omitempty"`
+	Exit    int    `json:"exit"` // its exit status; 128+n if signal n ended it
+	// Failure is what counts as a failure although no case tells of it: a crash, a
+	// time-out, a broken plan. No waiver covers it.
+	Failure string   `json:"failure,omitempty"`
+	Notes   []string `json:"notes,omitempty"` // what the runner warned of
 }
 
 // Case is one test in one environment.
@@ -153,6 +156,9 @@ func (v Verdict) validate() error {
 	}
 	return nil
 }
+
+// Decide decides again from the cases and the runner's failure, at the time t.
+func (v Verdict) Decide(t time.Time) Decision { return Decide(v.Cases, v.Runner.Failure, t) }
 
 // Annotations returns what a uenv/reframe artifact with this verdict carries.
 func (v Verdict) Annotations() map[string]string {
