@@ -122,17 +122,19 @@ func list(items []string) []any {
 	return values
 }
 
-var (
-	lineBreaks  = regexp.MustCompile(`[ \t]*\n\s*`)
-	quotedQuote = regexp.MustCompile(`''`)
-)
+var lineBreaks = regexp.MustCompile(`[ \t]*\n\s*`)
 
 // asTemplated is the string that Spack reads where upstream's templates put s
-// between single quotes without escaping it: a line break is folded into a
-// blank and two quotes become one.
+// between single quotes without escaping it: lines are folded, a single break
+// into a blank, and two quotes become one.
 func asTemplated(s string) string {
-	s = lineBreaks.ReplaceAllString(s, " ")
-	return quotedQuote.ReplaceAllString(s, "'")
+	s = lineBreaks.ReplaceAllStringFunc(s, func(breaks string) string {
+		if n := strings.Count(breaks, "\n"); n > 1 {
+			return strings.Repeat("\n", n-1)
+		}
+		return " "
+	})
+	return strings.ReplaceAll(s, "''", "'")
 }
 
 func templated(items []string) []any {
