@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/schema"
@@ -90,11 +89,9 @@ func (l *loader) load() {
 // format has the schemas of one version of the recipe format.
 type format struct{ config, compilers, environments, modules lazySchema }
 
-type lazySchema func() (*schema.Schema, error)
+type lazySchema = func() (*schema.Schema, error)
 
-func compiled(name string) lazySchema {
-	return sync.OnceValues(func() (*schema.Schema, error) { return schema.Compile(schemas.FS, name) })
-}
+func compiled(name string) lazySchema { return schema.Lazy(schemas.FS, name) }
 
 var (
 	formats = map[int]format{

@@ -12,6 +12,7 @@ import (
 	"math"
 	"math/big"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v5"
@@ -209,4 +210,9 @@ func (r *reporter) lookup(pointer, keyword string) any {
 	}
 	m, _ := at.(map[string]any)
 	return m[keyword]
+}
+
+// Lazy returns a function that compiles a schema when it is first called.
+func Lazy(fsys fs.FS, name string) func() (*Schema, error) {
+	return sync.OnceValues(func() (*Schema, error) { return Compile(fsys, name) })
 }

@@ -1,6 +1,14 @@
 package site
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/yamlpos"
 )
@@ -54,4 +62,240 @@ type KeyFile struct {
 	Path    string // key_store/<name>.priv.gpg or key_store/<name>.pub.gpg
 	Private bool
 	Data    []byte
+}
+
+// LoadMirrors reads the mirror file for a recipe version and a mount point: a
+// mirrors.yaml for versions 2 and 3, a build cache file (see LoadCache) for
+// version 1. A build cache file is accepted for versions 2 and 3 too.
+func LoadMirrors(path string, recipeVersion int, mount string) (*Mirrors, error) {
+	if recipeVersion == 1 {
+		return LoadCache(path, recipeVersion, mount)
+	}
+	m, r, document, err := openMirrors(path, mount)
+	if err != nil {
+		return nil, err
+	}
+	if document.Get("root") != nil {
+		return LoadCache(path, recipeVersion, mount)
+	}
+	r.check(document, mirrorsFormat)
+	m.buildCache(r, document.Get("buildcache"))
+	for _, p := range pairs(document.Get("sourcemirror")) {
+		m.Sources = append(m.Sources, Mirror{text(p.Key), r.entry(p.Value, true, "")})
+	}
+	m.SourceCache = r.absolute(document.Get("sourcecache").Get("path"), "source cache")
+	m.ConcretizationCache = r.absolute(document.Get("concretizer").Get("path"), "concretizer cache")
+	m.bootstrap(r, document.Get("bootstrap").Get("url"))
+	if m.Warnings, err = r.finish(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// mirrorReader reads a mirror or build cache file.
+type mirrorReader struct {
+	reader
+	dir   string // of the file: what relative key paths refer to
+	mount string
+}
+
+func openMirrors(path, mount string) (*Mirrors, *mirrorReader, *yamlpos.Node, error) {
+	r := &mirrorReader{dir: filepath.Dir(path), mount: mount}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil, fault.New(fault.NotFound, "the mirror configuration '%s' does not exist", path)
+	}
+	document := r.document(path)
+	if document == nil {
+		_, err := r.finish()
+		return nil, nil, nil, err
+	}
+	return &Mirrors{}, r, document, nil
+}
+
+func (r *mirrorReader) expand(n *yamlpos.Node) string { return expand(text(n), os.Getenv) }
+
+// absolute returns a path that must be absolute once variables are expanded.
+func (r *mirrorReader) absolute(n *yamlpos.Node, what string) string {
+	if n == nil {
+		return ""
+	}
+	path := r.expand(n)
+	if !filepath.IsAbs(path) {
+		r.fail(n, "", "the %s path '%s' is not absolute", what, path)
+	}
+	return path
+}
+
+func (m *Mirrors) buildCache(r *mirrorReader, n *yamlpos.Node) {
+	if n == nil || n.Kind != yamlpos.Mapping {
+		return
+	}
+	name := "buildcache"
+	if s, ok := n.Get("name").Str(); ok {
+		name = s
+	}
+	mount := ""
+	if truth(n.Get("mount_specific"), false) {
+		mount = r.mount
+	}
+	m.BuildCache = &BuildCache{Mirror: Mirror{name, r.entry(n, false, mount)}}
+	if key := n.Get("private_key"); !key.IsNull() {
+		m.BuildCache.Push = true
+		m.addKey(r, key, name, true)
+	}
+	if key := n.Get("public_key"); !key.IsNull() {
+		m.addKey(r, key, name, false)
+	}
+}
+
+// entry returns a mirror as Spack's mirrors.yaml wants it. Sources are what it
+// holds unless it says otherwise, or else binaries.
+func (r *mirrorReader) entry(n *yamlpos.Node, sources bool, mount string) *yamlpos.Map {
+	entry := yamlpos.NewMap(
+		"source", truth(n.Get("source"), sources), "binary", truth(n.Get("binary"), !sources),
+		"fetch", connection(n, "fetch", mount), "push", connection(n, "push", mount))
+	for _, flag := range []string{"signed", "autopush"} {
+		if v := n.Get(flag); v != nil {
+			entry.Set(flag, v.Value)
+		}
+	}
+	return entry
+}
+
+// connection returns how to reach a mirror for fetching or pushing: what stands
+// below that key, else what stands beside it. nil if there is no address.
+func connection(n *yamlpos.Node, key, mount string) any {
+	var c *yamlpos.Map
+	switch given := n.Get(key); {
+	case given == nil:
+		c = &yamlpos.Map{}
+		for _, k := range []string{"url", "view", "profile", "endpoint_url", "access_token_variable", "access_pair"} {
+			if v := n.Get(k); !v.IsNull() {
+				c.Set(k, v.Data())
+			}
+		}
+	case given.Kind == yamlpos.Mapping:
+		c, _ = given.Data().(*yamlpos.Map)
+	default:
+		c = yamlpos.NewMap("url", given.Value)
+	}
+	address, ok := c.Get("url")
+	if !ok {
+		return nil
+	}
+	if s, isText := address.(string); isText && mount != "" {
+		c.Set("url", strings.TrimRight(s, "/")+"/"+strings.TrimLeft(mount, "/"))
+	}
+	return c
+}
+
+// bootstrap resolves the bootstrap mirror: an address, or a directory made by
+// `spack bootstrap mirror`.
+func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
+	address, ok := n.Str()
+	if !ok {
+		return
+	}
+	if u, err := url.Parse(address); err == nil && u.Scheme != "" && u.Scheme != "file" && u.Host != "" {
+		m.Bootstrap = &Bootstrap{URL: address}
+		return
+	}
+	root := expand(strings.TrimPrefix(address, "file://"), os.Getenv)
+	if !isDir(root) {
+		r.fail(n, "", "the bootstrap mirror directory '%s' does not exist", root)
+		return
+	}
+	m.Bootstrap = &Bootstrap{Root: root}
+	for _, sub := range []string{"sources", "binaries"} {
+		if isDir(filepath.Join(root, "metadata", sub)) {
+			m.Bootstrap.Metadata = append(m.Bootstrap.Metadata, sub)
+		}
+	}
+	if len(m.Bootstrap.Metadata) == 0 {
+		r.fail(n, "it is made by 'spack bootstrap mirror'", "the bootstrap mirror directory '%s' has neither 'metadata/sources' nor 'metadata/binaries'", root)
+	}
+}
+
+// check validates a document that has been read already.
+func (r *mirrorReader) check(n *yamlpos.Node, s lazySchema) {
+	compiled, err := s()
+	if err != nil {
+		r.fail(n, "", "cannot be checked: %v", err)
+		return
+	}
+	r.problems = append(r.problems, compiled.Validate(n)...)
+}
+
+// LoadCache reads a build cache file: `root` and `key`, the way of version 1,
+// deprecated in versions 2 and 3.
+func LoadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
+	m, r, document, err := openMirrors(path, mount)
+	if err != nil {
+		return nil, err
+	}
+	r.check(document, cacheFormat)
+	if recipeVersion == 1 {
+		m.cacheV1(r, document)
+	} else {
+		m.cacheV2(r, document)
+	}
+	if m.Warnings, err = r.finish(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// cacheV1 makes the mirror that version 1 calls alpscache. It is pushed to
+// whether there is a key or not.
+func (m *Mirrors) cacheV1(r *mirrorReader, document *yamlpos.Node) {
+	root := r.absolute(document.Get("root"), "build cache")
+	if filepath.IsAbs(root) && !isDir(root) {
+		r.fail(document.Get("root"), "", "the build cache path '%s' does not exist", root)
+	}
+	connection := func() *yamlpos.Map {
+		return yamlpos.NewMap("url", "file://"+root+r.mount, "access_pair", []any{nil, nil}, "access_token", nil, "profile", nil, "endpoint_url", nil)
+	}
+	m.BuildCache = &BuildCache{
+		Mirror: Mirror{"alpscache", yamlpos.NewMap("fetch", connection(), "push", connection())}, Push: true,
+	}
+	key := document.Get("key")
+	if key.IsNull() {
+		return
+	}
+	m.BuildCache.Key = r.absolute(key, "build cache key")
+	if info, err := os.Stat(m.BuildCache.Key); filepath.IsAbs(m.BuildCache.Key) && (err != nil || !info.Mode().IsRegular()) {
+		r.fail(key, "", "the build cache key '%s' does not exist", m.BuildCache.Key)
+	}
+}
+
+// cacheV2 makes of a build cache file what the mirror file should say.
+func (m *Mirrors) cacheV2(r *mirrorReader, document *yamlpos.Node) {
+	root := r.expand(document.Get("root"))
+	r.warn(document, "deprecated-cache", fmt.Sprintf("write 'buildcache: {mount_specific: true, url: %s, private_key: …}'", root),
+		"a build cache file is deprecated for recipes of versions 2 and 3")
+	equivalent := &yamlpos.Node{Kind: yamlpos.Mapping, Pairs: []yamlpos.Pair{
+		{Key: scalar("url"), Value: scalar(root)},
+		{Key: scalar("mount_specific"), Value: scalar(true)},
+	}}
+	if key := document.Get("key"); key != nil {
+		equivalent.Pairs = append(equivalent.Pairs, yamlpos.Pair{Key: scalar("private_key"), Value: key})
+	}
+	m.buildCache(r, equivalent)
+}
+
+func scalar(v any) *yamlpos.Node { return &yamlpos.Node{Value: v} }
+
+// Override returns mirrors with the build cache (and its keys) of cache, which
+// was given besides; either may be nil.
+func (m *Mirrors) Override(cache *Mirrors) *Mirrors {
+	if m == nil || cache == nil {
+		if m == nil {
+			return cache
+		}
+		return m
+	}
+	merged := *m
+	merged.BuildCache, merged.Keys = cache.BuildCache, cache.Keys
+	merged.Warnings = append(append(fault.Problems(nil), m.Warnings...), cache.Warnings...)
+	return &merged
 }
