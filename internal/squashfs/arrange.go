@@ -80,7 +80,7 @@ func (a *arranger) addSmall(n *node, content []byte, s sum) error {
 	if a.wantSum(n) {
 		if twin := a.small[key]; twin != nil {
 			n.file.twin = twin
-			a.packed.Add(n.stamp.size)
+			a.meter.add(n.stamp.size)
 			return nil
 		}
 		a.small[key] = n
@@ -140,7 +140,7 @@ func (a *arranger) addLarge(n *node) error {
 		}
 		if twin != nil {
 			n.file.twin = twin
-			a.packed.Add(n.stamp.size)
+			a.meter.add(n.stamp.size)
 			return nil
 		}
 		a.large[n.stamp.size] = append(a.large[n.stamp.size], l)

@@ -18,6 +18,7 @@ type Limits struct {
 	CacheBytes int64 // decoded data blocks that are kept: 16 MiB
 	MetaBytes  int64 // decoded metadata blocks that are kept: 8 MiB
 	DirEntries int   // in one directory: 1,048,576
+	Entries    int   // that Verify and Unpack go through: 16,777,216
 	FileBlocks int   // of one file: 16,777,216, which is 2 TiB in blocks of 128 KiB
 	ReadFile   int64 // bytes that ReadFile returns: 256 MiB
 }
@@ -31,6 +32,9 @@ func (l Limits) orDefaults() Limits {
 	}
 	if l.DirEntries == 0 {
 		l.DirEntries = 1 << 20
+	}
+	if l.Entries == 0 {
+		l.Entries = 1 << 24
 	}
 	if l.FileBlocks == 0 {
 		l.FileBlocks = 1 << 24

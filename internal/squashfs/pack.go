@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"uenv-ci.dev/internal/atomicfile"
 )
 
 // Pack writes the content of the directory root to a new image named file, as
-// Write does. The file appears under its name only when it is complete and on
+// Write does, reads it back whole and compares it with what was read of the
+// tree. The file appears under its name only when it is right, complete and on
 // disk; after an error nothing is left of it.
 func Pack(ctx context.Context, root, file string, o WriteOptions) (Summary, error) {
 	summary, err := pack(ctx, root, file, o)
@@ -28,8 +31,18 @@ func pack(ctx context.Context, root, file string, o WriteOptions) (Summary, erro
 	if err != nil {
 		return Summary{}, err
 	}
-	if p.summary.Digest, err = fileDigest(ctx, f, p.summary.Size); err != nil {
+	g, checking := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.check(checking) })
+	g.Go(func() (err error) {
+		p.summary.Digest, err = fileDigest(checking, f, p.summary.Size)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return Summary{}, err
 	}
-	return p.summary, f.Commit()
+	if err := f.Commit(); err != nil {
+		return Summary{}, explainFull(err)
+	}
+	p.report()
+	return p.summary, nil
 }

@@ -2,13 +2,9 @@ package squashfs
 
 import (
 	"context"
-	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 )
-
-const progressInterval = 100 * time.Millisecond
 
 // packer turns a scanned tree into an image.
 //
@@ -37,8 +33,7 @@ type packer struct {
 	blocks chan *block // from the arranger to the writer
 	pool   bufferPool
 
-	packed atomic.Int64 // input bytes that are in the image
-	told   time.Time    // when progress was last told
+	meter *meter // of input bytes that are in the image
 }
 
 // fragmentEntry says where a fragment block is, as on disk.
@@ -79,6 +74,7 @@ func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, keepSums 
 			p.sizes[n.stamp.size]++
 		}
 	}
+	p.meter = &meter{sink: o.Events, stage: stage, total: t.inputBytes}
 	window := 2*o.Workers + 2
 	p.tasks = make(chan func(*worker) error, window)
 	p.items = make(chan item, window)
@@ -171,11 +167,7 @@ func (p *packer) place(b *block) error {
 	}
 	p.pool.put(b.raw)
 	p.pool.put(b.spare)
-	p.packed.Add(int64(b.size))
-	if now := time.Now(); now.Sub(p.told) > progressInterval {
-		p.told = now
-		p.o.Events.Progress(stage, p.packed.Load(), p.tree.inputBytes, "B")
-	}
+	p.meter.add(int64(b.size))
 	return nil
 }
 

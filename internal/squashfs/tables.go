@@ -50,8 +50,7 @@ func (p *packer) writeImage(ctx context.Context) error {
 		Codec:       p.spec.codec.String(), CodecVersion: p.spec.version,
 		Level: p.spec.level, BlockSize: p.o.BlockSize,
 	}
-	p.o.Events.Progress(stage, p.tree.inputBytes, p.tree.inputBytes, "B")
-	p.o.Events.Done(stage, "%d bytes from %d", size, p.tree.inputBytes)
+	p.meter.finish()
 	return nil
 }
 

@@ -73,7 +73,13 @@ func Write(ctx context.Context, root string, out *os.File, o WriteOptions) (Summ
 	if err != nil {
 		return Summary{}, fmt.Errorf("pack %s: %w", root, err)
 	}
+	p.report()
 	return p.summary, nil
+}
+
+// report tells that the work is done.
+func (p *packer) report() {
+	p.o.Events.Done(stage, "%d bytes from %d", p.summary.Size, p.summary.InputBytes)
 }
 
 // write does all of Write but the digest. If keepSums is set, what it returns
