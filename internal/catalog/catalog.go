@@ -174,8 +174,8 @@ func (r *Record) fill(m ocispec.Manifest) {
 	for _, layer := range m.Layers {
 		r.Size += layer.Size
 	}
-	if m.ArtifactType != meta.TypeImage || len(m.Layers) != 1 || m.Layers[0].Annotations[ocispec.AnnotationTitle] != meta.ImageTitle {
-		r.Problem = "not a uenv image"
+	if _, err := meta.ImageLayer(m); err != nil {
+		r.Problem = "not a uenv image: " + err.Error()
 	}
 }
 

@@ -3,10 +3,7 @@ package catalog
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,8 +17,7 @@ import (
 type Attached struct {
 	Type    string        `json:"type"`
 	Digest  digest.Digest `json:"digest"`
-	Created string        `json:"created,omitempty"`
-	Note    string        `json:"note,omitempty"` // why it does not count, or could not be read
+	Created string        `json:"created,omitempty"` // RFC 3339
 }
 
 // About is everything that a registry has on an image.
@@ -38,8 +34,7 @@ type About struct {
 	Deprecation *meta.Deprecation `json:"deprecation,omitempty"` // nil if it is not deprecated
 	Promotions  []meta.Promotion  `json:"promotions,omitempty"`  // newest first
 	Attachments []Attached        `json:"attachments"`
-
-	deprecations []meta.Deprecation
+	Problems    []string          `json:"problems,omitempty"` // what could not be read, and why
 }
 
 // Inspect reads an image's manifest and the documents attached to it, without
@@ -49,122 +44,93 @@ func Inspect(ctx context.Context, repo *registry.Repository, image ocispec.Descr
 	if err != nil {
 		return About{}, err
 	}
-	record := Record{}
-	record.fill(m)
-	if record.Problem != "" {
-		return About{}, fault.New(fault.Invalid, "%s@%s: %s", repo.Name(), image.Digest, record.Problem)
+	layer, err := meta.ImageLayer(m)
+	if err != nil {
+		return About{}, fault.New(fault.Invalid, "%s@%s is not a uenv image: %w", repo.Name(), image.Digest, err)
 	}
 	about := About{
-		Digest: image.Digest, ID: image.Digest.Encoded()[:16], Size: record.Size, Created: record.Created,
-		Mount: record.Mount, Key: m.Annotations[meta.AnnotationKey], Codec: m.Annotations[meta.AnnotationCodec],
+		Digest: image.Digest, ID: image.Digest.Encoded()[:16], Size: layer.Size, Created: m.Annotations[ocispec.AnnotationCreated],
+		Mount: m.Annotations[meta.AnnotationMount], Key: m.Annotations[meta.AnnotationKey], Codec: m.Annotations[meta.AnnotationCodec],
+		Attachments: []Attached{},
 	}
-	attached, err := repo.Referrers(ctx, image, "")
-	if err != nil {
-		return About{}, err
-	}
-	for _, a := range attached {
-		if err := about.add(ctx, repo, a); err != nil {
-			return About{}, fmt.Errorf("read %s %s: %w", a.ArtifactType, a.Digest, err)
+	for _, read := range []func(context.Context, *registry.Repository, ocispec.Descriptor) error{
+		about.readList, about.readEnv, about.readResults, about.readRecords,
+	} {
+		if err := read(ctx, repo, image); err != nil {
+			return About{}, err
 		}
 	}
-	about.sort()
-	about.Deprecation = meta.Holding(about.deprecations)
 	return about, nil
 }
 
-func (about *About) add(ctx context.Context, repo *registry.Repository, a ocispec.Descriptor) error {
-	entry := Attached{Type: a.ArtifactType, Digest: a.Digest, Created: a.Annotations[ocispec.AnnotationCreated]}
-	var err error
-	switch a.ArtifactType {
-	case meta.TypeMeta:
-		err = about.addEnv(ctx, repo, a)
-	case meta.TypeReframe:
-		err = about.addResult(ctx, repo, a)
-	case meta.TypePromotion:
-		err = about.addPromotion(ctx, repo, a)
-	case meta.TypeDeprecation:
-		err = about.addDeprecation(ctx, repo, a)
+func (about *About) readList(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+	attached, err := repo.Referrers(ctx, image, "")
+	for _, a := range attached {
+		about.Attachments = append(about.Attachments, Attached{a.ArtifactType, a.Digest, a.Annotations[ocispec.AnnotationCreated]})
 	}
-	switch kind := fault.KindOf(err); {
-	case errors.Is(err, errNoVerdict):
-		entry.Note = errNoVerdict.Error()
-	case err != nil && (kind == fault.Network || kind == fault.Unauthorized || kind == fault.Interrupted):
-		return err
-	case err != nil:
-		entry.Note = "cannot be read: " + err.Error()
-	}
-	about.Attachments = append(about.Attachments, entry)
-	return nil
+	slices.SortStableFunc(about.Attachments, func(a, b Attached) int { return cmp.Compare(a.Type, b.Type) })
+	return err
 }
 
-// errNoVerdict tells of results as today's pipelines attach them: one JUnit
-// file, which does not say what was skipped.
-var errNoVerdict = errors.New("has no verdict.json: counts as untested")
-
-func (about *About) addEnv(ctx context.Context, repo *registry.Repository, a ocispec.Descriptor) error {
-	data, err := repo.Document(ctx, a, meta.EnvFile)
+// readEnv reads env.json of the first uenv/meta, as clients do.
+func (about *About) readEnv(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+	attached, err := repo.Referrers(ctx, image, meta.TypeMeta)
 	if err != nil {
 		return err
+	}
+	if len(attached) == 0 {
+		about.Problems = append(about.Problems, "no "+meta.TypeMeta+" is attached")
+		return nil
+	}
+	data, err := repo.Document(ctx, attached[0], meta.EnvFile)
+	if err != nil {
+		return about.tolerate(err)
 	}
 	env, err := meta.ParseEnv(data)
 	if err != nil {
-		return err
+		return about.tolerate(err)
 	}
-	if about.Env == nil {
-		about.Env = &env
-		about.Mount = cmp.Or(about.Mount, env.Mount)
-	}
+	about.Env, about.Mount = &env, cmp.Or(about.Mount, env.Mount)
 	return nil
 }
 
-func (about *About) addResult(ctx context.Context, repo *registry.Repository, a ocispec.Descriptor) error {
-	data, err := repo.Document(ctx, a, meta.VerdictFile)
-	if fault.KindOf(err) == fault.NotFound {
-		return errNoVerdict
-	}
-	if err != nil {
-		return err
-	}
-	v, err := meta.ParseVerdict(data)
-	if err != nil {
-		return err
-	}
-	about.Results = append(about.Results, v)
-	return nil
-}
-
-func (about *About) addPromotion(ctx context.Context, repo *registry.Repository, a ocispec.Descriptor) error {
-	data, err := repo.Document(ctx, a, meta.PromotionTitle)
-	if err != nil {
-		return err
-	}
-	p, err := meta.ParsePromotion(data)
-	if err == nil {
-		about.Promotions = append(about.Promotions, p)
+func (about *About) readResults(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+	results, err := meta.Results(ctx, repo, image)
+	seen := map[string]bool{}
+	for _, r := range results {
+		if r.Verdict == nil {
+			about.Problems = append(about.Problems, meta.TypeReframe+": "+r.Problem)
+		} else if !seen[r.System] {
+			seen[r.System] = true
+			about.Results = append(about.Results, *r.Verdict)
+		}
 	}
 	return err
 }
 
-func (about *About) addDeprecation(ctx context.Context, repo *registry.Repository, a ocispec.Descriptor) error {
-	data, err := repo.Document(ctx, a, meta.DeprecationTitle)
+func (about *About) readRecords(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+	promotions, problems, err := meta.Promotions(ctx, repo, image)
 	if err != nil {
 		return err
 	}
-	d, err := meta.ParseDeprecation(data)
-	if err == nil && d.Image == about.Digest {
-		about.deprecations = append(about.deprecations, d)
+	deprecations, more, err := meta.Deprecations(ctx, repo, image)
+	if err != nil {
+		return err
 	}
-	return err
+	about.Promotions = promotions
+	about.Problems = append(append(about.Problems, problems...), more...)
+	if len(deprecations) > 0 && deprecations[0].State == meta.Active {
+		about.Deprecation = &deprecations[0]
+	}
+	return nil
 }
 
-// sort keeps the newest result of each system and orders everything.
-func (about *About) sort() {
-	slices.SortStableFunc(about.Results, func(a, b meta.Verdict) int {
-		return cmp.Or(cmp.Compare(a.System, b.System), b.When.Compare(a.When.Time))
-	})
-	about.Results = slices.CompactFunc(about.Results, func(a, b meta.Verdict) bool { return a.System == b.System })
-	slices.SortStableFunc(about.Promotions, func(a, b meta.Promotion) int { return b.When.Compare(a.When.Time) })
-	slices.SortStableFunc(about.Attachments, func(a, b Attached) int {
-		return cmp.Or(strings.Compare(a.Type, b.Type), strings.Compare(a.Digest.String(), b.Digest.String()))
-	})
+// tolerate notes a bad document; a failing registry stays an error.
+func (about *About) tolerate(err error) error {
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.NotFound:
+		about.Problems = append(about.Problems, err.Error())
+		return nil
+	}
+	return err
 }

@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,31 +26,18 @@ type State struct {
 // Status reads the records of an image. A record that cannot be read is an
 // error: it might be the one that holds.
 func Status(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) (State, error) {
-	attached, err := repo.Referrers(ctx, image, meta.TypeDeprecation)
+	records, problems, err := meta.Deprecations(ctx, repo, image)
 	if err != nil {
 		return State{}, err
 	}
-	var s State
-	for _, desc := range attached {
-		d, err := read(ctx, repo, desc)
-		if err != nil {
-			return State{}, fmt.Errorf("read deprecation %s: %w", desc.Digest, err)
-		}
-		if d.Image == image.Digest {
-			s.History = append(s.History, d)
-		}
+	if len(problems) > 0 {
+		return State{}, fault.New(fault.Invalid, "%s of %s: %s", meta.TypeDeprecation, repo.Name(), strings.Join(problems, "; "))
 	}
-	meta.Newest(s.History)
-	s.Deprecation = meta.Holding(s.History)
+	s := State{History: records}
+	if len(records) > 0 && records[0].State == meta.Active {
+		s.Deprecation = &records[0]
+	}
 	return s, nil
-}
-
-func read(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) (meta.Deprecation, error) {
-	data, err := repo.Document(ctx, desc, meta.DeprecationTitle)
-	if err != nil {
-		return meta.Deprecation{}, err
-	}
-	return meta.ParseDeprecation(data)
 }
 
 // Note is what a person says about an image.

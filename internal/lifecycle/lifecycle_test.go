@@ -85,7 +85,7 @@ func TestARecordThatCannotBeReadIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Status(t.Context(), repo, image); err == nil || !strings.Contains(err.Error(), "read deprecation sha256:") {
+	if _, err := Status(t.Context(), repo, image); err == nil || !strings.Contains(err.Error(), "uenv/deprecation sha256:") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,0 +1,158 @@
+// Package image makes images of installed stores, publishes them to a registry
+// and fetches them from there.
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/squashfs"
+)
+
+// nobody owns everything in an image: the number, since not every system has a
+// group of that name.
+const nobody = 65534
+
+// maxEnv bounds meta/env.json, in bytes.
+const maxEnv = 16 << 20
+
+// File is an image on disk.
+type File struct {
+	Path   string        `json:"path"`
+	Digest digest.Digest `json:"digest"` // of the file
+	Size   int64         `json:"size"`   // in bytes
+	Mount  string        `json:"mount"`  // where the image wants to be mounted; "" if it does not say
+	Codec  string        `json:"codec"`  // compressor, version, level and block size; "" if not packed by us
+}
+
+// PackOptions say how an image is packed. The zero value packs with zstd.
+type PackOptions struct {
+	Created   time.Time // of every file in the image
+	Codec     squashfs.Codec
+	Level     int // 0 is the codec's default
+	BlockSize int // in bytes; 0 is 128 KiB
+	Workers   int // 0 is one per processor
+	Exclude   []string
+	Events    event.Sink
+}
+
+// Pack makes an image of the directory store. The file out appears only when
+// the image is complete and has been read back.
+func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
+	env, err := readEnv(os.DirFS(store))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return File{}, err
+	}
+	o.Events.Start("pack", "%s", filepath.Base(out))
+	summary, err := squashfs.Pack(ctx, store, out, squashfs.WriteOptions{
+		Codec: o.Codec, Level: o.Level, BlockSize: o.BlockSize, Workers: o.Workers, Exclude: o.Exclude,
+		Time: o.Created, ForceOwner: &squashfs.Owner{UID: nobody, GID: nobody}, Events: o.Events,
+	})
+	if err != nil {
+		return File{}, fmt.Errorf("pack %s: %w", store, err)
+	}
+	codec := fmt.Sprintf("%s@%s level=%d block=%d", summary.Codec, summary.CodecVersion, summary.Level, summary.BlockSize)
+	o.Events.Done("pack", "%d files, %d MB in, %d MB out", summary.Files, summary.InputBytes>>20, summary.Size>>20)
+	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: codec}, nil
+}
+
+// Stat describes an image that is on disk already; it reads the whole file for
+// its digest. A file that is no image has kind Invalid.
+func Stat(ctx context.Context, path string) (File, error) {
+	env, err := Env(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return File{}, err
+	}
+	d, size, err := hashFile(ctx, path)
+	if err != nil {
+		return File{}, err
+	}
+	return File{Path: path, Digest: d, Size: size, Mount: env.Mount}, nil
+}
+
+// Env reads meta/env.json inside an image on disk. Without one the error wraps
+// fs.ErrNotExist.
+func Env(path string) (meta.Env, error) {
+	img, err := open(path)
+	if err != nil {
+		return meta.Env{}, err
+	}
+	defer img.Close()
+	return readEnv(img)
+}
+
+func open(path string) (*squashfs.Image, error) {
+	img, err := squashfs.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "%w", err)
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "read image %s", path)
+	}
+	return img, nil
+}
+
+func readEnv(fsys fs.FS) (meta.Env, error) {
+	f, err := fsys.Open(meta.EnvFile)
+	if err != nil {
+		return meta.Env{}, fmt.Errorf("read %s: %w", meta.EnvFile, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxEnv+1))
+	if err == nil && len(data) > maxEnv {
+		err = fmt.Errorf("larger than %d MiB", maxEnv>>20)
+	}
+	if err != nil {
+		return meta.Env{}, fault.Wrap(fault.Invalid, err, "read %s", meta.EnvFile)
+	}
+	env, err := meta.ParseEnv(data)
+	return env, fault.Wrap(fault.Invalid, err, "read %s", meta.EnvFile)
+}
+
+func hashFile(ctx context.Context, path string) (digest.Digest, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, fmt.Errorf("read image: %w", err)
+	}
+	defer f.Close()
+	hash := digest.SHA256.Digester()
+	size, err := io.Copy(hash.Hash(), &contextReader{ctx, f})
+	if err != nil {
+		return "", 0, fmt.Errorf("read image %s: %w", path, err)
+	}
+	return hash.Digest(), size, nil
+}
+
+// contextReader ends with the context's error once that is done.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// PackedAt returns the time that an image file says it was made at.
+func PackedAt(path string) (time.Time, error) {
+	img, err := open(path)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer img.Close()
+	return img.Info().Time, nil
+}
