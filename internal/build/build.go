@@ -1,0 +1,277 @@
+// Package build turns a recipe into an installed store, in memory: one job, in a
+// private directory that is gone after the build however it ends, in a sandbox
+// where the store appears at the mount point of the image.
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/recipe"
+	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/stack"
+)
+
+// Options say what is built, and how.
+type Options struct {
+	// Stack is what the build tree is rendered from. Its BuildDir is set here.
+	Stack stack.Input
+
+	System, UArch string
+
+	// Root is the directory in which the private directory is made; "" means
+	// DefaultRoot. Size is the room that the build needs there, in bytes; 0 means
+	// a guess.
+	Root string
+	Size int64
+
+	// Spack is the directory of a Spack installation. "" means the one that
+	// UENV_CI_SPACK names, else the one on PATH, else a clone of what the recipe
+	// asks for.
+	Spack string
+
+	// NoSandbox runs the build on the bare machine. The mount point must then be
+	// a missing or empty directory of a writable one.
+	NoSandbox bool
+
+	// Network leaves the network on for the recipe's own programs: hooks, and
+	// build of the script builder. Spack itself has it while it fetches and
+	// installs, unless Offline.
+	Network bool
+	Offline bool
+
+	// Env names variables of our environment that the build may see, besides
+	// those with the prefix UENV_CIBUILDV_. Hide lists more paths, such as
+	// credential files, that it must not see.
+	Env  []string
+	Hide []string
+
+	Jobs   int    // of make and the like; 0 means one per core
+	LogDir string // receives the logs of all programs; "" keeps none
+	Events event.Sink
+}
+
+// Result is an installed store. It lives until Close.
+type Result struct {
+	Store    string   // directory on this machine
+	Mount    string   // path at which the store has to appear
+	BuildDir string   // directory on this machine that holds Store
+	Meta     meta.Env // as in Store/meta/env.json
+	Report   Report
+
+	workspace *workspace
+}
+
+// Close removes the store and everything else the build left. It may be called
+// more than once.
+func (r *Result) Close() error {
+	if err := r.workspace.close(); err != nil {
+		return fmt.Errorf("remove the build: %w", err)
+	}
+	return nil
+}
+
+// Run builds. On any error, a cancellation included, nothing is left but the
+// logs in LogDir.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	if err := o.check(ctx); err != nil {
+		return nil, err
+	}
+	w, swept, err := openWorkspace(o.Root, o.Stack.Recipe.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, job := range swept {
+		o.Events.Warn("build", "removed what the dead build %s left behind", job)
+	}
+	result, err := o.run(ctx, w)
+	err = errors.Join(err, o.keepLogs(w))
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return result, nil
+}
+
+// check refuses what cannot work before anything is made.
+func (o *Options) check(ctx context.Context) error {
+	if o.Stack.Recipe == nil {
+		return fault.New(fault.Usage, "build: no recipe")
+	}
+	if err := checkMount(o.mount()); err != nil {
+		return err
+	}
+	if o.Root == "" {
+		o.Root = DefaultRoot
+	}
+	root, err := filepath.EvalSymlinks(o.Root)
+	if err == nil {
+		root, err = filepath.Abs(root)
+	}
+	if err != nil {
+		return fault.WithHint(fmt.Errorf("find the build root: %w", err), "choose another one with --build-root")
+	}
+	o.Root = root
+	if o.Size == 0 {
+		o.Size = spackSize
+		if o.script() {
+			o.Size = scriptSize
+		}
+	}
+	if err := checkCapacity(o.Root, o.Size); err != nil {
+		return err
+	}
+	if o.NoSandbox {
+		return nil
+	}
+	return fault.WithHint(sandbox.Available(ctx), "%s", sandboxHint)
+}
+
+const sandboxHint = "install bubblewrap and allow user namespaces, or build with --no-sandbox and --mount PATH"
+
+// systemDirs may not be covered by a store, nor anything below them; those of
+// topDirs may not be covered themselves.
+var (
+	systemDirs = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", buildDir}
+	topDirs    = []string{"/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"}
+)
+
+func checkMount(mount string) error {
+	bad := slices.Contains(topDirs, mount) || !filepath.IsAbs(mount) || strings.ContainsAny(mount, ",: \t\n")
+	for _, dir := range systemDirs {
+		bad = bad || mount == dir || strings.HasPrefix(mount, dir+"/")
+	}
+	if bad {
+		return fault.New(fault.Usage, "an image cannot be mounted at %q", mount)
+	}
+	return nil
+}
+
+func (o *Options) mount() string {
+	mount := o.Stack.Mount
+	if mount == "" {
+		mount = o.Stack.Recipe.Store
+	}
+	return filepath.Clean(mount)
+}
+
+func (o *Options) script() bool { return o.Stack.Recipe.Builder == recipe.BuilderScript }
+
+// job is a build under way.
+type job struct {
+	*Options
+	cell   *cell
+	tree   *stack.Tree
+	report Report
+	views  map[string]meta.View
+	// spackScalars are the variables of the view spack.
+	spackScalars map[string]*string
+}
+
+func (o *Options) run(ctx context.Context, w *workspace) (*Result, error) {
+	cell, err := newCell(o, w)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the build: %w", err)
+	}
+	j := &job{Options: o, cell: cell, views: map[string]meta.View{}}
+	j.report.Sandbox = !o.NoSandbox
+	if err := j.stage("prepare", "", func() error { return j.prepare() }); err != nil {
+		return nil, err
+	}
+	if o.script() {
+		err = j.buildScript(ctx)
+	} else {
+		err = j.buildSpack(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := j.stage("finish", "", j.finish); err != nil {
+		return nil, err
+	}
+	env, err := j.env()
+	if err != nil {
+		return nil, err
+	}
+	return &Result{
+		Store: cell.store(), Mount: o.mount(), BuildDir: w.Dir, Meta: env, Report: j.report, workspace: w,
+	}, nil
+}
+
+// prepare writes the build tree.
+func (j *job) prepare() error {
+	in := j.Stack
+	in.Mount, in.BuildDir, in.System = j.mount(), j.cell.Build, j.System
+	tree, warnings, err := stack.Render(in)
+	for _, w := range warnings {
+		j.Events.Warn("prepare", "%s", w.String())
+	}
+	if err != nil {
+		return err
+	}
+	j.tree = tree
+	return tree.Write(j.cell.host)
+}
+
+// stage runs a part of the build and notes how long it took.
+func (j *job) stage(name, about string, do func() error) error {
+	j.Events.Start(name, "%s", about)
+	start := time.Now()
+	err := do()
+	seconds := time.Since(start).Seconds()
+	if err != nil {
+		j.Events.Failed(name, err)
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	j.report.Stages = append(j.report.Stages, Stage{name, seconds})
+	j.Events.Done(name, "%s", about)
+	return nil
+}
+
+// hook runs one of the recipe's programs, "" for none. It is a path below BUILD.
+func (j *job) hook(ctx context.Context, name, file string) error {
+	if file == "" {
+		return nil
+	}
+	return j.stage(name, "", func() error {
+		return j.cell.run(ctx, step{name: name, cmd: j.program(file), network: j.Network, watch: j.echo(name)})
+	})
+}
+
+// echo returns a function that emits the lines that a program says.
+func (j *job) echo(stage string) func(string) {
+	return func(line string) { j.Events.Info(stage, "%s", line) }
+}
+
+// keepLogs copies the logs to LogDir.
+func (o *Options) keepLogs(w *workspace) error {
+	if o.LogDir == "" {
+		return nil
+	}
+	logs := filepath.Join(w.Dir, "logs")
+	entries, err := os.ReadDir(logs)
+	if err != nil {
+		return nil // there is no log yet
+	}
+	if err := os.MkdirAll(o.LogDir, 0o755); err != nil {
+		return fmt.Errorf("keep the logs: %w", err)
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(logs, e.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(o.LogDir, e.Name()), data, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("keep the logs: %w", err)
+		}
+	}
+	return nil
+}

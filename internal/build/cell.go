@@ -1,0 +1,256 @@
+package build
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/sandbox"
+)
+
+// buildDir is the path of the build directory inside a sandbox. It is the same
+// for every build, so that files that name it do not differ.
+const buildDir = "/uenv-ci"
+
+// cell is where the programs of one build run: a sandbox, or the bare machine.
+type cell struct {
+	Build string // the build directory as programs see it
+	host  string // the same directory on the host
+	mount string
+	spec  *sandbox.Spec // nil without a sandbox
+	env   []string
+	logs  string // directory on the host
+	count int    // commands so far
+}
+
+// step is one program that a cell runs.
+type step struct {
+	name    string // names the log file
+	cmd     proc.Cmd
+	network bool
+	watch   func(line string) // sees every line as it is written; may be nil
+}
+
+func newCell(o *Options, w *workspace) (*cell, error) {
+	c := &cell{
+		Build: buildDir, host: filepath.Join(w.Dir, "build"), mount: o.mount(),
+		logs: filepath.Join(w.Dir, "logs"),
+	}
+	home := filepath.Join(w.Dir, "home")
+	for _, dir := range []string{c.host, c.store(), c.path("tmp"), c.logs, home} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if o.NoSandbox {
+		c.Build = c.host
+		if err := w.linkMount(c.mount, c.store()); err != nil {
+			return nil, err
+		}
+		c.env = o.environ("HOME="+home, "TMPDIR="+c.path("tmp"))
+		return c, nil
+	}
+	c.spec = &sandbox.Spec{
+		Home: home, Tmp: c.path("tmp"),
+		Hide: append([]string{filepath.Dir(w.Dir)}, o.Hide...),
+		Binds: []sandbox.Bind{
+			{Source: c.host, Target: buildDir, Writable: true},
+			{Source: c.store(), Target: c.mount, Writable: true},
+		},
+	}
+	c.env = o.environ("HOME=" + sandbox.Home())
+	return c, nil
+}
+
+// path returns a path of the host below the build directory.
+func (c *cell) path(elem ...string) string {
+	return filepath.Join(append([]string{c.host}, elem...)...)
+}
+
+// inside returns the same path as programs see it.
+func (c *cell) inside(elem ...string) string {
+	return filepath.Join(append([]string{c.Build}, elem...)...)
+}
+
+func (c *cell) store() string { return c.path("store") }
+
+// onHost translates a path that a program named: one below the build directory,
+// the mount point or /tmp.
+func (c *cell) onHost(path string) string {
+	if c.spec == nil {
+		return path
+	}
+	for inside, host := range map[string]string{c.Build: c.host, c.mount: c.store(), "/tmp": c.path("tmp")} {
+		if rest, ok := strings.CutPrefix(path, inside+"/"); ok {
+			return filepath.Join(host, rest)
+		}
+	}
+	return path
+}
+
+// show makes a directory of the host visible at its own path, read-only, also
+// where the sandbox would hide it.
+func (c *cell) show(dir string) {
+	if c.spec != nil {
+		c.spec.Binds = append(c.spec.Binds, sandbox.Bind{Source: dir, Target: dir})
+	}
+}
+
+// run runs a step and keeps what it says in a log file. Its error, if the program
+// ran and failed, is a *stepError.
+func (c *cell) run(ctx context.Context, s step) error {
+	c.count++
+	name := filepath.Join(c.logs, fmt.Sprintf("%02d-%s.log", c.count, s.name))
+	log, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	defer log.Close()
+	var out io.Writer = log
+	if s.watch != nil {
+		out = io.MultiWriter(log, &lineWriter{line: s.watch})
+	}
+	cmd := s.cmd
+	cmd.Stderr = out
+	if cmd.Stdout == nil {
+		cmd.Stdout = out
+	}
+	cmd.Env = append(c.env[:len(c.env):len(c.env)], cmd.Env...)
+	if s.network {
+		cmd.Env = append(cmd.Env, inherited(proxies)...)
+	}
+	if cmd.Dir == "" {
+		cmd.Dir = c.Build
+	}
+	if c.spec != nil {
+		spec := *c.spec
+		spec.Network = s.network
+		if cmd, err = spec.Command(cmd); err != nil {
+			return err
+		}
+	}
+	err = cmd.Run(ctx)
+	var exit *proc.ExitError
+	if errors.As(err, &exit) {
+		return &stepError{step: s.name, log: name, code: exit.Code}
+	}
+	return err
+}
+
+// stepError tells that a program of a build failed.
+type stepError struct {
+	step string
+	log  string // path on the host
+	code int
+}
+
+// errorLines is how much of a log an error shows.
+const errorLines = 20
+
+func (e *stepError) Error() string {
+	text := fmt.Sprintf("%s exited with code %d", e.step, e.code)
+	if lines := tail(e.log, errorLines); len(lines) > 0 {
+		text += "; it last said:\n  " + strings.Join(lines, "\n  ")
+	}
+	return text
+}
+
+// tailBytes is how much of the end of a log is looked at.
+const tailBytes = 256 << 10
+
+// tail returns the last lines of a file, none if it cannot be read.
+func tail(file string, n int) []string {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > tailBytes {
+		f.Seek(-tailBytes, io.SeekEnd)
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return nil
+	}
+	lines := strings.Split(strings.TrimRight(strings.ToValidUTF8(string(data), "?"), "\n"), "\n")
+	if len(lines) == 1 && lines[0] == "" {
+		return nil
+	}
+	return lines[max(0, len(lines)-n):]
+}
+
+// lineWriter calls a function for every line written to it.
+type lineWriter struct {
+	line func(string)
+	rest []byte
+}
+
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(w.rest, []byte("\n"))
+		if !ok {
+			break
+		}
+		w.line(string(line))
+		w.rest = rest
+	}
+	if len(w.rest) > bufio.MaxScanTokenSize {
+		w.rest = nil // no line that anybody waits for
+	}
+	return len(b), nil
+}
+
+// sourceDateEpoch is what builds run with: not zero, since zip files, and so
+// Python packages, begin in 1980.
+const sourceDateEpoch = "315576060"
+
+// variablePrefix marks variables of ours that a build gets without the prefix,
+// as in the pipeline that this program replaces.
+const variablePrefix = "UENV_CIBUILDV_"
+
+// environ returns the environment of all programs of a build: nothing of our own
+// but what was asked for.
+func (o *Options) environ(more ...string) []string {
+	env := append([]string{
+		"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "TZ=UTC", "SOURCE_DATE_EPOCH=" + sourceDateEpoch,
+		"UENV_MOUNT=" + o.mount(), "UENV_JOBS=" + strconv.Itoa(o.jobs()),
+		"UENV_SYSTEM=" + o.System, "UENV_UARCH=" + o.UArch,
+	}, more...)
+	for _, v := range os.Environ() {
+		if rest, ok := strings.CutPrefix(v, variablePrefix); ok && !strings.HasPrefix(rest, "=") {
+			env = append(env, rest)
+		}
+	}
+	return append(env, inherited(o.Env)...)
+}
+
+// proxies are the variables that programs with a network need on many sites.
+var proxies = []string{"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+
+// inherited returns those of the named variables that we have ourselves.
+func inherited(names []string) []string {
+	var env []string
+	for _, name := range names {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+func (o *Options) jobs() int {
+	if o.Jobs > 0 {
+		return o.Jobs
+	}
+	return runtime.NumCPU()
+}

@@ -1,0 +1,368 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/spack"
+	"uenv-ci.dev/internal/stack"
+	"uenv-ci.dev/internal/yamlpos"
+)
+
+// spackBuild is a build by Spack. It takes the direct way: one environment for
+// all views of the same specs, one concretization, one installation, and files
+// of Spack read instead of asking for what they say.
+type spackBuild struct {
+	*job
+	spack     spack.Installation
+	compilers *toolbox
+	seconds   map[string]float64 // that packages took to build, by hash
+	specs     map[string]spack.Spec
+}
+
+func (j *job) buildSpack(ctx context.Context) error {
+	b := &spackBuild{job: j, seconds: map[string]float64{}, specs: map[string]spack.Spec{}}
+	if j.tree.Version != 1 {
+		return fault.WithHint(
+			fault.New(fault.Invalid, "recipe format %d needs Spack 1.x, which this builder does not drive yet", j.tree.Version),
+			"recipes of format 1 build with Spack 0.21 to 0.23")
+	}
+	if err := j.stage("spack", "", func() error { return b.setUp(ctx) }); err != nil {
+		return err
+	}
+	if err := j.hook(ctx, "pre-install", j.tree.Hooks.PreInstall); err != nil {
+		return err
+	}
+	environments, err := plan(j.tree)
+	if err != nil {
+		return err
+	}
+	for _, env := range environments {
+		build := b.environment
+		if env.Kind == stack.KindCompiler {
+			build = b.compilerEnvironment
+		}
+		if err := build(ctx, env); err != nil {
+			return err
+		}
+	}
+	if err := b.complete(ctx); err != nil {
+		return err
+	}
+	return j.hook(ctx, "post-install", j.tree.Hooks.PostInstall)
+}
+
+// setUp finds Spack, or clones it, and makes it usable in the cell.
+func (b *spackBuild) setUp(ctx context.Context) (err error) {
+	in, ok, err := spack.Locate(b.Spack)
+	if err != nil {
+		return err
+	}
+	if ok {
+		b.cell.show(in.Dir)
+		if revision, err := git.Head(ctx, in.Dir); err == nil {
+			in.Commit = revision.Commit
+		}
+	} else if in, err = b.cloneSpack(ctx); err != nil {
+		return err
+	}
+	if err := in.Reads(b.tree.Version); err != nil {
+		return err
+	}
+	b.spack = in
+	b.report.Spack = &Spack{Version: in.Version.String(), Commit: in.Commit, Source: in.Source}
+	b.Events.Info("spack", "Spack %s from %s", in.Version, in.Source)
+
+	env := spack.Environ(b.cell.inside("config"), b.cell.inside("cache"), b.cell.inside("user"))
+	env = append(env, "PATH=/usr/bin:/bin:"+filepath.Join(in.Dir, "bin"))
+	if python := os.Getenv(spack.PythonVariable); python != "" {
+		env = append(env, spack.PythonVariable+"="+python)
+		if err := b.showPython(ctx, python); err != nil {
+			return err
+		}
+	}
+	b.cell.env = append(b.cell.env, env...)
+	if err := b.writeScope(); err != nil {
+		return err
+	}
+	b.compilers, err = readToolbox(b.cell.path("config"))
+	return err
+}
+
+// cloneSpack clones the Spack that the recipe asks for into the build directory.
+func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error) {
+	i := slices.IndexFunc(b.tree.Clones, func(c stack.Clone) bool { return c.Name == "spack" })
+	if b.Offline || i < 0 {
+		return spack.Installation{}, fault.WithHint(fault.New(fault.NotFound, "there is no Spack on this machine, and none may be cloned"),
+			"name one with --spack DIR or %s", spack.Variable)
+	}
+	clone := b.tree.Clones[i]
+	reference := ""
+	if clone.Commit != nil {
+		reference = *clone.Commit
+	}
+	b.Events.Info("spack", "clone %s at %s", clone.Repo, reference)
+	commit, err := git.Clone(ctx, clone.Repo, reference, b.cell.path(clone.To))
+	if err != nil {
+		return spack.Installation{}, fault.WithHint(err, "name a Spack of this machine with --spack DIR or %s", spack.Variable)
+	}
+	in, err := spack.Open(b.cell.path(clone.To))
+	in.Dir, in.Commit, in.Source = b.cell.inside(clone.To), commit, clone.Repo
+	return in, err
+}
+
+// showPython makes the installation of a Python visible, wherever it is.
+func (b *spackBuild) showPython(ctx context.Context, python string) error {
+	out, err := proc.Cmd{
+		Path: python, Args: []string{"-c", "import sys; print(sys.prefix); print(sys.base_prefix)"}, Env: os.Environ(),
+	}.Output(ctx)
+	if err != nil {
+		return fmt.Errorf("run the Python that %s names: %w", spack.PythonVariable, err)
+	}
+	for dir := range strings.Lines(string(out)) {
+		dir = strings.TrimSpace(dir)
+		if dir != "/usr" {
+			b.cell.show(dir)
+		}
+	}
+	return nil
+}
+
+// engineScope is the directory of our own configuration for Spack, which other
+// scopes may override.
+const engineScope = "engine"
+
+// writeScope writes what Spack needs to know of this build. Packages are always
+// built at the same path, whoever builds.
+func (b *spackBuild) writeScope() error {
+	stage := filepath.Join("/tmp", "spack-stage")
+	if b.cell.spec == nil {
+		stage = b.cell.path("tmp", "spack-stage")
+	}
+	config := yamlpos.NewMap("config", yamlpos.NewMap(
+		"install_tree", yamlpos.NewMap("root", b.mount()),
+		"build_stage", []any{stage},
+		"test_stage", b.cell.inside("cache/test"),
+		"source_cache", b.cell.inside("cache/source"),
+		"environments_root", b.cell.inside("cache/environments"),
+		"license_dir", b.cell.inside("cache/licenses"),
+	))
+	return writeYAML(b.cell.path(engineScope, "config.yaml"), config)
+}
+
+func writeYAML(file string, document *yamlpos.Map) error {
+	data, err := yamlpos.Marshal(document, yamlpos.MarshalOptions{})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(file), err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o644)
+}
+
+// run runs a command of Spack.
+func (b *spackBuild) run(ctx context.Context, s step, args ...string) error {
+	args = append([]string{"-C", b.cell.inside(engineScope)}, args...)
+	command := b.spack.Command(args...)
+	s.cmd.Path, s.cmd.Args = command.Path, command.Args
+	err := b.cell.run(ctx, s)
+	var failed *stepError
+	if errors.As(err, &failed) {
+		return b.explain(failed)
+	}
+	return err
+}
+
+// environment concretizes and installs an environment and makes its views.
+func (b *spackBuild) environment(ctx context.Context, env environment) error {
+	if err := b.install(ctx, env); err != nil {
+		return err
+	}
+	for _, view := range env.Views {
+		if err := b.stage("view "+view.Name, "", func() error { return b.view(ctx, env, view) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// install writes the files that the environment includes, concretizes and installs.
+func (b *spackBuild) install(ctx context.Context, env environment) error {
+	dir := b.cell.inside(env.Dir)
+	err := b.stage("concretize "+env.Name, "", func() error {
+		if err := writeYAML(b.cell.path(env.Dir, "spack.yaml"), env.document); err != nil {
+			return err
+		}
+		if err := b.writeIncludes(ctx, env); err != nil {
+			return err
+		}
+		if err := b.run(ctx, step{name: "concretize-" + env.Name, network: !b.Offline}, "-e", dir, "concretize", "-f"); err != nil {
+			return err
+		}
+		lock, err := spack.ReadLock(b.cell.path(env.Dir, "spack.lock"))
+		if err != nil {
+			return err
+		}
+		for hash, spec := range lock.Specs {
+			b.specs[hash] = spec
+		}
+		b.Events.Info("concretize "+env.Name, "%d packages", len(lock.Specs))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	stage := "install " + env.Name
+	return b.stage(stage, "", func() error {
+		s := step{name: "install-" + env.Name, network: !b.Offline, watch: b.watchInstall(stage)}
+		return b.run(ctx, s, "-e", dir, "install", "--fail-fast", "--jobs", fmt.Sprint(b.jobs()))
+	})
+}
+
+// watchInstall returns a function that follows the output of an installation.
+func (b *spackBuild) watchInstall(stage string) func(string) {
+	var w spack.InstallWatcher
+	return func(line string) {
+		switch e := w.Line(line); e.Kind {
+		case spack.Installing:
+			b.Events.Progress(stage, int64(e.Done), int64(e.Total), "packages")
+			b.Events.Info(stage, "%s", e.Package)
+		case spack.Installed:
+			b.seconds[e.Hash] = e.Seconds
+			b.Events.Progress(stage, int64(e.Done), int64(e.Total), "packages")
+		}
+	}
+}
+
+// writeIncludes writes the files beside spack.yaml that a build makes.
+func (b *spackBuild) writeIncludes(ctx context.Context, env environment) error {
+	for _, name := range env.Include {
+		file := b.cell.path(env.Dir, name)
+		var err error
+		switch name {
+		case "config.yaml":
+			tree := yamlpos.NewMap("root", b.mount())
+			err = writeYAML(file, yamlpos.NewMap("config", yamlpos.NewMap("install_tree", tree)))
+		case "compilers.yaml":
+			err = b.writeCompilers(file, env.BuiltWith, false)
+		case "packages.yaml":
+			err = b.findExternals(ctx, env)
+		}
+		if err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// findExternals lets Spack find packages of the system, into packages.yaml.
+func (b *spackBuild) findExternals(ctx context.Context, env environment) error {
+	file := b.cell.path(env.Dir, "packages.yaml")
+	if err := writeYAML(file, yamlpos.NewMap("packages", &yamlpos.Map{})); err != nil || len(env.ExternalFind) == 0 {
+		return err
+	}
+	args := []string{"external", "find", "--scope=user"}
+	if env.NotBuildable {
+		args = append(args, "--not-buildable")
+	}
+	find := step{name: "external-" + env.Name}
+	find.cmd.Env = []string{"SPACK_USER_CONFIG_PATH=" + b.cell.inside(env.Dir)}
+	return b.run(ctx, find, append(args, env.ExternalFind...)...)
+}
+
+// complete writes what the image tells of all environments together.
+func (b *spackBuild) complete(ctx context.Context) error {
+	for _, spec := range b.specs {
+		b.report.Packages = append(b.report.Packages, Package{
+			Name: spec.Name, Version: spec.Version, Hash: spec.Hash, External: spec.External, Seconds: b.seconds[spec.Hash],
+		})
+	}
+	sortPackages(b.report.Packages)
+	if len(b.tree.Modules.Types) > 0 {
+		if err := b.stage("modules", "", func() error { return b.modules(ctx) }); err != nil {
+			return err
+		}
+	}
+	return b.stage("metadata", "", func() error {
+		if err := b.userConfig(); err != nil {
+			return err
+		}
+		b.spackScalars = map[string]*string{
+			"UENV_SPACK_URL":    &b.Stack.Recipe.Spack.Repo,
+			"UENV_SPACK_REF":    b.Stack.Recipe.Spack.Commit,
+			"UENV_SPACK_COMMIT": nil,
+		}
+		if b.spack.Commit != "" {
+			b.spackScalars["UENV_SPACK_COMMIT"] = &b.spack.Commit
+		}
+		return b.writeEnv()
+	})
+}
+
+// modules writes the module files.
+func (b *spackBuild) modules(ctx context.Context) error {
+	if b.tree.Modules.FromSpack {
+		dir := b.spack.Dir
+		if filepath.Dir(dir) == b.cell.Build {
+			dir = b.cell.path(filepath.Base(dir))
+		}
+		defaults, err := os.ReadFile(filepath.Join(dir, "etc/spack/defaults/modules.yaml"))
+		if err != nil {
+			return err
+		}
+		file, err := b.tree.DefaultModules(defaults)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(b.cell.path(file.Path), file.Data, file.Mode); err != nil {
+			return err
+		}
+	}
+	// Not the whole of modules/: its upstreams.yaml is for an engine that does
+	// not tell Spack where the packages are.
+	config, err := os.ReadFile(b.cell.path(b.tree.Modules.Dir, "modules.yaml"))
+	if err == nil {
+		err = os.WriteFile(b.cell.path(engineScope, "modules.yaml"), config, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	for _, kind := range b.tree.Modules.Types {
+		if err := b.run(ctx, step{name: "modules-" + kind}, "module", kind, "refresh", "--delete-tree", "--yes-to-all"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// userConfig puts the configuration for the image's users into the store.
+func (b *spackBuild) userConfig() error {
+	dir := b.cell.path("store/config")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, c := range b.tree.Config.Install {
+		data, err := os.ReadFile(b.cell.path(c.From))
+		if errors.Is(err, os.ErrNotExist) && path.Base(c.From) == "packages.yaml" {
+			data, err = []byte("packages: {}\n"), nil // neither cluster nor recipe has one
+		}
+		if err == nil {
+			err = atomicfile.WriteBytes(b.cell.path(c.To), 0o644, data)
+		}
+		if err != nil {
+			return fmt.Errorf("write the configuration for users: %w", err)
+		}
+	}
+	return b.writeCompilers(filepath.Join(dir, "compilers.yaml"), b.tree.Config.Compilers, true)
+}

@@ -1,0 +1,135 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/spack"
+	"uenv-ci.dev/internal/stack"
+)
+
+// prefixVariables are the variables that hold lists of paths. Any other one is a
+// scalar.
+var prefixVariables = []string{
+	"ACLOCAL_PATH", "CMAKE_PREFIX_PATH", "CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH",
+	"MANPATH", "MODULEPATH", "PATH", "PKG_CONFIG_PATH", "PYTHONPATH",
+}
+
+// view finds out what a view does to the environment, and completes its directory.
+func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) error {
+	root, ok := locate(b.cell.store(), b.mount(), v.Root)
+	if !ok {
+		return fmt.Errorf("%s is a link that leads nowhere", v.Root)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
+		return err
+	}
+	var script bytes.Buffer
+	s := step{name: "view-" + v.Name}
+	s.cmd.Stdout = &script
+	if err := b.run(ctx, s, "env", "activate", "--with-view", v.SpackName, "--sh", "-d", b.cell.inside(env.Dir)); err != nil {
+		return err
+	}
+	vars := b.activation(script.String())
+	if v.AddCompilers {
+		if err := b.linkCompilers(filepath.Join(root, "bin"), v.Compilers); err != nil {
+			return err
+		}
+	}
+	vars = prefixPaths(vars, v, b.isDir)
+	b.views[v.Name] = meta.SpackView(v.Root, v.Description, vars.Overlay(v.Variables))
+	if b.tree.Version == 1 {
+		view := b.views[v.Name]
+		view.Activate = v.Root + "/activate.sh"
+		b.views[v.Name] = view
+		if err := os.WriteFile(filepath.Join(root, "activate.sh"), script.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(meta.ViewEnv{Version: 1, Values: vars})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(root, "env.json"), append(data, '\n'), 0o644)
+}
+
+// activation turns the script that activates a view into changes of variables,
+// without what belongs to the build.
+func (b *spackBuild) activation(script string) meta.Variables {
+	ours := []string{b.cell.Build, b.spack.Dir}
+	vars := meta.Variables{List: map[string][]meta.ListOp{}, Scalar: map[string]*string{}}
+	for _, e := range spack.ParseExports(script) {
+		if !slices.Contains(prefixVariables, e.Name) {
+			vars.Scalar[e.Name] = &e.Value
+			continue
+		}
+		op := listOp(e)
+		if len(vars.List[e.Name]) == 0 {
+			op.Op = meta.OpPrepend // also where the script sets: users have something already
+		}
+		op.Value = slices.DeleteFunc(op.Value, func(value string) bool {
+			return slices.ContainsFunc(ours, func(dir string) bool { return within(value, dir) })
+		})
+		vars.List[e.Name] = append(vars.List[e.Name], op)
+	}
+	return vars
+}
+
+// listOp tells what a script does to a list: whether the variable itself stands
+// at one end of its new value.
+func listOp(e spack.Export) meta.ListOp {
+	fields := slices.DeleteFunc(strings.Split(e.Value, ":"), func(s string) bool { return strings.TrimSpace(s) == "" })
+	op := meta.OpSet
+	if n := len(fields); n > 0 {
+		self := "$" + e.Name
+		switch {
+		case fields[0] == self:
+			op, fields = meta.OpAppend, fields[1:]
+		case fields[n-1] == self:
+			op, fields = meta.OpPrepend, fields[:n-1]
+		}
+	}
+	for i, f := range fields {
+		fields[i] = path.Clean(f)
+	}
+	return meta.ListOp{Op: op, Value: fields}
+}
+
+// within tells whether a path is a directory or below it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+"/")
+}
+
+// linkCompilers links the executables of compilers into a directory of the host.
+func (b *spackBuild) linkCompilers(bin string, compilers []stack.Compiler) error {
+	for _, name := range compilers {
+		c, err := b.compilers.get(name)
+		if err != nil {
+			return err
+		}
+		paths := c.paths()
+		for _, role := range roles {
+			target, ok := paths[role]
+			if !ok {
+				continue
+			}
+			link := filepath.Join(bin, path.Base(target))
+			if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("link the compilers: %w", err)
+			}
+			if err := os.Symlink(target, link); err != nil {
+				return fmt.Errorf("link the compilers: %w", err)
+			}
+		}
+	}
+	return nil
+}
