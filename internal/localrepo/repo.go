@@ -164,15 +164,17 @@ func checkPath(dir string, events event.Sink) (string, error) {
 			fault.New(fault.Usage, "the local repository's path %q contains %q", dir, []rune(dir[i:])[0]),
 			"images cannot be mounted from a path with commas, colons or blanks")
 	}
-	if i := strings.IndexFunc(dir, beyondClient); i >= 0 {
-		events.Warn("repository", "the uenv client cannot use the path %s: it contains %q", dir, []rune(dir[i:])[0])
+	if !UsableByClient(dir) {
+		events.Warn("repository", "the uenv client cannot use the path %s: it knows letters, digits and the characters / . _ - only", dir)
 	}
 	return dir, nil
 }
 
-// beyondClient tells whether the uenv client's grammar of paths lacks c.
-func beyondClient(c rune) bool {
-	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("/._-", c)
+// UsableByClient tells whether a path fits the uenv client's grammar of paths.
+func UsableByClient(path string) bool {
+	return !strings.ContainsFunc(path, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("/._-", c)
+	})
 }
 
 // modes returns the modes of new directories and files: what a shared repository
