@@ -1,0 +1,344 @@
+package site
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/yamlpos"
+)
+
+// FileName is the name of the site file in a checkout.
+const FileName = "uenv-ci.yaml"
+
+// Site is our site file with paths made absolute. The zero value is that of a
+// site without one.
+type Site struct {
+	File   string // "" without a file
+	Digest string // of the file, sha256:…
+	// Explicit is set if the file was named by its user rather than found. Only
+	// then are Rules, hook secrets and tokens taken from it: a file found in the
+	// checkout of a change must not decide what that change may do.
+	Explicit bool
+
+	Registry   string
+	Repo       string // local repository of pulled images
+	Clusters   string // directory of cluster configurations
+	Matrix     string // the pipeline's config.yaml
+	Recipes    string // directory of recipes
+	Namespaces Namespaces
+	Build      BuildSettings
+	Tests      Tests
+	Uenvs      []Uenv // file order
+	Rules      *Rules // nil unless Explicit
+
+	Warnings fault.Problems
+}
+
+// Namespaces are the names of the namespaces; "" stands for the usual one.
+type Namespaces struct{ Build, Deploy string }
+
+// BuildSettings say how builds run; zero values stand for the defaults.
+type BuildSettings struct {
+	Root    string // directory for builds
+	Jobs    int
+	Mirrors string // mirror file
+	Spack   string // checkout to build with
+}
+
+// Tests say how images are tested; zero values stand for the defaults.
+type Tests struct {
+	Runner         string // "reframe", "command" or "" = by what the recipe has
+	Suite          string // directory of ReFrame tests
+	Config         string // ReFrame's configuration file
+	Reframe        string // ReFrame's program
+	TimeoutSeconds int
+}
+
+// Uenv is what holds for one user environment.
+type Uenv struct {
+	Name        string
+	Restricted  bool // nothing of the image in public places
+	Username    string
+	Token       string       // file; "" unless Explicit
+	HookSecrets []HookSecret // none unless Explicit
+	Network     []string     // hooks that may use the network
+}
+
+// HookSecret is a source credential for a hook of the recipe.
+type HookSecret struct {
+	Hook string // pre-install, post-install or build
+	Env  string // variable that gets the value
+	File string // whose content is the value
+}
+
+// Rules say what may be promoted.
+type Rules struct {
+	From    []string // namespaces that images may come from; none = build
+	Require []Requirement
+	Waivers []Waiver
+	Keys    []string // files of public keys whose signatures count
+}
+
+// Requirement is evidence that a promotion needs. Empty parts hold for all.
+type Requirement struct {
+	System, UArch string
+	MinTests      int // 0 = one
+	Suites        []string
+	MaxAgeDays    int // 0 = any
+}
+
+// Waiver lets a known failure pass until a day.
+type Waiver struct {
+	Test   string // name, * matching any text
+	Uenv   string // label pattern, "" = all
+	Reason string
+	Until  string // YYYY-MM-DD, the last day
+}
+
+// Find reads the site file that applies: the one named, else the first found of
+// uenv-ci.yaml here or in a directory above, the user's configuration and
+// /etc/uenv-ci/site.yaml. Without any it returns an empty Site.
+func Find(named string, getenv func(string) string) (*Site, error) {
+	if named != "" {
+		s, err := LoadSite(named, getenv)
+		if err != nil {
+			return nil, err
+		}
+		s.Explicit = true
+		return s, nil
+	}
+	for _, path := range candidates(getenv) {
+		if info, err := os.Stat(path); err != nil || info.IsDir() {
+			continue
+		}
+		s, err := LoadSite(path, getenv)
+		if err != nil {
+			return nil, err
+		}
+		s.distrust()
+		return s, nil
+	}
+	return &Site{}, nil
+}
+
+func candidates(getenv func(string) string) []string {
+	var paths []string
+	if dir, err := os.Getwd(); err == nil {
+		for ; ; dir = filepath.Dir(dir) {
+			paths = append(paths, filepath.Join(dir, FileName))
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
+	}
+	if dir := getenv("XDG_CONFIG_HOME"); dir != "" {
+		paths = append(paths, filepath.Join(dir, "uenv-ci", "site.yaml"))
+	} else if dir := getenv("HOME"); dir != "" {
+		paths = append(paths, filepath.Join(dir, ".config", "uenv-ci", "site.yaml"))
+	}
+	return append(paths, "/etc/uenv-ci/site.yaml")
+}
+
+// distrust drops what only a file that was named may say.
+func (s *Site) distrust() {
+	var dropped []string
+	if s.Rules != nil {
+		s.Rules = nil
+		dropped = append(dropped, "rules, waivers and trust")
+	}
+	secrets := false
+	for i := range s.Uenvs {
+		secrets = secrets || s.Uenvs[i].Token != "" || len(s.Uenvs[i].HookSecrets) > 0
+		s.Uenvs[i].Token, s.Uenvs[i].HookSecrets = "", nil
+	}
+	if secrets {
+		dropped = append(dropped, "tokens and hook secrets")
+	}
+	if len(dropped) > 0 {
+		s.Warnings = append(s.Warnings, fault.Problem{
+			File: s.File, Severity: fault.Warning, Rule: "found-site-file",
+			Message: strings.Join(dropped, " and ") + " are taken only from a site file that is named",
+			Hint:    "use --site " + s.File,
+		})
+	}
+}
+
+// LoadSite reads a site file. Relative paths in it are relative to its directory;
+// $VAR is replaced by the environment's value.
+func LoadSite(path string, getenv func(string) string) (*Site, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("read site file: %w", err)
+	}
+	data, err := readFile(path, yamlpos.MaxBytes)
+	if os.IsNotExist(err) {
+		return nil, fault.New(fault.NotFound, "the site file '%s' does not exist", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read site file '%s': %w", path, err)
+	}
+	r := &siteReader{dir: filepath.Dir(absolute), getenv: getenv}
+	root := r.parse(path, data)
+	sum := sha256.Sum256(data)
+	s := &Site{File: absolute, Digest: "sha256:" + hex.EncodeToString(sum[:])}
+	if root != nil {
+		r.read(s, root)
+	}
+	if s.Warnings, err = r.finish(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+type siteReader struct {
+	reader
+	dir    string
+	getenv func(string) string
+}
+
+func (r *siteReader) parse(path string, data []byte) *yamlpos.Node {
+	root, problems := yamlpos.Read(path, data)
+	r.problems = append(r.problems, problems...)
+	if root.IsNull() {
+		return nil // an empty file says nothing
+	}
+	compiled, err := siteFormat()
+	if err != nil {
+		r.fail(root, "", "cannot be checked: %v", err)
+		return nil
+	}
+	r.problems = append(r.problems, compiled.Validate(root)...)
+	return root
+}
+
+func (r *siteReader) read(s *Site, root *yamlpos.Node) {
+	s.Registry = r.registry(root.Get("registry"))
+	s.Repo = r.path(root.Get("repo"))
+	s.Clusters = r.path(root.Get("clusters"))
+	s.Matrix = r.path(root.Get("matrix"))
+	s.Recipes = r.path(root.Get("recipes"))
+	namespaces := root.Get("namespaces")
+	s.Namespaces = Namespaces{text(namespaces.Get("build")), text(namespaces.Get("deploy"))}
+	build := root.Get("build")
+	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), r.path(build.Get("mirrors")), r.path(build.Get("spack"))}
+	tests := root.Get("tests")
+	s.Tests = Tests{
+		Runner: text(tests.Get("runner")), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),
+		Reframe: r.program(tests.Get("reframe")), TimeoutSeconds: number(tests.Get("timeout")),
+	}
+	for _, p := range pairs(root.Get("uenvs")) {
+		s.Uenvs = append(s.Uenvs, r.uenv(p.Key.Raw, p.Value))
+	}
+	s.Rules = r.rules(root)
+}
+
+// path returns an absolute path with variables replaced.
+func (r *siteReader) path(n *yamlpos.Node) string {
+	given, ok := n.Str()
+	if !ok || given == "" {
+		return ""
+	}
+	path := expand(given, r.getenv)
+	if m := variable.FindString(path); m != "" {
+		r.fail(n, "", "the variable %s is not set", m)
+	}
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(r.dir, path)
+}
+
+// program is path for a program: a name without a slash is searched for in PATH.
+func (r *siteReader) program(n *yamlpos.Node) string {
+	if s := text(n); !strings.Contains(s, "/") {
+		return s
+	}
+	return r.path(n)
+}
+
+func (r *siteReader) registry(n *yamlpos.Node) string {
+	given := expand(text(n), r.getenv)
+	if dir, ok := strings.CutPrefix(given, "oci:"); ok && dir != "" && !filepath.IsAbs(dir) {
+		return "oci:" + filepath.Join(r.dir, dir)
+	}
+	return given
+}
+
+func (r *siteReader) uenv(name string, n *yamlpos.Node) Uenv {
+	u := Uenv{
+		Name: name, Restricted: text(n.Get("access")) == "restricted", Username: text(n.Get("username")),
+		Token: r.path(n.Get("token")), Network: texts(n.Get("network")),
+	}
+	for _, item := range items(n.Get("hook_secrets")) {
+		u.HookSecrets = append(u.HookSecrets, HookSecret{text(item.Get("hook")), text(item.Get("env")), r.path(item.Get("file"))})
+	}
+	return u
+}
+
+// rules returns nil if the file says nothing about promotion.
+func (r *siteReader) rules(root *yamlpos.Node) *Rules {
+	promotion, waivers, trust := root.Get("promotion"), root.Get("waivers"), root.Get("trust")
+	if promotion == nil && waivers == nil && trust == nil {
+		return nil
+	}
+	rules := &Rules{From: texts(promotion.Get("from"))}
+	for _, n := range items(promotion.Get("require")) {
+		rules.Require = append(rules.Require, Requirement{
+			System: text(n.Get("system")), UArch: text(n.Get("uarch")), MinTests: number(n.Get("min_tests")),
+			Suites: texts(n.Get("suites")), MaxAgeDays: number(n.Get("max_age_days")),
+		})
+	}
+	for _, n := range items(waivers) {
+		rules.Waivers = append(rules.Waivers, r.waiver(n))
+	}
+	for _, n := range items(trust.Get("keys")) {
+		rules.Keys = append(rules.Keys, r.path(n))
+	}
+	return rules
+}
+
+func (r *siteReader) waiver(n *yamlpos.Node) Waiver {
+	w := Waiver{text(n.Get("test")), text(n.Get("uenv")), text(n.Get("reason")), text(n.Get("until"))}
+	if w.Until != "" && !isDay(w.Until) {
+		r.fail(n.Get("until"), "", "'%s' is no day of the calendar", w.Until)
+	}
+	return w
+}
+
+// Uenv returns what the file says of a user environment; the zero value, under
+// the name, if nothing.
+func (s *Site) Uenv(name string) Uenv {
+	for _, u := range s.Uenvs {
+		if u.Name == name {
+			return u
+		}
+	}
+	return Uenv{Name: name}
+}
+
+// ClusterDir returns the directory of a system's configuration.
+func (s *Site) ClusterDir(system string) (string, error) {
+	if s.Clusters == "" {
+		err := fault.New(fault.Usage, "no directory of cluster configurations is known for system '%s'", system)
+		return "", fault.WithHint(err, "give the directory of the cluster, or 'clusters:' in the site file")
+	}
+	if !filepath.IsLocal(system) || strings.ContainsRune(system, filepath.Separator) || system == "." {
+		return "", fault.New(fault.Usage, "'%s' is not the name of a system", system)
+	}
+	dir := filepath.Join(s.Clusters, system)
+	if _, err := openDir("cluster configuration", dir); err != nil {
+		return "", fault.WithHint(err, "%s", clusterHint(dir))
+	}
+	return dir, nil
+}
+
+func isDay(s string) bool {
+	_, err := time.Parse(time.DateOnly, s)
+	return err == nil
+}
