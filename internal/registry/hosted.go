@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
@@ -95,14 +96,21 @@ func (h *hosted) manifest(ctx context.Context, reference string) ([]byte, string
 }
 
 func (h *hosted) exists(ctx context.Context, d ocispec.Descriptor) (bool, error) {
-	var ok bool
-	var err error
+	var where content.Resolver = h.repo.Blobs()
 	if isManifest(d) {
-		ok, err = h.repo.Manifests().Exists(ctx, d)
-	} else {
-		ok, err = h.repo.Blobs().Exists(ctx, d)
+		where = h.repo.Manifests()
 	}
-	return ok, h.fail(err)
+	found, err := where.Resolve(ctx, d.Digest.String())
+	if err := h.fail(err); err != nil {
+		if fault.KindOf(err) == fault.NotFound {
+			return false, nil
+		}
+		return false, err
+	}
+	if found.Size != d.Size { // a login page has any digest
+		return false, fault.New(fault.Network, "%w: the registry has %d bytes of type %q, not %d", errContent, found.Size, clean(found.MediaType), d.Size)
+	}
+	return true, nil
 }
 
 func (h *hosted) putManifest(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) (bool, error) {
@@ -115,7 +123,7 @@ func (h *hosted) putManifest(ctx context.Context, d ocispec.Descriptor, data []b
 		return false, err
 	}
 	req.Header.Set("Content-Type", d.MediaType)
-	resp, err := h.request(req, http.StatusCreated, http.StatusOK, http.StatusAccepted)
+	resp, err := h.request(req, http.StatusCreated)
 	if err != nil {
 		return false, err
 	}
@@ -172,7 +180,7 @@ func (h *hosted) delete(ctx context.Context, reference string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := h.request(req, http.StatusAccepted, http.StatusOK, http.StatusNoContent)
+	resp, err := h.request(req, http.StatusAccepted)
 	if fault.KindOf(err) == fault.Refused {
 		return fault.WithHint(err, "this registry does not allow deletion: ask who runs %s", h.server.host)
 	}

@@ -178,7 +178,7 @@ func (h *hosted) progress(ctx context.Context, location *url.URL) (*url.URL, int
 	if err != nil {
 		return nil, 0, false
 	}
-	resp, err := h.request(req, http.StatusNoContent, http.StatusOK)
+	resp, err := h.request(req, http.StatusNoContent)
 	if err != nil {
 		return nil, 0, false
 	}
@@ -220,7 +220,7 @@ func (h *hosted) commit(ctx context.Context, location *url.URL, d ocispec.Descri
 	if err != nil {
 		return err
 	}
-	resp, err := h.request(req, http.StatusCreated, http.StatusNoContent, http.StatusOK)
+	resp, err := h.request(req, http.StatusCreated)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -42,14 +44,14 @@ func startDocker(t testing.TB) string {
 	if err := os.WriteFile(config, fmt.Appendf(nil, dockerConfig, filepath.Join(dir, "data"), address), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	output, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer output.Close()
 	p, err := proc.Cmd{
 		Path: program, Args: []string{"serve", config}, Dir: dir,
-		Env: []string{"HOME=" + dir, "OTEL_TRACES_EXPORTER=none"}, Stdout: log, Stderr: log,
+		Env: []string{"HOME=" + dir, "OTEL_TRACES_EXPORTER=none"}, Stdout: output, Stderr: output,
 	}.Start(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -60,18 +62,18 @@ func startDocker(t testing.TB) string {
 		_ = p.Signal(syscall.SIGTERM)
 		<-ended
 	})
-	awaitAnswer(t, address, ended, log.Name())
+	awaitAnswer(t, address, ended, output.Name())
 	return address
 }
 
 // awaitAnswer returns when the registry answers; it fails if the process ends.
-func awaitAnswer(t testing.TB, address string, ended chan error, log string) {
+func awaitAnswer(t testing.TB, address string, ended chan error, output string) {
 	t.Helper()
 	for deadline := time.Now().Add(startupLimit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		select {
 		case err := <-ended:
 			ended <- err
-			text, _ := os.ReadFile(log)
+			text, _ := os.ReadFile(output)
 			t.Fatalf("docker-registry ended: %v\n%s", err, text)
 		default:
 		}
@@ -87,7 +89,8 @@ func awaitAnswer(t testing.TB, address string, ended chan error, log string) {
 // used, so that the addresses in its answers lead through the proxy again.
 func proxyTo(address string) http.Handler {
 	target := &url.URL{Scheme: "http", Host: address}
-	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	quiet := log.New(io.Discard, "", 0)
+	return &httputil.ReverseProxy{ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(target)
 		r.Out.Host = r.In.Host
 	}}
