@@ -76,11 +76,3 @@ func (r *renderer) clusterFilesV1(written ...string) {
 		}
 	}
 }
-
-// refuseClusterMirrors: mirrors are given on the command line.
-func (r *renderer) refuseClusterMirrors() {
-	if slices.Contains(r.in.Cluster.OtherFiles, "mirrors.yaml") {
-		at := &yamlpos.Node{File: r.clusterFile("mirrors.yaml")}
-		r.fail(at, "give mirrors on the command line", "a mirrors.yaml in the cluster configuration is not supported")
-	}
-}

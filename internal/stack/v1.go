@@ -28,7 +28,6 @@ var mpiOptions = map[string]struct{ version, options string }{
 
 func (r *renderer) renderV1() {
 	r.guessVersion()
-	r.refuseClusterMirrors()
 	r.spackClone()
 	written := []string{"repos.yaml", "mirrors.yaml"}
 	if r.recipe.Packages != nil {

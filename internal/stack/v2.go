@@ -14,7 +14,6 @@ const toolsEnvironment = "uenv_tools"
 
 func (r *renderer) renderV2() {
 	r.guessVersion()
-	r.refuseClusterMirrors()
 	r.spackClone()
 	r.mirrorsV2()
 	config := r.spackConfig()

@@ -12,7 +12,6 @@ import (
 // environment of the recipe. Spack 1.2 builds the groups in order of need.
 func (r *renderer) renderV3() {
 	r.guessVersion()
-	r.refuseClusterMirrors()
 	r.spackClone()
 	r.mirrorsV2()
 	config := r.spackConfig()

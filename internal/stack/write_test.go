@@ -1,0 +1,186 @@
+package stack_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"uenv-ci.dev/internal/stack"
+)
+
+// listing is every file below a directory with its mode and content.
+func listing(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			found[name] = "directory " + info.Mode().Perm().String()
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		found[name] = info.Mode().String() + " " + string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestWrite(t *testing.T) {
+	r := recipeV3.with(files{
+		"repo/packages/mine/package.py":   "mine of the recipe",
+		"repo/packages/shared/package.py": "shared of the recipe",
+		"repo/packages/README":            "no package",
+		"extra/reframe.yaml":              "tests",
+		".git/HEAD":                       "no part of the recipe",
+	})
+	c := clusterV2.with(files{
+		"repos.yaml":                       "repos: [first, second]\n",
+		"first/packages/shared/package.py": "shared of the first",
+		"second/packages/shared/x.patch":   "shared of the second",
+		"second/packages/two/package.py":   "two",
+	})
+	in := input(t, r, c)
+	script := filepath.Join(in.Recipe.Dir, "repo/packages/mine/tool")
+	if err := os.WriteFile(script, []byte("tool"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("mine", filepath.Join(in.Recipe.Dir, "repo/packages/alias")); err != nil {
+		t.Fatal(err)
+	}
+	tree, _ := render(t, in)
+	out := filepath.Join(t.TempDir(), "build")
+	if err := os.MkdirAll(filepath.Join(out, "store/meta/recipe/stale"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // writing again replaces
+		if err := tree.Write(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := listing(t, out)
+	const repos = "store/repos/spack_repo/"
+	for name, want := range map[string]string{
+		repos + "recipe/packages/mine/package.py":  "-rw-r--r-- mine of the recipe",
+		repos + "recipe/packages/mine/tool":        "-rwxr-xr-x tool",
+		repos + "recipe/packages/alias/package.py": "-rw-r--r-- mine of the recipe",
+		repos + "recipe/packages/shared":           "directory -rwxr-xr-x",
+		repos + "recipe/packages/README":           "",
+		repos + "alps/packages/shared/package.py":  "-rw-r--r-- shared of the first",
+		repos + "alps/packages/shared/x.patch":     "",
+		repos + "alps/packages/two/package.py":     "-rw-r--r-- two",
+		"store/meta/recipe/config.yaml":            "-rw-r--r-- " + r["config.yaml"],
+		"store/meta/recipe/.git":                   "",
+		"store/meta/recipe/stale":                  "",
+		"store/meta/extra/reframe.yaml":            "-rw-r--r-- tests",
+		"tmp":                                      "directory -rwxr-xr-x",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: got %q, want %q", name, got[name], want)
+		}
+	}
+}
+
+func TestWriteV1(t *testing.T) {
+	in := input(t, recipeV1.with(files{"repo/packages/shared/package.py": "recipe"}), clusterV1.with(files{
+		"concretizer.yaml":                "concretizer: {reuse: false}\n",
+		"site.txt":                        "any file",
+		"repos.yaml":                      "repos: [own]\n",
+		"own/packages/shared/package.py":  "cluster",
+		"own/packages/cluster/package.py": "cluster",
+	}))
+	tree, _ := render(t, in)
+	out := t.TempDir()
+	if err := tree.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	got := listing(t, out)
+	for name, want := range map[string]string{
+		"config/packages.yaml":                    "-rw-r--r-- " + clusterV1["packages.yaml"],
+		"config/concretizer.yaml":                 "-rw-r--r-- concretizer: {reuse: false}\n",
+		"config/site.txt":                         "-rw-r--r-- any file",
+		"config/repos.yaml":                       "-rw-r--r-- repos:\n- /user-environment/repo\n",
+		"store/repo/repo.yaml":                    "-rw-r--r-- repo:\n  namespace: alps\n",
+		"store/repo/packages/shared/package.py":   "-rw-r--r-- recipe",
+		"store/repo/packages/cluster/package.py":  "-rw-r--r-- cluster",
+		"store/meta/extra":                        "",
+		"config/own":                              "",
+		"store/meta/recipe/repo/packages/shared":  "directory -rwxr-xr-x",
+		"store/repo/packages/shared":              "directory -rwxr-xr-x",
+		"store/repos/spack_repo/alps/repo.yaml":   "",
+		"generate-config/upstreams.yaml":          "-rw-r--r-- upstreams:\n  system:\n    install_tree: /user-environment\n",
+		"environments/tools/spack.yaml/unwritten": "",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: got %q, want %q", name, got[name], want)
+		}
+	}
+}
+
+// A recipe comes from a stranger: its links must not bring in files of the host.
+func TestWriteRefusesLinksOut(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "packages", "secret")
+	if err := os.MkdirAll(secret, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{
+		"key":             filepath.Join(secret),
+		"repo/packages/x": secret,
+		"extra":           secret,
+		"repo":            filepath.Dir(filepath.Dir(secret)),
+	} {
+		dir := recipeV3.write(t, t.TempDir())
+		link := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		in := input(t, recipeV3, clusterV2)
+		in.Recipe.Dir = dir
+		if strings.HasPrefix(name, "repo") {
+			in.Recipe.PackageRepo = filepath.Join(dir, "repo")
+		}
+		if name == "extra" {
+			in.Recipe.Extra = link
+		}
+		tree, _ := render(t, in)
+		err := tree.Write(filepath.Join(t.TempDir(), "out"))
+		if err == nil {
+			t.Errorf("the link %s -> %s was followed", name, target)
+		}
+	}
+}
+
+func TestWriteStaysInside(t *testing.T) {
+	out := t.TempDir()
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.Symlink(victim, filepath.Join(out, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"../x", "link/x", "/etc/x"} {
+		tree := &stack.Tree{Files: []stack.File{{Path: name, Mode: 0o644}}}
+		if err := tree.Write(out); err == nil {
+			t.Errorf("%s was written", name)
+		}
+	}
+	tree := &stack.Tree{Files: []stack.File{{Path: "link", Mode: 0o644, Data: []byte("x")}}}
+	if err := tree.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(victim); err == nil {
+		t.Error("a file was written through a link")
+	}
+}
