@@ -31,6 +31,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"truncate": cmdTruncate,
 	"same":     cmdSame,
 	"waitfor":  cmdWaitFor,
+	"alive":    cmdAlive,
 	"tmpfs":    cmdTmpfs,
 	"readonly": cmdReadOnly,
 	"lockdb":   cmdLockDB,
@@ -215,4 +216,31 @@ func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s has not appeared", args[0])
+}
+
+// alive COMMAND tells whether a process with this command line lives; "! alive"
+// gives it some time to end.
+func cmdAlive(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) == 1, "[!] alive COMMAND")
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		alive := lives(ts, args[0])
+		if alive != neg {
+			return
+		}
+		if !neg || time.Now().After(end) {
+			ts.Fatalf("%s: alive is %v", args[0], alive)
+		}
+	}
+}
+
+func lives(ts *testscript.TestScript, command string) bool {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	ts.Check(err)
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err == nil && strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ") == command {
+			return true
+		}
+	}
+	return false
 }

@@ -83,6 +83,7 @@ func setup(env *testscript.Env, kind registrytest.Kind) error {
 	for name, value := range map[string]string{
 		"HOME":         filepath.Join(env.WorkDir, "home"),
 		"ROOT":         root, // of this project
+		"FIXTURES":     filepath.Join(root, "e2e", "testdata", "fixtures"),
 		"UENV_CI_REPO": filepath.Join(env.WorkDir, "repo"),
 		// Images of the scripts are then the same on every run.
 		"SOURCE_DATE_EPOCH": "1767225600",
