@@ -15,6 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// longMade is the age at which nobody can still be making a database.
+const longMade = time.Hour
+
 // Leftover is something in the repository that no label needs.
 type Leftover struct {
 	Path  string `json:"path"` // relative to the repository; "" for a mere row of the database
@@ -58,8 +61,28 @@ func (r *Repo) Prune(ctx context.Context, dry bool) ([]Leftover, error) {
 			return gone, explain(err, "prune image %s", ID(d))
 		}
 	}
+	found, err := r.pruneIndexes(dry)
+	gone = append(gone, found...)
 	slices.SortFunc(gone, func(a, b Leftover) int { return strings.Compare(a.Path, b.Path) })
-	return gone, nil
+	return gone, explain(err, "prune local repository %s", r.dir)
+}
+
+// pruneIndexes removes the databases of processes that were killed while they
+// made the repository.
+func (r *Repo) pruneIndexes(dry bool) ([]Leftover, error) {
+	paths, err := filepath.Glob(filepath.Join(r.dir, "."+databaseName+"-*"))
+	var found []Leftover
+	for _, path := range paths {
+		info, statErr := os.Lstat(path)
+		if statErr != nil || time.Since(info.ModTime()) < longMade {
+			continue // gone, or perhaps still at work
+		}
+		found = append(found, Leftover{filepath.Base(path), "partial", info.Size()})
+		if !dry {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return found, err
 }
 
 // digestPart strips what is around the digest in names of ours.

@@ -45,6 +45,9 @@ func (r *Repo) Stage(l *Lock) (*Stage, error) {
 		return nil, explain(err, "stage image %s", ID(l.digest))
 	}
 	err := os.Mkdir(s.dir, 0o700)
+	if err == nil {
+		err = os.Chmod(s.dir, r.dirMode) // in a shared repository others clean up after a kill
+	}
 	return s, explain(err, "stage image %s", ID(l.digest))
 }
 

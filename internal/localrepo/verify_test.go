@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -127,8 +128,12 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	old := filepath.Join(r.Dir(), "."+databaseName+"-1")
+	if err := errors.Join(os.WriteFile(old, nil, 0o600), os.Chtimes(old, time.Time{}, time.Now().Add(-2*longMade))); err != nil {
+		t.Fatal(err)
+	}
 	want := []string{
-		"." + killed.Encoded() + ".partial", former.Encoded(), former.Encoded() + ".lock", killed.Encoded() + ".lock",
+		filepath.Base(old), "." + killed.Encoded() + ".partial", former.Encoded(), former.Encoded() + ".lock", killed.Encoded() + ".lock",
 	}
 	slices.Sort(want)
 	for _, dry := range []bool{true, false} {
