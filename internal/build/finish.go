@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,8 +63,8 @@ func openUp(root *os.Root, name string, d fs.DirEntry) error {
 	return root.Chmod(name, mode)
 }
 
-// volatileFiles are files of Spack, below its directory .spack of a package, that
-// tell of one build: when, where and how long.
+// volatileFiles are files of Spack, in its directory .spack of a package or below
+// that of a view, that tell of one build: when, where and how long.
 var volatileFiles = []string{
 	"install_times.json", "install_environment.json",
 	"spack-build-out.txt", "spack-build-out.txt.gz", "spack-build-env.txt", "spack-build-env-mods.txt",
@@ -72,14 +73,13 @@ var volatileFiles = []string{
 // isVolatile tells whether a path of the store does not belong into an image.
 // Byte code of package recipes is written by the Spack that reads them.
 func isVolatile(name string) bool {
-	dir, base := path.Split(name)
-	switch top, _, _ := strings.Cut(name, "/"); {
-	case base == "__pycache__" && (top == "repo" || top == "repos"):
-		return true
-	case path.Base(dir) == ".spack":
-		return slices.Contains(volatileFiles, base)
+	dir, base := path.Dir(name), path.Base(name)
+	if base == "__pycache__" {
+		top, _, _ := strings.Cut(name, "/")
+		return top == "repo" || top == "repos"
 	}
-	return false
+	inSpack := path.Base(dir) == ".spack" || path.Base(path.Dir(dir)) == ".spack"
+	return inSpack && slices.Contains(volatileFiles, base)
 }
 
 var (
@@ -104,12 +104,44 @@ func settle(root *os.Root, name string) error {
 		}
 		sum := sha256.Sum256(index)
 		return rewrite(root, name, func([]byte) []byte { return fmt.Appendf(nil, "%x", sum[:16]) })
+	case path.Base(name) == "install_manifest.json" && path.Base(path.Dir(name)) == ".spack":
+		return rewrite(root, name, settleManifest)
 	case strings.HasPrefix(name, "modules/"):
 		return rewrite(root, name, func(data []byte) []byte {
 			return moduleStamp.ReplaceAll(data, []byte("$1"))
 		})
 	}
 	return nil
+}
+
+// imageOwner is the user and group that own every file of an image.
+const imageOwner = 65534
+
+// settleManifest makes an install manifest, which lists the files of a package in
+// the order in which the file system has them, agree with what is in an image.
+func settleManifest(data []byte) []byte {
+	var entries map[string]map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if decoder.Decode(&entries) != nil {
+		return data
+	}
+	for name, entry := range entries {
+		if isVolatile(name) {
+			delete(entries, name)
+			continue
+		}
+		for key, value := range map[string]any{"time": json.Number(sourceDateEpoch + ".0"), "owner": imageOwner, "group": imageOwner} {
+			if _, ok := entry[key]; ok {
+				entry[key] = value
+			}
+		}
+	}
+	sorted, err := json.Marshal(entries)
+	if err != nil {
+		return data
+	}
+	return sorted
 }
 
 // rewrite replaces the content of a file, if it changes.
