@@ -1,0 +1,282 @@
+package evidence
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/reframe"
+)
+
+// reframeRunner runs ReFrame checks of the site and of the recipe.
+type reframeRunner struct{}
+
+func (reframeRunner) describe() string { return "ReFrame" }
+
+func (reframeRunner) run(ctx context.Context, o Options, l layout) (out outcome, err error) {
+	env := append(o.baseEnviron(l), pairs(o.Suite.Env)...)
+	program, err := reframe.Find(ctx, o.ReFrame, env)
+	if err != nil {
+		return out, fault.Wrap(fault.Untested, err, "run checks")
+	}
+	call, env, err := o.prepare(l, env)
+	if err != nil {
+		return out, err
+	}
+	call.Program, call.System, call.Partition, call.Retries = program, o.System, cmp.Or(call.Partition, o.Partition), o.Retries
+	call.Prefix, call.Report = filepath.Join(l.work, "out"), filepath.Join(l.results, "report.json")
+	log, err := newLog(filepath.Join(l.logs, "reframe.log"))
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	command, err := o.wrap(call.Command(env))
+	if err != nil {
+		return out, err
+	}
+	limited, cancel := o.limit(ctx)
+	defer cancel()
+	e, runErr := reframe.Do(limited, command, log, o.Events)
+	if ctx.Err() != nil {
+		return out, context.Cause(ctx)
+	}
+	if limited.Err() != nil {
+		runErr = errTimeout
+	}
+	out = o.reported(call, e, runErr)
+	out.suite, out.runner.Version = o.suiteName(), program.Version
+	return out, l.keepOutputs(call.Prefix)
+}
+
+// prepare returns the call of ReFrame for the site's configuration, or for one
+// that is written here, and the environment for it.
+func (o Options) prepare(l layout, env []string) (reframe.Run, []string, error) {
+	if o.Suite.Config == "" {
+		call, err := o.own(l, env)
+		return call, env, err
+	}
+	call := reframe.Run{Dir: o.Suite.Dir, Config: o.Suite.Config, Mode: o.Suite.Mode, Checks: o.Suite.Checks, Args: o.Suite.Args}
+	file, err := l.besideMeta(o.ImageFile, o.Extra)
+	if err != nil {
+		return call, nil, err
+	}
+	if file != "" {
+		// How the field's suite is told what to test: FILE[@MOUNT].
+		env = append(env, "CSCS_RFM_UENV="+file+"@"+o.MountPoint)
+	}
+	return call, env, nil
+}
+
+// besideMeta returns a path of the image beside which there is its meta/extra,
+// where suites look for it.
+func (l layout) besideMeta(image, extra string) (string, error) {
+	if image == "" || extra == "" {
+		return image, nil
+	}
+	if filepath.Join(filepath.Dir(image), meta.MetaTitle, "extra") == extra {
+		return image, nil
+	}
+	dir := filepath.Join(l.work, "image")
+	if err := os.MkdirAll(filepath.Join(dir, meta.MetaTitle), 0o755); err != nil {
+		return "", fmt.Errorf("test: %w", err)
+	}
+	linked := filepath.Join(dir, meta.ImageTitle)
+	for link, target := range map[string]string{linked: image, filepath.Join(dir, meta.MetaTitle, "extra"): extra} {
+		if err := os.Symlink(target, link); err != nil {
+			return "", fmt.Errorf("test: %w", err)
+		}
+	}
+	return linked, nil
+}
+
+// own writes a configuration that runs checks on this machine, in the
+// environments of the image.
+func (o Options) own(l layout, env []string) (reframe.Run, error) {
+	var call reframe.Run
+	environments, prepare, err := o.environments(env)
+	if err != nil {
+		return call, err
+	}
+	partition := cmp.Or(o.Partition, "local")
+	config, err := reframe.SiteConfig{
+		System: o.System, Partition: partition, Features: append([]string{"uenv"}, o.Suite.Features...), MaxJobs: o.MaxJobs,
+		Environments: environments, Prepare: prepare,
+	}.Encode()
+	if err != nil {
+		return call, err
+	}
+	call = reframe.Run{Dir: l.work, Config: filepath.Join(l.work, "site.py"), Partition: partition, Mode: o.Suite.Mode, Recursive: true, Args: o.Suite.Args}
+	if err := os.WriteFile(call.Config, config, 0o600); err != nil {
+		return call, fmt.Errorf("write ReFrame configuration: %w", err)
+	}
+	if o.has(checksDir) {
+		call.Checks = append(call.Checks, filepath.Join(o.Extra, checksDir))
+	}
+	switch {
+	case o.Suite.Dir != "" && len(o.Suite.Checks) == 0:
+		call.Checks = append(call.Checks, o.Suite.Dir)
+	case o.Suite.Dir != "":
+		for _, check := range o.Suite.Checks {
+			call.Checks = append(call.Checks, filepath.Join(o.Suite.Dir, check))
+		}
+	}
+	if len(call.Checks) == 0 {
+		call.Checks = []string{l.tmp} // has none; given none ReFrame would look elsewhere
+	}
+	return call, nil
+}
+
+// environments returns those of extra/reframe.yaml, or one with the default view
+// where there is none, and the commands that load the views of each.
+func (o Options) environments(env []string) ([]reframe.Environment, map[string][]string, error) {
+	list := []reframe.Environment{{Name: "default"}}
+	if o.has(reframeFile) {
+		read, err := reframe.LoadEnvironments(filepath.Join(o.Extra, reframeFile))
+		if err != nil {
+			return nil, nil, err
+		}
+		list = read
+	}
+	prepare := map[string][]string{}
+	for i := range list {
+		e := &list[i]
+		views := e.Views
+		if len(views) == 0 && len(e.Activation) == 0 {
+			views = o.defaultViews()
+		}
+		inside, err := o.withViews(env, views)
+		if err != nil {
+			return nil, nil, fmt.Errorf("environment %s of extra/reframe.yaml: %w", e.Name, err)
+		}
+		e.Features = append(slices.Clone(e.Features), "uenv")
+		if strings.HasPrefix(o.Env.Name, "prgenv") {
+			e.Features = append(e.Features, "prgenv")
+		}
+		e.Name = o.Env.Name + "_" + e.Name
+		diff := changed(env, inside)
+		for _, name := range slices.Sorted(maps.Keys(diff)) {
+			prepare[e.Name] = append(prepare[e.Name], reframe.Export(name, diff[name]))
+		}
+	}
+	return list, prepare, nil
+}
+
+// reported reads the report and judges how ReFrame ended. ReFrame writes no
+// report where it selected no check.
+func (o Options) reported(call reframe.Run, e reframe.Ended, runErr error) outcome {
+	out := outcome{runner: meta.Runner{Name: string(ReFrame), Exit: e.Exit, Notes: e.Warnings}}
+	data, err := os.ReadFile(call.Report)
+	var report reframe.Report
+	if err == nil {
+		report, err = reframe.ParseReport(data)
+	}
+	for _, c := range report.Cases {
+		if !c.Fixture || c.Result != reframe.Pass && c.Result != reframe.Skip {
+			out.cases = append(out.cases, caseOf(c))
+		}
+	}
+	out.runner.Failure = o.broken(out.cases, e, err, runErr)
+	if len(out.cases) == 0 && out.runner.Failure == "" {
+		out.none = noCases(e, err)
+	}
+	return out
+}
+
+// broken returns what counts as a failure although no case tells of it.
+func (o Options) broken(cases []meta.Case, e reframe.Ended, reportErr, runErr error) string {
+	switch {
+	case errors.Is(runErr, errTimeout):
+		return o.timedOut()
+	case runErr != nil:
+		return fmt.Sprintf("ReFrame: %v", runErr)
+	case e.Started == 0 && len(cases) == 0:
+		return "" // nothing was tested: that is no failure of the image
+	case e.Signal:
+		return fmt.Sprintf("ReFrame was ended by signal %d", e.Exit-128)
+	case errors.Is(reportErr, fs.ErrNotExist):
+		return fmt.Sprintf("ReFrame started %d tests, exited with status %d and wrote no report", e.Started, e.Exit)
+	case reportErr != nil:
+		return reportErr.Error()
+	case e.Exit != 0 && failures(cases) == 0:
+		return fmt.Sprintf("ReFrame exited with status %d although no test failed", e.Exit)
+	}
+	return ""
+}
+
+// noCases says why nothing was tested, by the first thing that explains it.
+func noCases(e reframe.Ended, reportErr error) string {
+	messages := slices.Concat(e.Errors, e.Warnings)
+	switch {
+	case e.Exit != 0 && len(messages) > 0:
+		return "ReFrame ran no test: " + messages[0]
+	case e.Exit != 0:
+		return fmt.Sprintf("ReFrame ran no test and exited with status %d", e.Exit)
+	case reportErr != nil && !errors.Is(reportErr, fs.ErrNotExist):
+		return "ReFrame ran no test: " + reportErr.Error()
+	case len(messages) > 0:
+		return "ReFrame found no check for this image and system: " + messages[0]
+	}
+	return "ReFrame found no check for this image and system"
+}
+
+// caseOf translates a result: what ReFrame does not call a pass, a skip or an
+// expected failure has failed.
+func caseOf(c reframe.Case) meta.Case {
+	out := meta.Case{
+		Name: c.Name, System: c.System, Partition: c.Partition, Environment: c.Environ, Outcome: meta.Failed,
+		Phase: c.Phase, Reason: c.Reason, Seconds: c.Seconds, Flaky: c.Flaky, JobID: c.JobID,
+	}
+	if c.Attempts > 1 {
+		out.Attempts = c.Attempts
+	}
+	switch c.Result {
+	case reframe.Pass:
+		out.Outcome = meta.Passed
+	case reframe.Skip:
+		out.Outcome = meta.Skipped
+	case reframe.XFail:
+		out.Expected = true
+	}
+	if out.Outcome == meta.Failed && out.Reason == "" {
+		out.Reason = reasonOf(c.Result)
+	}
+	for _, p := range c.Perf {
+		out.Metrics = append(out.Metrics, meta.Metric{
+			Name: p.Name, Value: p.Value, Unit: p.Unit, Reference: p.Reference, Lower: p.Lower, Upper: p.Upper, OK: p.OK,
+		})
+	}
+	return out
+}
+
+func reasonOf(r reframe.Result) string {
+	switch r {
+	case reframe.Fail:
+		return "failed"
+	case reframe.FailDeps:
+		return "a test that it depends on failed"
+	case reframe.Abort:
+		return "ended before it was done"
+	case reframe.XFail:
+		return "failed as the check expects"
+	case reframe.XPass:
+		return "passed although the check expects a failure"
+	}
+	return fmt.Sprintf("ended as %q, which is not known", r)
+}
+
+func pairs(m map[string]string) []string {
+	var env []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		env = append(env, name+"="+m[name])
+	}
+	return env
+}
