@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func recipeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "recipe", Aliases: []string{"r"}, Usage: "the recipe's directory `DIR`"},
+		&cli.StringFlag{Name: "cluster", Usage: "the cluster configuration's directory `DIR` (else that of the system, from the site file)"},
+		&cli.StringFlag{Name: "mount", Aliases: []string{"m"}, Usage: "mount point `PATH` of the image (else what the recipe says)"},
+		&cli.StringFlag{Name: "mirrors", Usage: "build caches and mirrors from `FILE`"},
+		&cli.BoolFlag{Name: "develop", Usage: "the recipe's Spack is the development version"},
+	}
+}
+
+func buildCommand() *command {
+	flags := append(recipeFlags(),
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
+		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
+		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
+		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
+		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine; the mount point is then made there"},
+		&cli.BoolFlag{Name: "hook-network", Usage: "leave the network on for the recipe's own programs"},
+		&cli.BoolFlag{Name: "offline", Usage: "use no network at all"},
+		&cli.StringSliceFlag{Name: "env", Usage: "let the build see the variable `NAME` (those with the prefix UENV_CIBUILDV_ always are)"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "compile `N` things at once (else one per processor)"},
+		&cli.StringFlag{Name: "logs", Usage: "keep the logs of the build in `DIR`"},
+	)
+	return &command{
+		name: "build", group: "Recipes", usage: "build a recipe into an image",
+		args: "LABEL --recipe DIR", minArgs: 1, maxArgs: 1,
+		details: `The recipe is built in memory, in a sandbox in which the store appears at the mount
+point; nothing is left of the build but the image. LABEL needs @system and %uarch;
+without a tag the image is only built.`,
+		examples: `# build only
+uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squashfs
+# build and publish
+uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 --system daint prgenv-gnu/25.11:42@daint%gh200 --push`,
+		flags: append(flags, packFlags()...),
+		run:   runBuild,
+	}
+}
+
+func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions, error) {
+	if in.String("recipe") == "" {
+		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--recipe is missing")
+	}
+	if info, err := os.Stat(in.String("recipe")); err != nil || !info.IsDir() {
+		return pipeline.BuildOptions{}, fault.New(fault.NotFound, "recipe %s is not a directory", in.String("recipe"))
+	}
+	recipe, err := filepath.Abs(in.String("recipe"))
+	if err != nil {
+		return pipeline.BuildOptions{}, err
+	}
+	cluster, err := in.clusterDir(system)
+	if err != nil {
+		return pipeline.BuildOptions{}, err
+	}
+	return pipeline.BuildOptions{
+		Recipe: recipe, Cluster: cluster, Mirrors: in.String("mirrors"), System: system, UArch: uarch,
+		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: in.String("spack"), Root: in.String("build-root"),
+		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
+		Env: in.StringSlice("env"), Jobs: in.Int("jobs"), LogDir: in.String("logs"),
+		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
+	}, nil
+}
+
+func nonEmpty(values ...string) []string {
+	var kept []string
+	for _, v := range values {
+		if v != "" {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// clusterDir is the cluster configuration that was named, else that of the
+// system in the site's directory, else none.
+func (in *invocation) clusterDir(system string) (string, error) {
+	if dir := in.String("cluster"); dir != "" {
+		return dir, nil
+	}
+	s, err := in.site()
+	if err != nil {
+		return "", err
+	}
+	if s.Clusters == "" {
+		return "", nil
+	}
+	return s.ClusterDir(system)
+}
+
+func runBuild(ctx context.Context, in *invocation) (result, error) {
+	l, err := in.label(0, buildNamespace)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range l.Missing() {
+		if part != "tag" || in.Bool("push") {
+			return nil, usageError([]string{"build"}, "label %q has no %s", in.arg(0), part)
+		}
+	}
+	o := pipeline.BuildImageOptions{Tags: []string{l.Tag}}
+	if o.Build, err = in.buildOptions(l.System, l.UArch); err != nil {
+		return nil, err
+	}
+	if o.Pack, err = in.packOptions(ctx, o.Build.Recipe); err != nil {
+		return nil, err
+	}
+	o.Build.Events = o.Pack.Events
+	out, cleanup, err := in.imageFile()
+	if err != nil {
+		return nil, err
+	}
+	defer cleanup()
+	o.Out = out
+	if in.Bool("push") {
+		if o.Push, err = in.openRepository(l, o.Pack.Events); err != nil {
+			return nil, err
+		}
+	}
+	built, err := pipeline.BuildImage(ctx, l, o)
+	if err != nil {
+		return nil, err
+	}
+	if in.String("out") == "" && in.Bool("push") {
+		built.Image.Path = ""
+	}
+	return buildResult(built), nil
+}
+
+// imageFile says where the image goes: with --push and without --out into a
+// temporary directory, which the second result removes.
+func (in *invocation) imageFile() (string, func(), error) {
+	if out := in.String("out"); out != "" {
+		return out, func() {}, nil
+	}
+	if !in.Bool("push") {
+		return meta.ImageTitle, func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "uenv-ci-image-")
+	return filepath.Join(dir, meta.ImageTitle), func() { os.RemoveAll(dir) }, err
+}
+
+type buildResult pipeline.BuiltImage
+
+func (r buildResult) text(p *printer) {
+	p.printf("%s  %s  %s", r.Label, formatSize(r.Image.Size), formatSeconds(r.Seconds))
+	if r.Image.Path != "" {
+		p.printf("%s", r.Image.Path)
+	}
+	if r.Pushed != nil {
+		p.printf("%s", r.Pushed.Digest)
+	}
+}

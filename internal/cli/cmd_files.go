@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/squashfs"
+)
+
+func packFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, the recipe's last commit, or now"},
+		&cli.StringFlag{Name: "codec", Usage: "compress with `zstd|gzip|none`", Value: "zstd"},
+		&cli.IntFlag{Name: "level", Usage: "compression `LEVEL` (0: the codec's default)"},
+		&cli.IntFlag{Name: "block-size", Usage: "block size in `BYTES`, a power of two from 4096 to 1048576", Value: 128 << 10},
+	}
+}
+
+func (in *invocation) packOptions(ctx context.Context, recipe string) (image.PackOptions, error) {
+	codec, err := squashfs.ParseCodec(in.String("codec"))
+	if err != nil {
+		return image.PackOptions{}, fault.New(fault.Usage, "%w", err)
+	}
+	created, err := image.Created(ctx, image.CreatedOptions{
+		Explicit: in.String("created"), SourceEpoch: in.getenv("SOURCE_DATE_EPOCH"), Recipe: recipe, Now: time.Now(),
+	})
+	if err != nil {
+		return image.PackOptions{}, err
+	}
+	events, err := in.events()
+	return image.PackOptions{Created: created, Codec: codec, Level: in.Int("level"), BlockSize: in.Int("block-size"), Events: events}, err
+}
+
+func packCommand() *command {
+	return &command{
+		name: "pack", group: "Image files", usage: "make a squashfs image of a directory",
+		args: "DIR --out FILE", minArgs: 1, maxArgs: 1,
+		details: `The same files, options and --created give the same bytes on every machine. The
+image is read back before it gets its name.`,
+		examples: `uenv-ci pack ./store --out store.squashfs --created 2026-01-31T12:00:00Z`,
+		flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE`"},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out paths that match `PATTERN`"},
+		}, packFlags()...),
+		run: runPack,
+	}
+}
+
+type packResult image.File
+
+func runPack(ctx context.Context, in *invocation) (result, error) {
+	if in.String("out") == "" {
+		return nil, usageError([]string{"pack"}, "--out is missing")
+	}
+	if info, err := os.Stat(in.arg(0)); err != nil || !info.IsDir() {
+		return nil, fault.New(fault.NotFound, "pack: %s is not a directory", in.arg(0))
+	}
+	o, err := in.packOptions(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	o.Exclude = in.StringSlice("exclude")
+	file, err := image.Pack(ctx, in.arg(0), in.String("out"), o)
+	if err != nil {
+		return nil, err
+	}
+	return packResult(file), nil
+}
+
+func (r packResult) text(p *printer) { p.printf("%s  %s  %s", r.Path, r.Digest, formatSize(r.Size)) }
+
+func unpackCommand() *command {
+	return &command{
+		name: "unpack", group: "Image files", usage: "unpack an image into a directory",
+		args: "FILE --out DIR", minArgs: 1, maxArgs: 1,
+		details: `Nothing is written outside DIR. Owners, setuid bits and devices are dropped unless
+--preserve is given.`,
+		examples: `uenv-ci unpack store.squashfs --out ./store`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "unpack into `DIR`, which must be empty or not exist"},
+			&cli.BoolFlag{Name: "preserve", Usage: "keep owners, setuid bits, devices and security attributes (needs root)"},
+		},
+		run: runUnpack,
+	}
+}
+
+type fileResult struct {
+	Path string `json:"path"`
+	OK   bool   `json:"ok"`
+	verb string
+}
+
+func (r fileResult) text(p *printer) { p.printf("%s: %s", r.Path, r.verb) }
+
+func runUnpack(ctx context.Context, in *invocation) (result, error) {
+	if in.String("out") == "" {
+		return nil, usageError([]string{"unpack"}, "--out is missing")
+	}
+	img, events, err := in.openImage()
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	err = squashfs.Unpack(ctx, img, in.String("out"), squashfs.UnpackOptions{Preserve: in.Bool("preserve"), Events: events})
+	if err != nil {
+		return nil, err
+	}
+	return fileResult{in.String("out"), true, "unpacked"}, nil
+}
+
+func verifyCommand() *command {
+	return &command{
+		name: "verify", group: "Image files", usage: "read an image whole and check all its tables",
+		args: "FILE", minArgs: 1, maxArgs: 1,
+		examples: `uenv-ci verify store.squashfs`,
+		run:      runVerify,
+	}
+}
+
+func runVerify(ctx context.Context, in *invocation) (result, error) {
+	img, events, err := in.openImage()
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	if err := squashfs.Verify(ctx, img, events); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "verify %s", in.arg(0))
+	}
+	return fileResult{in.arg(0), true, "good"}, nil
+}
+
+func (in *invocation) openImage() (*squashfs.Image, event.Sink, error) {
+	events, err := in.events()
+	if err != nil {
+		return nil, nil, err
+	}
+	img, err := squashfs.Open(in.arg(0))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fault.New(fault.NotFound, "no file %s", in.arg(0))
+	}
+	return img, events, fault.Wrap(fault.Invalid, err, "read image %s", in.arg(0))
+}

@@ -1,0 +1,282 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func findCommand() *command {
+	return &command{
+		name: "find", group: "Users", usage: "list the images in the registry",
+		args: "[LABEL]", maxArgs: 1,
+		details: `A name matches all names that begin with it. The default namespace is 'deploy';
+without @system the cluster that CLUSTER_NAME names is meant, '@*' means all.`,
+		examples: `uenv-ci find
+uenv-ci find prgenv-gnu@*
+uenv-ci find build::prgenv-gnu/25.11`,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "no-header", Usage: "leave out the heading"},
+			&cli.BoolFlag{Name: "no-partials", Usage: "the name must be the whole name"},
+		},
+		run: runFind,
+	}
+}
+
+type findResult struct {
+	Records  []catalog.Record `json:"records"`
+	noHeader bool
+	where    string
+}
+
+func runFind(ctx context.Context, in *invocation) (result, error) {
+	pattern, err := in.hereLabel(0, deployNamespace)
+	if err != nil {
+		return nil, err
+	}
+	events, err := in.events()
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.openRegistry(events)
+	if err != nil {
+		return nil, err
+	}
+	records, err := catalog.Find(ctx, reg, pattern, catalog.Options{Exact: in.Bool("no-partials")})
+	if err != nil {
+		return nil, err
+	}
+	if records == nil {
+		records = []catalog.Record{}
+	}
+	return findResult{records, in.Bool("no-header"), fmt.Sprintf("%s in %s", describePattern(pattern), reg)}, nil
+}
+
+func describePattern(l label.Label) string {
+	if l.Name == "" {
+		return "image " + l.String()
+	}
+	return "image " + l.String() + "…"
+}
+
+func (r findResult) text(p *printer) {
+	if len(r.Records) == 0 {
+		p.printf("no %s", r.where)
+		return
+	}
+	var rows [][]string
+	for _, record := range r.Records {
+		l := record.Label
+		created, _, _ := strings.Cut(record.Created, "T")
+		rows = append(rows, []string{
+			fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), created,
+			p.verdicts(record.Results), p.remark(record),
+		})
+	}
+	p.listing(r.noHeader, []string{"uenv", "arch", "system", "id", "size", "created", "tests", ""}, rows, 4)
+}
+
+// listing is a table whose heading can be left out.
+func (p *printer) listing(noHeader bool, header []string, rows [][]string, right ...int) {
+	if noHeader {
+		p.rows(rows, right)
+		return
+	}
+	p.table(header, rows, right...)
+}
+
+func (p *printer) verdicts(results []catalog.Result) string {
+	var texts []string
+	for _, r := range results {
+		text := fmt.Sprintf("%s %d/%d", p.verdict(r.State), r.Counts.Passed, r.Counts.Total)
+		if r.System != "" {
+			text += "@" + r.System
+		}
+		texts = append(texts, text)
+	}
+	if len(texts) == 0 {
+		return p.dim(string(meta.Untested))
+	}
+	return strings.Join(texts, " ")
+}
+
+func (p *printer) verdict(s meta.State) string {
+	switch s {
+	case meta.Pass:
+		return p.green(string(s))
+	case meta.Fail:
+		return p.red(string(s))
+	}
+	return p.yellow(string(s))
+}
+
+func (p *printer) remark(r catalog.Record) string {
+	switch {
+	case r.Problem != "":
+		return p.red(r.Problem)
+	case r.Deprecated:
+		return p.yellow("deprecated")
+	}
+	return ""
+}
+
+func inspectCommand() *command {
+	return &command{
+		name: "inspect", group: "Users", usage: "show what an image is and what is known of it",
+		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
+		details: `A label with a namespace is looked up in the registry, one without in the local
+repository first. Nothing is downloaded but the metadata.`,
+		examples: `uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200
+uenv-ci inspect ./store.squashfs --format json`,
+		run: runInspect,
+	}
+}
+
+type inspectResult struct {
+	Label string `json:"label,omitempty"`
+	Path  string `json:"path,omitempty"` // on disk
+	catalog.About
+}
+
+func runInspect(ctx context.Context, in *invocation) (result, error) {
+	if isPath(in.arg(0)) {
+		return inspectFile(ctx, in.arg(0), "")
+	}
+	l, err := in.hereLabel(0, "")
+	if err != nil {
+		return nil, err
+	}
+	if l.Namespace == "" {
+		if res, err := in.inspectLocal(ctx, l); res != nil || err != nil {
+			return res, err
+		}
+	}
+	events, err := in.events()
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.openRegistry(events)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(deployNamespace))
+	if err != nil {
+		return nil, err
+	}
+	about, err := catalog.Inspect(ctx, found.Repo, found.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	return inspectResult{Label: found.Label.String(), About: about}, nil
+}
+
+// inspectLocal looks into the local repository; both results are nil if the
+// image is not there.
+func (in *invocation) inspectLocal(ctx context.Context, l label.Label) (result, error) {
+	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+	if err != nil {
+		return nil, nil
+	}
+	defer local.Close()
+	records, err := local.Lookup(ctx, l)
+	if err != nil {
+		return nil, nil
+	}
+	r := records[0]
+	runnable, err := pipeline.LocalRunnable(local, r)
+	if err != nil {
+		return nil, err
+	}
+	return inspectResult{Label: r.Label.String(), Path: runnable.Path, About: catalog.About{
+		Digest: r.Digest, ID: r.ID, Size: r.Size, Created: formatDate(r.Date), Mount: runnable.Env.Mount, Env: &runnable.Env,
+		Attachments: []catalog.Attached{},
+	}}, nil
+}
+
+func inspectFile(ctx context.Context, path, name string) (result, error) {
+	file, err := image.Stat(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	runnable, err := pipeline.FileRunnable(path)
+	if err != nil {
+		return nil, err
+	}
+	return inspectResult{Label: name, Path: runnable.Path, About: catalog.About{
+		Digest: file.Digest, ID: file.Digest.Encoded()[:16], Size: file.Size, Mount: runnable.Env.Mount, Env: &runnable.Env,
+		Attachments: []catalog.Attached{},
+	}}, nil
+}
+
+func (r inspectResult) text(p *printer) {
+	title := r.Label
+	if title == "" {
+		title = r.Path
+	}
+	p.printf("%s", p.bold(title))
+	field := func(name, value string) {
+		if value != "" {
+			p.printf("  %-10s %s", name, value)
+		}
+	}
+	if r.Env != nil && r.Env.Description != "" {
+		field("about", r.Env.Description)
+	}
+	field("mount", r.Mount)
+	field("digest", r.Digest.String())
+	field("size", formatSize(r.Size))
+	field("created", r.Created)
+	if r.Label != "" {
+		field("path", r.Path)
+	}
+	field("key", r.Key)
+	field("packed", r.Codec)
+	if d := r.Deprecation; d != nil {
+		p.printf("  %s", p.yellow("deprecated: "+deprecationText(d)))
+	}
+	r.views(p)
+	r.evidence(p)
+	for _, problem := range r.Problems {
+		p.printf("  %s", p.yellow("! "+problem))
+	}
+}
+
+func (r inspectResult) views(p *printer) {
+	if r.Env == nil || len(r.Env.Views) == 0 {
+		return
+	}
+	p.printf("  views")
+	for _, name := range r.Env.ViewNames() {
+		line := "    " + name
+		if name == r.Env.DefaultView {
+			line += " (default)"
+		}
+		p.printf("%s", strings.TrimRight(line+"  "+r.Env.Views[name].Description, " "))
+	}
+}
+
+func (r inspectResult) evidence(p *printer) {
+	for _, v := range r.Results {
+		p.printf("  tested on %s: %s, %s (%s)", v.System, p.verdict(v.State), v.Reason, v.When.Format("2006-01-02"))
+	}
+	for _, promotion := range r.Promotions {
+		p.printf("  promoted from %s by %s (%s)", promotion.From, promotion.Who, promotion.When.Format("2006-01-02"))
+	}
+	var types []string
+	for _, a := range r.Attachments {
+		types = append(types, a.Type)
+	}
+	if len(types) > 0 {
+		p.printf("  attached: %s", strings.Join(slices.Compact(types), ", "))
+	}
+}

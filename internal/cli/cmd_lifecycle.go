@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/lifecycle"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func deprecateCommand() *command {
+	return &command{
+		name: "deprecate", group: "Staff", usage: "tell users to leave an image",
+		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
+		details: `'find', 'inspect' and 'pull' show it. The image stays; 'undeprecate' takes it back.
+The default namespace is 'deploy'.`,
+		examples: `uenv-ci deprecate prgenv-gnu/24.7:v1@daint%gh200 --reason "MPI hangs above 64 nodes" \
+  --replaced-by prgenv-gnu/25.11:v1@daint%gh200 --until 2027-01-31`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "reason", Usage: "say why, in one `TEXT`"},
+			&cli.StringFlag{Name: "replaced-by", Usage: "the `LABEL` to use instead"},
+			&cli.StringFlag{Name: "until", Usage: "the last day of support, a `DATE` such as 2027-01-31"},
+			whoFlag(),
+		},
+		run: runDeprecate,
+	}
+}
+
+func undeprecateCommand() *command {
+	return &command{
+		name: "undeprecate", group: "Staff", usage: "take a deprecation back",
+		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
+		flags: []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "say why, in one `TEXT`"}, whoFlag()},
+		run:   runUndeprecate,
+	}
+}
+
+func whoFlag() cli.Flag {
+	return &cli.StringFlag{Name: "who", Usage: "the `NAME` that is recorded", EnvVars: []string{"GITLAB_USER_LOGIN", "USER"}}
+}
+
+type deprecateResult struct {
+	Label string `json:"label"`
+	meta.Deprecation
+}
+
+func (r deprecateResult) text(p *printer) {
+	if r.State == meta.Withdrawn {
+		p.printf("%s is not deprecated any more", r.Label)
+		return
+	}
+	p.printf("%s is deprecated: %s", r.Label, deprecationText(&r.Deprecation))
+}
+
+func deprecationText(d *meta.Deprecation) string {
+	text := d.Reason
+	if d.Replacement != "" {
+		text += "; use " + d.Replacement
+	}
+	if d.Until != nil {
+		text += "; supported until " + d.Until.String()
+	}
+	return text
+}
+
+func runDeprecate(ctx context.Context, in *invocation) (result, error) {
+	n, err := in.note()
+	if err != nil {
+		return nil, err
+	}
+	if other := in.String("replaced-by"); other != "" {
+		l, err := label.Parse(other)
+		if err != nil {
+			return nil, err
+		}
+		n.Replacement = l.String()
+	}
+	if day := in.String("until"); day != "" {
+		until, err := meta.ParseDate(day)
+		if err != nil {
+			return nil, fault.New(fault.Usage, "--until: %w", err)
+		}
+		n.Until = &until
+	}
+	found, err := in.locate(ctx, deployNamespace)
+	if err != nil {
+		return nil, err
+	}
+	d, err := lifecycle.Deprecate(ctx, found.Repo, found.Descriptor, n)
+	if err != nil {
+		return nil, err
+	}
+	return deprecateResult{found.Label.String(), d}, nil
+}
+
+func runUndeprecate(ctx context.Context, in *invocation) (result, error) {
+	n, err := in.note()
+	if err != nil {
+		return nil, err
+	}
+	found, err := in.locate(ctx, deployNamespace)
+	if err != nil {
+		return nil, err
+	}
+	d, err := lifecycle.Undeprecate(ctx, found.Repo, found.Descriptor, n)
+	if err != nil {
+		return nil, err
+	}
+	return deprecateResult{found.Label.String(), d}, nil
+}
+
+func (in *invocation) note() (lifecycle.Note, error) {
+	n := lifecycle.Note{Who: in.String("who"), Reason: in.String("reason"), When: time.Now()}
+	switch {
+	case n.Reason == "":
+		return n, usageError([]string{in.Command.Name}, "--reason is missing")
+	case n.Who == "":
+		return n, usageError([]string{in.Command.Name}, "--who is missing, and neither GITLAB_USER_LOGIN nor USER is set")
+	}
+	return n, nil
+}
+
+// locate finds the image in the registry that argument 0 names.
+func (in *invocation) locate(ctx context.Context, namespace string) (pipeline.Found, error) {
+	l, err := in.label(0, namespace)
+	if err != nil {
+		return pipeline.Found{}, err
+	}
+	events, err := in.events()
+	if err != nil {
+		return pipeline.Found{}, err
+	}
+	reg, err := in.openRegistry(events)
+	if err != nil {
+		return pipeline.Found{}, err
+	}
+	return pipeline.Locate(ctx, reg, l)
+}

@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func pullCommand() *command {
+	return &command{
+		name: "pull", group: "Users", usage: "fetch an image into the local repository",
+		args: "LABEL", minArgs: 1, maxArgs: 1,
+		details: `The image's digest is checked before it gets its final name. What is there already
+is not fetched again. Parts of the label may be left out as long as it names one
+image; without @system the cluster that CLUSTER_NAME names is meant.`,
+		examples: `# an image of the deploy namespace
+uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
+# a build that has not been promoted
+uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Usage: "fetch it again even if it is there"},
+			&cli.BoolFlag{Name: "only-meta", Usage: "fetch the metadata, not the image"},
+		},
+		run: runPull,
+	}
+}
+
+type pulledResult pipeline.Pulled
+
+func runPull(ctx context.Context, in *invocation) (result, error) {
+	l, err := in.hereLabel(0, deployNamespace)
+	if err != nil {
+		return nil, err
+	}
+	events, err := in.events()
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.openRegistry(events)
+	if err != nil {
+		return nil, err
+	}
+	local, err := in.openLocal(ctx, localrepo.Options{Create: true, Events: events})
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	found, err := pipeline.Locate(ctx, reg, l)
+	if err != nil {
+		return nil, err
+	}
+	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Events: events})
+	if err != nil {
+		return nil, err
+	}
+	return pulledResult(pulled), nil
+}
+
+func (r pulledResult) text(p *printer) {
+	how := "was there already"
+	if r.Fetched {
+		how = formatSize(r.Size)
+	}
+	if r.Path == "" {
+		how = "metadata only"
+	}
+	p.printf("%s  %s  %s", r.Label, shortDigest(r.Digest.String()), how)
+	if d := r.Deprecation; d != nil {
+		p.printf("%s", p.yellow("deprecated: "+deprecationText(d)))
+	}
+	if r.Path != "" {
+		p.printf("%s", p.dim(r.Path))
+	}
+}
+
+func lsCommand() *command {
+	return &command{
+		name: "ls", group: "Users", usage: "list the images in the local repository",
+		args: "[LABEL]", maxArgs: 1,
+		details: "A name matches all names that begin with it.",
+		examples: `uenv-ci ls
+uenv-ci ls prgenv --format json`,
+		flags: []cli.Flag{&cli.BoolFlag{Name: "no-header", Usage: "leave out the heading"}},
+		run:   runLs,
+	}
+}
+
+type lsResult struct {
+	Records  []localrepo.Record `json:"records"`
+	noHeader bool
+	path     string
+}
+
+func runLs(ctx context.Context, in *invocation) (result, error) {
+	pattern, err := in.hereLabel(0, "")
+	if err != nil {
+		return nil, err
+	}
+	pattern.Namespace = ""
+	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, fault.WithHint(err, "'uenv-ci pull LABEL' makes one")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	records, err := local.Find(ctx, pattern, true)
+	if err != nil {
+		return nil, err
+	}
+	if records == nil {
+		records = []localrepo.Record{}
+	}
+	return lsResult{records, in.Bool("no-header"), local.Dir()}, nil
+}
+
+func (r lsResult) text(p *printer) {
+	if len(r.Records) == 0 {
+		p.printf("no image in %s matches", r.path)
+		return
+	}
+	var rows [][]string
+	for _, record := range r.Records {
+		l := record.Label
+		rows = append(rows, []string{
+			fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), formatDate(record.Date),
+		})
+	}
+	p.listing(r.noHeader, []string{"uenv", "arch", "system", "id", "size", "date"}, rows, 4)
+}
+
+func formatDate(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format(time.DateOnly)
+}
+
+func rmCommand() *command {
+	return &command{
+		name: "rm", group: "Users", usage: "remove an image from the local repository",
+		args: "LABEL", minArgs: 1, maxArgs: 1,
+		details: `The image's files go with its last label. An id or a digest, as 'ls' shows it,
+removes all labels of the image. Nothing in the registry changes.`,
+		examples: `uenv-ci rm prgenv-gnu/25.11:v1@daint%gh200
+uenv-ci rm 92058f4fbe658e7d`,
+		run: runRm,
+	}
+}
+
+type rmResult localrepo.Removed
+
+func runRm(ctx context.Context, in *invocation) (result, error) {
+	pattern, err := in.label(0, "")
+	if err != nil {
+		return nil, err
+	}
+	pattern.Namespace = ""
+	local, err := in.openLocal(ctx, localrepo.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	records, err := local.Lookup(ctx, pattern)
+	if err != nil {
+		return nil, err
+	}
+	named := records[0].Digest
+	if isIdentity(pattern.Name, named.Encoded()) && pattern.Version == "" {
+		removed, err := local.RemoveDigest(ctx, named)
+		return rmResult(removed), err
+	}
+	if len(records) > 1 {
+		var labels []string
+		for _, r := range records {
+			labels = append(labels, r.Label.String())
+		}
+		err := fault.New(fault.Usage, "%s names %d labels of one image", pattern, len(records))
+		return nil, fault.WithHint(err, "say which: %s; the id %s means all", strings.Join(labels, ", "), records[0].ID)
+	}
+	removed, err := local.RemoveLabel(ctx, records[0].Label)
+	return rmResult(removed), err
+}
+
+func isIdentity(name, hex string) bool {
+	return len(name) >= 16 && strings.HasPrefix(hex, strings.ToLower(name))
+}
+
+func (r rmResult) text(p *printer) {
+	for _, record := range r.Records {
+		p.printf("removed %s", record.Label)
+	}
+	if r.Files {
+		p.printf("freed %s", formatSize(r.Bytes))
+	}
+}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/registry"
+)
+
+func pushCommand() *command {
+	return &command{
+		name: "push", group: "CI", usage: "publish an image file, its metadata and then its tag",
+		args: "FILE LABEL", minArgs: 2, maxArgs: 2,
+		details: `The image's own meta/ directory is attached as uenv/meta before the tag appears, so
+nobody ever sees an image without it. Pushing the same image again changes
+nothing. The default namespace is 'build'.`,
+		examples: `uenv-ci push store.squashfs hello/1.0:42@daint%gh200
+uenv-ci push --meta ./meta vendor.squashfs sdk/24.1:v1@daint%gh200`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, or the file's own time"},
+			&cli.StringFlag{Name: "meta", Usage: "attach the directory `DIR` to an image that has no metadata inside"},
+		},
+		run: runPush,
+	}
+}
+
+type pushResult struct {
+	Label  label.Label   `json:"label"`
+	Digest digest.Digest `json:"digest"`
+	ID     string        `json:"id"`
+	Size   int64         `json:"size"`
+}
+
+func (r pushResult) text(p *printer) {
+	p.printf("%s  %s  %s", r.Label, shortDigest(r.Digest.String()), formatSize(r.Size))
+	p.printf("%s", p.dim(r.Digest.String()))
+}
+
+func runPush(ctx context.Context, in *invocation) (result, error) {
+	l, err := in.fullLabel(1, buildNamespace)
+	if err != nil {
+		return nil, err
+	}
+	file, err := image.Stat(ctx, in.arg(0))
+	if err != nil {
+		return nil, err
+	}
+	created, err := in.createdOf(ctx, in.arg(0))
+	if err != nil {
+		return nil, err
+	}
+	events, err := in.events()
+	if err != nil {
+		return nil, err
+	}
+	repo, err := in.openRepository(l, events)
+	if err != nil {
+		return nil, err
+	}
+	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, Events: events}
+	if dir := in.String("meta"); dir != "" {
+		o.Meta = os.DirFS(dir)
+	}
+	desc, err := image.Publish(ctx, repo, file, o)
+	if err != nil {
+		return nil, err
+	}
+	return pushResult{l, desc.Digest, desc.Digest.Encoded()[:16], file.Size}, nil
+}
+
+// createdOf is the creation time of an image file that is pushed: the time in
+// the file, so that pushing it twice gives one image.
+func (in *invocation) createdOf(ctx context.Context, file string) (time.Time, error) {
+	packed, err := image.PackedAt(file)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return image.Created(ctx, image.CreatedOptions{Explicit: in.String("created"), SourceEpoch: in.getenv("SOURCE_DATE_EPOCH"), Now: packed})
+}
+
+func attachCommand() *command {
+	return &command{
+		name: "attach", group: "CI", usage: "attach a file or directory to an image",
+		args: "LABEL PATH --type T", minArgs: 2, maxArgs: 2,
+		details: `A directory becomes one tar layer that clients unpack. Records that decide about an
+image (promotions, deprecations) have commands of their own.`,
+		examples: `uenv-ci attach --type application/spdx+json build::hello/1.0:42@daint%gh200 sbom.json`,
+		flags:    []cli.Flag{&cli.StringFlag{Name: "type", Usage: "artifact `TYPE`, such as application/spdx+json"}},
+		run:      runAttach,
+	}
+}
+
+type attachResult struct {
+	Label   label.Label   `json:"label"`
+	Subject digest.Digest `json:"subject"`
+	Type    string        `json:"type"`
+	Digest  digest.Digest `json:"digest"`
+}
+
+func (r attachResult) text(p *printer) { p.printf("%s  %s  on %s", r.Type, r.Digest, r.Label) }
+
+// ownTypes are attached by the commands that stand beside them, which check what
+// they say.
+var ownTypes = map[string]string{
+	meta.TypeImage:       "push",
+	meta.TypeMeta:        "push",
+	meta.TypePromotion:   "promote",
+	meta.TypeDeprecation: "deprecate",
+}
+
+func runAttach(ctx context.Context, in *invocation) (result, error) {
+	kind := in.String("type")
+	if kind == "" {
+		return nil, usageError([]string{"attach"}, "--type is missing")
+	}
+	if other, ok := ownTypes[kind]; ok {
+		return nil, fault.WithHint(fault.New(fault.Usage, "attach: %s cannot be attached by hand", kind), "use 'uenv-ci %s'", other)
+	}
+	l, err := in.label(0, buildNamespace)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := layerOf(in.arg(1))
+	if err != nil {
+		return nil, err
+	}
+	events, err := in.events()
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.openRegistry(events)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pipeline.Locate(ctx, reg, l)
+	if err != nil {
+		return nil, err
+	}
+	desc, err := image.Attach(ctx, found.Repo, found.Descriptor, image.Attachment{
+		Type: kind, Layers: []registry.Layer{layer}, Created: time.Now(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return attachResult{found.Label, found.Descriptor.Digest, kind, desc.Digest}, nil
+}
+
+func layerOf(path string) (registry.Layer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return registry.Layer{}, fault.New(fault.NotFound, "attach: %w", err)
+	}
+	title := filepath.Base(filepath.Clean(path))
+	if info.IsDir() {
+		return registry.DirectoryLayer(title, os.DirFS(path), info.ModTime())
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return registry.Layer{}, err
+	}
+	defer f.Close()
+	d, err := digest.SHA256.FromReader(f)
+	return registry.FileLayer(path, title, d, info.Size()), err
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/mount"
+	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/proc"
+)
+
+// cannotRun is the exit code when the user's command could not be started.
+const cannotRun = 125
+
+func runCommand() *command {
+	return &command{
+		name: "run", group: "Users", usage: "run a command inside an image",
+		args: "(LABEL|FILE) -- COMMAND [ARG…]", minArgs: 1, maxArgs: 1, takesCmd: true,
+		details: `The image is mounted for the command alone, with the environment of the given
+views, or of the image's default view. The exit code is the command's; 125 means
+that it could not be started.`,
+		examples: `uenv-ci run prgenv-gnu/25.11:v1 -- gcc --version
+uenv-ci run --view modules ./store.squashfs -- bash`,
+		flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "view", Aliases: []string{"v"}, Usage: "load the `VIEW`; may be given more than once, or as a list with commas"},
+			&cli.BoolFlag{Name: "no-default-view", Usage: "load no view unless one is given"},
+			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
+			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse or unpack"},
+		},
+		run: runRun,
+	}
+}
+
+func runRun(ctx context.Context, in *invocation) (result, error) {
+	if len(in.tail) == 0 {
+		return nil, usageError([]string{"run"}, "no command given after '--'")
+	}
+	if err := mount.CheckSession(in.getenv); err != nil {
+		return nil, err
+	}
+	image, err := in.runnable(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	views := image.ChooseViews(commaList(in.StringSlice("view")), !in.Bool("no-default-view"))
+	environ, err := image.Environ(in.environ, views)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.StringSlice("method")) == 0 {
+		if client, ok := mount.FindClient(ctx); ok {
+			if run := in.handover(image, views); client.Check(run) == nil {
+				return nil, proc.Replace(client.Path, append([]string{"uenv"}, client.Args(run)...), in.environ)
+			}
+		}
+	}
+	mounted, err := in.mount(ctx, image)
+	if err != nil {
+		in.explain(err)
+		return nil, exitStatus(cannotRun)
+	}
+	defer mounted.Close()
+	return nil, in.execute(ctx, mounted, image, views, environ)
+}
+
+// handover is the run as the installed uenv client is asked to do it.
+func (in *invocation) handover(image pipeline.Runnable, views []string) mount.Run {
+	run := mount.Run{MountPoint: in.String("mount"), Views: views, Command: in.tail, Repo: image.Repo, Digest: image.Identity}
+	if image.Repo == "" {
+		run.File = image.Path
+	}
+	return run
+}
+
+func (in *invocation) mount(ctx context.Context, image pipeline.Runnable) (*mount.Mount, error) {
+	o := in.reporter
+	if o.level == "info" {
+		o.level = "warn" // the command's own output matters here, not how it came about
+	}
+	r, err := newReporter(in.stderr, o)
+	if err != nil {
+		return nil, err
+	}
+	methods, err := mountMethods(in.StringSlice("method"))
+	if err != nil {
+		return nil, err
+	}
+	return image.Mount(ctx, pipeline.MountOptions{MountPoint: in.String("mount"), Methods: methods, Events: r.sink})
+}
+
+// execute runs the user's command on the user's terminal.
+func (in *invocation) execute(ctx context.Context, m *mount.Mount, image pipeline.Runnable, views, environ []string) error {
+	environ = append(environ, m.Session(image.Env.Name, views)...)
+	cmd, err := m.Command(proc.Cmd{
+		Path: in.tail[0], Args: in.tail[1:], Env: environ,
+		Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Foreground: isTerminal(in.stdin),
+	})
+	if err == nil {
+		err = cmd.Run(ctx)
+	}
+	var exit *proc.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+		return exitStatus(exit.Code)
+	case ctx.Err() != nil:
+		return err
+	}
+	in.explain(err)
+	return exitStatus(cannotRun)
+}
+
+// explain reports an error whose exit code is not that of its kind.
+func (in *invocation) explain(err error) { reportError(in.stderr, err, in.format == "json") }
+
+// runnable returns the image that argument i names: a file if it looks like a
+// path or is one, else a label of the local repository.
+func (in *invocation) runnable(ctx context.Context, i int) (pipeline.Runnable, error) {
+	if isPath(in.arg(i)) {
+		return pipeline.FileRunnable(in.arg(i))
+	}
+	l, err := in.hereLabel(i, "")
+	if err != nil {
+		return pipeline.Runnable{}, err
+	}
+	l.Namespace = ""
+	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+	if err != nil {
+		return pipeline.Runnable{}, hintPull(err, l)
+	}
+	defer local.Close()
+	records, err := local.Lookup(ctx, l)
+	if err != nil {
+		return pipeline.Runnable{}, hintPull(err, l)
+	}
+	return pipeline.LocalRunnable(local, records[0])
+}
+
+func hintPull(err error, l label.Label) error {
+	if fault.KindOf(err) != fault.NotFound {
+		return err
+	}
+	return fault.WithHint(err, "'uenv-ci pull %s' fetches it, 'uenv-ci ls' lists what is there", l)
+}
+
+// isPath tells a file from a label as the uenv client does, and also takes what
+// is a file in the working directory.
+func isPath(arg string) bool {
+	if strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
+		return true
+	}
+	info, err := os.Stat(arg)
+	return err == nil && info.Mode().IsRegular()
+}
+
+func commaList(values []string) []string {
+	var list []string
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if part != "" {
+				list = append(list, part)
+			}
+		}
+	}
+	return list
+}
+
+func mountMethods(names []string) ([]mount.Method, error) {
+	var methods []mount.Method
+	for _, name := range commaList(names) {
+		m, err := mount.ParseMethod(name)
+		if err != nil {
+			return nil, fault.New(fault.Usage, "%w", err)
+		}
+		methods = append(methods, m)
+	}
+	return methods, nil
+}

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/evidence"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func testCommand() *command {
+	return &command{
+		name: "test", group: "CI", usage: "test an image and attach the results to it",
+		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
+		details: `The image is mounted and tested as its recipe says: with ReFrame by
+extra/reframe.yaml, or with the program extra/test, which reports in TAP. The
+results are attached to a LABEL's image whether they are good or bad. The default
+namespace is 'build'. Exit code 7: tests failed, 9: no test ran.`,
+		examples: `uenv-ci test hello/1.0:42@daint%gh200
+uenv-ci test ./store.squashfs --system daint --out results`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "system", Usage: "the cluster `NAME` on which the tests run (else the label's, or CLUSTER_NAME)"},
+			&cli.StringFlag{Name: "partition", Usage: "the partition `NAME` on which they run"},
+			&cli.StringFlag{Name: "runner", Usage: "run `reframe|command` (else what the image has)"},
+			&cli.StringFlag{Name: "suite", Usage: "directory `DIR` of the site's ReFrame checks"},
+			&cli.StringFlag{Name: "reframe-config", Usage: "ReFrame's configuration `FILE`, relative to the suite"},
+			&cli.StringFlag{Name: "mode", Usage: "execution `MODE` of that configuration"},
+			&cli.StringFlag{Name: "reframe", Usage: "the ReFrame program `FILE`", EnvVars: []string{"UENV_CI_REFRAME"}},
+			&cli.StringFlag{Name: "waivers", Usage: "known failures, from `FILE`"},
+			&cli.DurationFlag{Name: "timeout", Usage: "end the tests after `TIME`, such as 30m"},
+			&cli.StringFlag{Name: "out", Usage: "keep the results in `DIR` too"},
+			&cli.BoolFlag{Name: "no-attach", Usage: "attach nothing"},
+			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's test program on the bare machine"},
+			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
+			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse or unpack"},
+		},
+		run: runTest,
+	}
+}
+
+type testResult struct {
+	pipeline.Tested
+	Label string `json:"label,omitempty"`
+	path  string
+}
+
+func runTest(ctx context.Context, in *invocation) (res result, err error) {
+	o, err := in.testOptions()
+	if err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp("", "uenv-ci-image-")
+	if err != nil {
+		return nil, fault.Wrap(fault.Failure, err, "make a temporary directory")
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	if err := in.testTarget(ctx, &o, work); err != nil {
+		return nil, err
+	}
+	tested, err := pipeline.Test(ctx, o)
+	if tested.Verdict.State == "" {
+		return nil, err
+	}
+	r := testResult{Tested: tested, path: in.arg(0)}
+	if o.Attach != nil {
+		r.Label = o.Attach.Label.String()
+	}
+	return r, err
+}
+
+func (in *invocation) testOptions() (pipeline.TestOptions, error) {
+	s, err := in.site()
+	if err != nil {
+		return pipeline.TestOptions{}, err
+	}
+	methods, err := mountMethods(in.StringSlice("method"))
+	if err != nil {
+		return pipeline.TestOptions{}, err
+	}
+	events, err := in.events()
+	if err != nil {
+		return pipeline.TestOptions{}, err
+	}
+	o := pipeline.TestOptions{Methods: methods, NoSandbox: in.Bool("no-sandbox"), Out: in.String("out"), Events: events}
+	o.Run = evidence.Options{
+		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
+		Runner: evidence.Runner(first(in.String("runner"), s.Tests.Runner)), ReFrame: first(in.String("reframe"), s.Tests.Reframe),
+		Suite:   evidence.Suite{Dir: first(in.String("suite"), s.Tests.Suite), Config: first(in.String("reframe-config"), s.Tests.Config), Mode: in.String("mode")},
+		Timeout: in.Duration("timeout"), Environ: in.environ, Now: time.Now,
+	}
+	if o.Run.Timeout == 0 {
+		o.Run.Timeout = time.Duration(s.Tests.TimeoutSeconds) * time.Second
+	}
+	o.Run.Waivers, err = in.waivers()
+	return o, err
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func (in *invocation) waivers() ([]meta.Waiver, error) {
+	path := in.String("waivers")
+	if path == "" {
+		return nil, nil
+	}
+	return evidence.LoadWaivers(path)
+}
+
+// testTarget finds what argument 0 names: a file, or an image in the registry,
+// which is fetched below work.
+func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, work string) error {
+	if isPath(in.arg(0)) {
+		target, err := pipeline.FileRunnable(in.arg(0))
+		o.Image = target
+		o.Run.System = first(o.Run.System, in.getenv("CLUSTER_NAME"))
+		return err
+	}
+	found, err := in.locate(ctx, buildNamespace)
+	if err != nil {
+		return err
+	}
+	m, err := image.Read(ctx, found.Repo, found.Descriptor)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(work, meta.ImageTitle)
+	if err := image.Fetch(ctx, found.Repo, m, path, o.Events); err != nil {
+		return err
+	}
+	if o.Image, err = pipeline.FileRunnable(path); err != nil {
+		return err
+	}
+	if !in.Bool("no-attach") {
+		o.Attach = &found
+	}
+	o.Run.System, o.Run.UArch = first(o.Run.System, found.Label.System), found.Label.UArch
+	o.Run.Image = meta.Subject{Label: found.Label.String(), Digest: found.Descriptor.Digest}
+	return nil
+}
+
+func (r testResult) text(p *printer) {
+	name := first(r.Label, r.path)
+	p.printf("%s  %s  %s", name, p.verdict(r.Verdict.State), r.Verdict.Reason)
+	for _, c := range r.Verdict.Cases {
+		if c.Outcome == meta.Failed {
+			p.printf("  %s %s  %s", p.red("failed"), c.Name, c.Reason)
+		}
+	}
+	if r.Attached != "" {
+		p.printf("%s", p.dim("attached as "+r.Attached.String()))
+	}
+}

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+const programName = "uenv-ci"
+
+// command is one command of the program: its names and help, its flags, and the
+// function that does it. Everything that all commands share is in newApp.
+type command struct {
+	name     string
+	group    string // heading in the overview
+	usage    string // one line
+	args     string // synopsis of the arguments
+	details  string // a paragraph or two
+	examples string // command lines, with a comment above each
+	flags    []cli.Flag
+	minArgs  int
+	maxArgs  int // -1: any number
+	takesCmd bool
+	run      func(ctx context.Context, in *invocation) (result, error)
+	sub      []*command
+}
+
+// result is what a command found out. It is shown as text, or marshalled as one
+// JSON document.
+type result interface {
+	text(p *printer)
+}
+
+// invocation is one use of a command.
+type invocation struct {
+	*cli.Context
+	globals
+	streams
+	args []string
+	tail []string // what followed "--"
+	out  *printer
+}
+
+func (in *invocation) arg(i int) string {
+	if i < len(in.args) {
+		return in.args[i]
+	}
+	return ""
+}
+
+// newApp makes the parser of one command line. It closes the traps of
+// urfave/cli v2 in one place: nothing in it prints or exits by itself.
+func newApp(s streams, commands []*command, line arranged, done func(result, error)) *cli.App {
+	app := &cli.App{
+		Name:            programName,
+		Writer:          s.stderr,
+		ErrWriter:       s.stderr,
+		HideHelp:        true,
+		HideHelpCommand: true,
+		HideVersion:     true,
+		Flags:           globalFlags(),
+		ExitErrHandler:  func(*cli.Context, error) {},
+		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError(line.path, "%v", err) },
+	}
+	for _, c := range commands {
+		app.Commands = append(app.Commands, newCommand(c, s, line, done))
+	}
+	return app
+}
+
+func newCommand(c *command, s streams, line arranged, done func(result, error)) *cli.Command {
+	made := &cli.Command{
+		Name:            c.name,
+		Flags:           c.flags,
+		HideHelp:        true,
+		HideHelpCommand: true,
+		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError(line.path, "%v", err) },
+	}
+	for _, sub := range c.sub {
+		made.Subcommands = append(made.Subcommands, newCommand(sub, s, line, done))
+	}
+	if c.run == nil {
+		return made
+	}
+	made.Action = func(parsed *cli.Context) error {
+		g, err := readGlobals(parsed)
+		if err != nil {
+			return err
+		}
+		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail}
+		in.out = newPrinter(s.stdout, s.environ)
+		res, err := c.run(parsed.Context, in)
+		done(res, err)
+		return nil
+	}
+	return made
+}
+
+// checkArgs checks the number of arguments.
+func (c *command) checkArgs(line arranged) error {
+	switch n := len(line.args); {
+	case c.run == nil:
+		return usageError(line.path, "%s needs a subcommand: %s", strings.Join(line.path, " "), strings.Join(commandNames(c.sub), ", "))
+	case n < c.minArgs:
+		return usageError(line.path, "missing argument: %s %s", strings.Join(line.path, " "), c.args)
+	case c.maxArgs >= 0 && n > c.maxArgs:
+		return usageError(line.path, "unexpected argument %q", line.args[c.maxArgs])
+	case line.hasTail && !c.takesCmd:
+		return usageError(line.path, "'%s' takes no '-- COMMAND'", strings.Join(line.path, " "))
+	}
+	return nil
+}
+
+// synopsis is the command's usage line.
+func (c *command) synopsis(path []string) string {
+	words := append([]string{programName}, path...)
+	if len(c.sub) > 0 {
+		words = append(words, "COMMAND")
+	}
+	if len(c.flags) > 0 {
+		words = append(words, "[flags]")
+	}
+	if c.args != "" {
+		words = append(words, c.args)
+	}
+	return strings.Join(words, " ")
+}
+
+func (c *command) String() string { return fmt.Sprintf("command %s", c.name) }

@@ -1,0 +1,13 @@
+package cli
+
+// allCommands lists the program's commands in the order of the overview.
+func allCommands() []*command {
+	return []*command{
+		buildCommand(),
+		testCommand(), pushCommand(), attachCommand(),
+		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(),
+		promoteCommand(), deprecateCommand(), undeprecateCommand(),
+		packCommand(), unpackCommand(), verifyCommand(),
+		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
+	}
+}

@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/site"
+)
+
+// The namespaces that commands mean by default.
+const (
+	deployNamespace = "deploy" // of users' commands
+	buildNamespace  = "build"  // of build, push and test
+)
+
+// globalFlags are understood by every command.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "site", Usage: "read the site's settings from `FILE` (else uenv-ci.yaml upwards from here, the user's configuration, /etc/uenv-ci/site.yaml)", EnvVars: []string{"UENV_CI_SITE"}},
+		&cli.StringFlag{Name: "registry", Usage: "the registry `R`: HOST[:PORT][/PREFIX], or oci:DIR for a directory", EnvVars: []string{"UENV_CI_REGISTRY"}},
+		&cli.StringFlag{Name: "repo", Usage: "the local repository `DIR` (else where the uenv client looks)", EnvVars: []string{"UENV_CI_REPO"}},
+		&cli.StringFlag{Name: "token", Usage: "`FILE` with a registry token, or a directory with a file TOKEN"},
+		&cli.StringFlag{Name: "username", Usage: "the `NAME` that goes with --token"},
+		&cli.StringFlag{Name: "registry-config", Usage: "take registry credentials from this docker configuration `FILE`"},
+		&cli.StringFlag{Name: "ca-file", Usage: "trust the certificates in `FILE` besides the system's", EnvVars: []string{"UENV_CI_CA_FILE"}},
+		&cli.BoolFlag{Name: "plain-http", Usage: "talk to the registry without TLS (loopback addresses need no asking)"},
+		&cli.StringFlag{Name: "format", Usage: "show results as `text|json`", Value: "text"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but the result and errors"},
+		&cli.StringFlag{Name: "log-level", Usage: "show messages from `LEVEL` on: debug, info, warn, error", Value: "info"},
+		&cli.BoolFlag{Name: "log-json", Usage: "write messages as JSON lines"},
+	}
+}
+
+// globals are the values of the global flags, and what follows from them.
+type globals struct {
+	format   string
+	reporter logOptions
+	flags    *cli.Context
+}
+
+func readGlobals(c *cli.Context) (globals, error) {
+	g := globals{format: c.String("format"), flags: c}
+	if g.format != "text" && g.format != "json" {
+		return g, fault.New(fault.Usage, "--format must be text or json, not %q", g.format)
+	}
+	g.reporter = logOptions{quiet: c.Bool("quiet"), json: c.Bool("log-json"), level: c.String("log-level")}
+	return g, nil
+}
+
+// events returns the sink for the events of the command's work.
+func (in *invocation) events() (event.Sink, error) {
+	r, err := newReporter(in.stderr, in.reporter)
+	if err != nil {
+		return nil, err
+	}
+	return r.sink, nil
+}
+
+// site reads the site file: the one that was named, else the first found.
+func (in *invocation) site() (*site.Site, error) {
+	return site.Find(in.String("site"), in.getenv)
+}
+
+// openRegistry opens the registry that the flags or the site file name.
+func (in *invocation) openRegistry(events event.Sink) (*registry.Registry, error) {
+	address := in.String("registry")
+	if address == "" {
+		s, err := in.site()
+		if err != nil {
+			return nil, err
+		}
+		address = s.Registry
+	}
+	if address == "" {
+		err := fault.New(fault.Usage, "no registry is named")
+		return nil, fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
+	}
+	return in.openRegistryAt(address, events)
+}
+
+func (in *invocation) openRegistryAt(address string, events event.Sink) (*registry.Registry, error) {
+	return registry.Open(address, registry.Options{
+		PlainHTTP: in.Bool("plain-http"),
+		CAFile:    in.String("ca-file"),
+		Credentials: registry.Credentials{
+			DockerConfig: in.String("registry-config"), TokenFile: in.String("token"), Username: in.String("username"), Getenv: in.getenv,
+		},
+		Events: events,
+	})
+}
+
+// openLocal opens the users' local repository.
+func (in *invocation) openLocal(ctx context.Context, o localrepo.Options) (*localrepo.Repo, error) {
+	dir := in.String("repo")
+	if dir == "" {
+		s, err := in.site()
+		if err != nil {
+			return nil, err
+		}
+		dir = s.Repo
+	}
+	if dir == "" {
+		var err error
+		if dir, err = localrepo.DefaultPath(in.getenv); err != nil {
+			return nil, err
+		}
+	}
+	return localrepo.Open(ctx, dir, o)
+}
+
+// label reads argument i as a label in the given default namespace.
+func (in *invocation) label(i int, namespace string) (label.Label, error) {
+	l, err := label.Parse(in.arg(i))
+	return l.WithNamespace(namespace), err
+}
+
+// fullLabel is label for commands that write: every part must be given.
+func (in *invocation) fullLabel(i int, namespace string) (label.Label, error) {
+	l, err := in.label(i, namespace)
+	if err != nil {
+		return l, err
+	}
+	if missing := l.Missing(); len(missing) > 0 {
+		err := fault.New(fault.Usage, "label %q lacks: %s", in.arg(i), strings.Join(missing, ", "))
+		return l, fault.WithHint(err, "write it in full: name/version:tag@system%%uarch")
+	}
+	return l, nil
+}
+
+// hereLabel is label for users' commands: without a system it means the cluster
+// that we are on, if the environment says which that is.
+func (in *invocation) hereLabel(i int, namespace string) (label.Label, error) {
+	l, err := in.label(i, namespace)
+	if err == nil && l.System == "" {
+		l.System = in.getenv("CLUSTER_NAME")
+	}
+	return l, err
+}
+
+// openRepository opens the registry's repository of a full label.
+func (in *invocation) openRepository(l label.Label, events event.Sink) (*registry.Repository, error) {
+	reg, err := in.openRegistry(events)
+	if err != nil {
+		return nil, err
+	}
+	return reg.Repository(l.Repository())
+}

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// printer writes results as text: columns that line up, sizes for people, and
+// colour where a terminal shows it.
+type printer struct {
+	w     *bufio.Writer
+	color bool
+}
+
+func newPrinter(w io.Writer, environ []string) *printer {
+	s := streams{environ: environ}
+	return &printer{w: bufio.NewWriter(w), color: isTerminal(w) && s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb"}
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// printf writes one line.
+func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
+
+func (p *printer) flush() error { return p.w.Flush() }
+
+func (p *printer) style(code, s string) string {
+	if !p.color || s == "" {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (p *printer) bold(s string) string   { return p.style("1", s) }
+func (p *printer) dim(s string) string    { return p.style("2", s) }
+func (p *printer) red(s string) string    { return p.style("31", s) }
+func (p *printer) green(s string) string  { return p.style("32", s) }
+func (p *printer) yellow(s string) string { return p.style("33", s) }
+
+// table writes rows under a header; the columns in right are aligned right.
+func (p *printer) table(header []string, rows [][]string, right ...int) {
+	head := make([]string, len(header))
+	for i, cell := range header {
+		head[i] = p.bold(cell)
+	}
+	p.rows(append([][]string{head}, rows...), right)
+}
+
+// rows writes lines whose columns line up.
+func (p *printer) rows(rows [][]string, right []int) {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], width(cell))
+		}
+	}
+	for _, row := range rows {
+		var b strings.Builder
+		for i, cell := range row {
+			padding := strings.Repeat(" ", widths[i]-width(cell))
+			if slices.Contains(right, i) {
+				b.WriteString(padding + cell)
+			} else {
+				b.WriteString(cell + padding)
+			}
+			b.WriteString("  ")
+		}
+		p.printf("%s", strings.TrimRight(b.String(), " "))
+	}
+}
+
+func width(cell string) int { return utf8.RuneCountInString(plain(cell)) }
+
+// plain removes the colours of style.
+func plain(s string) string {
+	for {
+		before, after, ok := strings.Cut(s, "\x1b[")
+		if !ok {
+			return s
+		}
+		_, rest, _ := strings.Cut(after, "m")
+		s = before + rest
+	}
+}
+
+// formatSize writes a number of bytes with three significant digits.
+func formatSize(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB"}
+	value, unit := float64(n), 0
+	for value >= 999.5 && unit < len(units)-1 {
+		value /= 1000
+		unit++
+	}
+	switch {
+	case unit == 0:
+		return fmt.Sprintf("%d B", n)
+	case value < 9.995:
+		return fmt.Sprintf("%.2f %s", value, units[unit])
+	case value < 99.95:
+		return fmt.Sprintf("%.1f %s", value, units[unit])
+	}
+	return fmt.Sprintf("%.0f %s", value, units[unit])
+}
+
+// formatSeconds writes a duration in seconds, or minutes if it is long.
+func formatSeconds(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.2fs", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}
+
+// shortDigest is enough of a digest for people to tell images apart: the id
+// that the uenv client shows.
+func shortDigest(d string) string {
+	_, hex, ok := strings.Cut(d, ":")
+	if !ok {
+		hex = d
+	}
+	return hex[:min(len(hex), 16)]
+}
+
+// mark shows whether something is right.
+func (p *printer) mark(ok bool) string {
+	if ok {
+		return p.green("✓")
+	}
+	return p.red("✗")
+}

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/schollz/progressbar/v3"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+)
+
+const (
+	barAfter   = time.Second     // work shorter than this gets no progress
+	lineEvery  = 5 * time.Second // between progress lines where there is no terminal
+	barRefresh = 100 * time.Millisecond
+)
+
+// reporter shows events on stderr: a progress bar on a terminal, log lines
+// elsewhere.
+type reporter struct {
+	mu       sync.Mutex
+	log      zerolog.Logger
+	terminal io.Writer // nil where there is none
+	stages   map[string]*stage
+}
+
+type stage struct {
+	started  time.Time
+	lastLine time.Time
+	bar      *progressbar.ProgressBar
+	total    int64
+}
+
+type logOptions struct {
+	quiet bool
+	json  bool
+	level string
+}
+
+func newReporter(w io.Writer, o logOptions) (*reporter, error) {
+	level, err := zerolog.ParseLevel(o.level)
+	if err != nil || o.level == "" {
+		return nil, fault.New(fault.Usage, "--log-level must be debug, info, warn or error, not %q", o.level)
+	}
+	r := &reporter{stages: map[string]*stage{}}
+	if o.quiet {
+		r.log = zerolog.Nop()
+		return r, nil
+	}
+	if isTerminal(w) && !o.json {
+		r.terminal = w
+	}
+	out := w
+	if !o.json {
+		out = consoleWriter(w, r.terminal != nil)
+	}
+	r.log = zerolog.New(out).Level(level).With().Timestamp().Logger()
+	return r, nil
+}
+
+func consoleWriter(w io.Writer, terminal bool) io.Writer {
+	c := zerolog.ConsoleWriter{Out: w, NoColor: !terminal || os.Getenv("NO_COLOR") != "", TimeFormat: time.TimeOnly}
+	c.PartsOrder = []string{zerolog.TimestampFieldName, zerolog.LevelFieldName, zerolog.MessageFieldName}
+	if terminal {
+		c.PartsOrder = []string{zerolog.LevelFieldName, zerolog.MessageFieldName}
+		c.FormatLevel = func(level any) string {
+			switch level {
+			case "warn":
+				return "warning:"
+			case "error":
+				return "failed:"
+			}
+			return "·"
+		}
+	}
+	return c
+}
+
+// sink receives the events of a piece of work.
+func (r *reporter) sink(e event.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch e.Kind {
+	case event.Progress:
+		r.progress(e)
+		return
+	case event.Started:
+		r.stages[e.Stage] = &stage{started: e.Time}
+	case event.Done, event.Failed:
+		defer delete(r.stages, e.Stage)
+	}
+	r.clearBar(e.Stage)
+	r.line(e)
+}
+
+func (r *reporter) line(e event.Event) {
+	level := zerolog.InfoLevel
+	switch e.Kind {
+	case event.Warning:
+		level = zerolog.WarnLevel
+	case event.Failed:
+		level = zerolog.ErrorLevel
+	}
+	entry := r.log.WithLevel(level)
+	if level < r.log.GetLevel() {
+		return
+	}
+	for k, v := range e.Fields {
+		entry = entry.Str(k, v)
+	}
+	message := e.Message
+	if e.Kind == event.Done {
+		if s := r.stages[e.Stage]; s != nil && e.Time.Sub(s.started) >= barAfter {
+			message += fmt.Sprintf(" (%s)", formatSeconds(e.Time.Sub(s.started).Seconds()))
+		}
+	}
+	if e.Stage != "" {
+		message = e.Stage + ": " + message
+	}
+	entry.Msg(message)
+}
+
+func (r *reporter) progress(e event.Event) {
+	s := r.stages[e.Stage]
+	if s == nil {
+		s = &stage{started: e.Time}
+		r.stages[e.Stage] = s
+	}
+	if e.Time.Sub(s.started) < barAfter {
+		return
+	}
+	if r.terminal == nil {
+		if e.Time.Sub(s.lastLine) >= lineEvery {
+			s.lastLine = e.Time
+			r.line(event.Event{Kind: event.Info, Stage: e.Stage, Message: progressText(e)})
+		}
+		return
+	}
+	if s.bar == nil || s.total != e.Total {
+		s.total = e.Total
+		s.bar = newBar(r.terminal, e)
+	}
+	s.bar.Set64(e.Done)
+	if e.Total > 0 && e.Done >= e.Total {
+		r.clearBar(e.Stage)
+	}
+}
+
+func newBar(w io.Writer, e event.Event) *progressbar.ProgressBar {
+	total := e.Total
+	if total == 0 {
+		total = -1
+	}
+	options := []progressbar.Option{
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetDescription(e.Stage),
+		progressbar.OptionThrottle(barRefresh),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionShowCount(),
+	}
+	if e.Unit == "B" {
+		options = append(options, progressbar.OptionShowBytes(true))
+	}
+	return progressbar.NewOptions64(total, options...)
+}
+
+func (r *reporter) clearBar(name string) {
+	if s := r.stages[name]; s != nil && s.bar != nil {
+		s.bar.Clear()
+		s.bar = nil
+	}
+}
+
+func progressText(e event.Event) string {
+	done, total := fmt.Sprint(e.Done), fmt.Sprint(e.Total)
+	if e.Unit == "B" {
+		done, total = formatSize(e.Done), formatSize(e.Total)
+	}
+	text := done
+	if e.Total > 0 {
+		text += " of " + total
+	}
+	if e.Unit != "B" && e.Unit != "" {
+		text += " " + e.Unit
+	}
+	return text
+}

@@ -1,0 +1,135 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/recipe"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/stack"
+)
+
+// BuildOptions say what is built, where and how.
+type BuildOptions struct {
+	Recipe  string // directory
+	Cluster string // directory of the cluster configuration; "" for recipes that need none
+	Mirrors string // mirrors or cache file; "" for none
+	System  string
+	UArch   string
+	Mount   string // "" is what the recipe says
+	Develop bool   // Spack's development version is meant
+
+	Spack     string   // Spack checkout; "" is found or cloned
+	Root      string   // of builds; "" is in memory
+	NoSandbox bool     // build on the bare machine
+	Network   bool     // leave the network on for the recipe's own programs
+	Offline   bool     // no network at all
+	Env       []string // variables of ours that the build may see
+	Hide      []string // paths that the build must not see
+	Jobs      int
+	LogDir    string
+	Events    event.Sink
+}
+
+// Load reads the inputs of a build.
+func (o BuildOptions) Load(ctx context.Context) (stack.Input, error) {
+	r, err := recipe.Load(ctx, o.Recipe)
+	if err != nil {
+		return stack.Input{}, fmt.Errorf("load recipe %s:\n%w", o.Recipe, err)
+	}
+	for _, w := range r.Warnings {
+		o.Events.Warn("recipe", "%s", w.String())
+	}
+	in := stack.Input{Recipe: r, Mount: o.Mount, System: o.System, Develop: o.Develop}
+	if in.Mount == "" {
+		in.Mount = r.Store
+	}
+	if r.Builder == recipe.BuilderScript {
+		return in, nil
+	}
+	if o.Cluster == "" {
+		err := fault.New(fault.Usage, "recipe %s needs a cluster configuration", o.Recipe)
+		return in, fault.WithHint(err, "give one with --cluster DIR, or --system NAME and 'clusters:' in the site file")
+	}
+	if in.Cluster, err = site.LoadCluster(o.Cluster); err != nil {
+		return in, fmt.Errorf("load cluster configuration: %w", err)
+	}
+	if o.Mirrors != "" {
+		if in.Mirrors, err = site.LoadMirrors(o.Mirrors, r.Version, in.Mount); err != nil {
+			return in, fmt.Errorf("load mirrors: %w", err)
+		}
+	}
+	return in, nil
+}
+
+// Build makes an installed store of a recipe. The caller closes the result.
+func Build(ctx context.Context, o BuildOptions) (*build.Result, error) {
+	in, err := o.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result, err := build.Run(ctx, build.Options{
+		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
+		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", in.Recipe.Name, err)
+	}
+	return result, nil
+}
+
+// BuildImageOptions say what becomes of what was built.
+type BuildImageOptions struct {
+	Build BuildOptions
+	Pack  image.PackOptions
+	Out   string               // the image file
+	Push  *registry.Repository // nil: not pushed
+	Tags  []string
+}
+
+// BuiltImage is an image made from a recipe.
+type BuiltImage struct {
+	Label  label.Label         `json:"label"`
+	Image  image.File          `json:"image"`
+	Pushed *ocispec.Descriptor `json:"pushed,omitempty"` // of the manifest
+	Report build.Report        `json:"report"`
+	// Seconds is the time that all of it took.
+	Seconds float64 `json:"seconds"`
+}
+
+// BuildImage builds a recipe, packs the store and publishes the image if asked.
+// The store is gone when it returns.
+func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuiltImage, error) {
+	started := time.Now()
+	built, err := Build(ctx, o.Build)
+	if err != nil {
+		return BuiltImage{}, err
+	}
+	defer built.Close()
+	file, err := image.Pack(ctx, built.Store, o.Out, o.Pack)
+	if err != nil {
+		return BuiltImage{}, err
+	}
+	done := BuiltImage{Label: l, Image: file, Report: built.Report}
+	if err := built.Close(); err != nil {
+		return done, err
+	}
+	if o.Push != nil {
+		desc, err := image.Publish(ctx, o.Push, file, image.PublishOptions{Created: o.Pack.Created, Tags: o.Tags, Events: o.Pack.Events})
+		if err != nil {
+			return done, err
+		}
+		done.Pushed = &desc
+	}
+	done.Seconds = time.Since(started).Seconds()
+	return done, nil
+}

@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/sandbox"
+)
+
+// Check is one thing that the program can use on this machine.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"` // what was found, or what is done without it
+}
+
+// DoctorOptions say what to look at.
+type DoctorOptions struct {
+	BuildRoot string // "" is /dev/shm
+	Environ   []string
+}
+
+// Doctor looks at what is here: nothing of it is needed by every command.
+func Doctor(ctx context.Context, o DoctorOptions) []Check {
+	checks := []Check{
+		program(ctx, "git", "--version", "creation times come from SOURCE_DATE_EPOCH or the clock"),
+		compiler(ctx),
+		sandboxCheck(ctx),
+		device("/dev/fuse", "images are mounted by another method"),
+		program(ctx, "squashfs-mount", "--version", "images are mounted by another method"),
+		program(ctx, "squashfuse", "", "images are mounted by another method"),
+		program(ctx, "uenv", "--version", "'uenv-ci run' does what it would do"),
+		program(ctx, "spack", "--version", "Spack recipes need --spack DIR, UENV_CI_SPACK, or a clone from the network"),
+		program(ctx, "reframe", "--version", "only the 'command' runner can test images"),
+	}
+	return append(checks, space(o.BuildRoot))
+}
+
+func program(ctx context.Context, name, versionFlag, without string) Check {
+	path, ok := proc.Look(name)
+	if !ok {
+		return Check{name, false, "not installed: " + without}
+	}
+	if versionFlag == "" {
+		return Check{name, true, path}
+	}
+	out, err := proc.Cmd{Path: path, Args: []string{versionFlag}, Env: os.Environ()}.Output(ctx)
+	if err != nil {
+		return Check{name, false, fmt.Sprintf("%s does not run: %v", path, err)}
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return Check{name, true, first}
+}
+
+func compiler(ctx context.Context) Check {
+	check := program(ctx, "cc", "--version", "recipes that compile something cannot be built")
+	check.Name = "C compiler"
+	return check
+}
+
+func sandboxCheck(ctx context.Context) Check {
+	if err := sandbox.Available(ctx); err != nil {
+		return Check{"bubblewrap", false, fmt.Sprintf("%v: builds need --no-sandbox", err)}
+	}
+	return Check{"bubblewrap", true, "builds and tests run in a sandbox"}
+}
+
+func device(path, without string) Check {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return Check{path, false, fmt.Sprintf("%v: %s", err, without)}
+	}
+	f.Close()
+	return Check{path, true, "may be used"}
+}
+
+func space(root string) Check {
+	if root == "" {
+		root = "/dev/shm"
+	}
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(root, &stat); err != nil {
+		return Check{"build root", false, fmt.Sprintf("%s: %v", root, err)}
+	}
+	free := int64(stat.Bavail) * int64(stat.Bsize)
+	return Check{"build root", free > 1<<30, fmt.Sprintf("%s has %.1f GB free", root, float64(free)/1e9)}
+}

@@ -1,0 +1,74 @@
+// Package pipeline composes the stages into whole verbs: build and publish;
+// fetch, mount, test and attach; pull; run.
+package pipeline
+
+import (
+	"context"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/registry"
+)
+
+// Found is one image in a registry, resolved to its digest.
+type Found struct {
+	Label      label.Label
+	Repo       *registry.Repository
+	Descriptor ocispec.Descriptor
+}
+
+// Locate finds the one image that a label names. An incomplete label is looked
+// up in the list of the namespace and must name a single image.
+func Locate(ctx context.Context, reg *registry.Registry, l label.Label) (Found, error) {
+	if len(l.Missing()) > 0 {
+		complete, err := completeLabel(ctx, reg, l)
+		if err != nil {
+			return Found{}, err
+		}
+		l = complete
+	}
+	repo, err := reg.Repository(l.Repository())
+	if err != nil {
+		return Found{}, err
+	}
+	desc, err := repo.Resolve(ctx, l.Tag)
+	if fault.KindOf(err) == fault.NotFound {
+		err = fault.New(fault.NotFound, "no image %s in %s", l, reg)
+		return Found{}, fault.WithHint(err, "'uenv-ci find %s' lists what there is", label.Label{Namespace: l.Namespace, Name: l.Name})
+	}
+	if err != nil {
+		return Found{}, err
+	}
+	return Found{Label: l, Repo: repo, Descriptor: desc}, nil
+}
+
+// completeLabel finds the one label in the registry that l, which lacks parts,
+// stands for. Several labels of the same image are as good as one.
+func completeLabel(ctx context.Context, reg *registry.Registry, l label.Label) (label.Label, error) {
+	if l.Name == "" {
+		return l, fault.New(fault.Usage, "label %q has no name", l)
+	}
+	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true})
+	if err != nil {
+		return l, err
+	}
+	if len(records) == 0 {
+		err := fault.New(fault.NotFound, "no image matches %s in %s", l, reg)
+		return l, fault.WithHint(err, "'uenv-ci find %s' lists what there is", label.Label{Namespace: l.Namespace})
+	}
+	var names []string
+	for _, r := range records {
+		names = append(names, r.Label.String())
+		if r.Digest != records[0].Digest {
+			err = fault.New(fault.Usage, "%s names more than one image", l)
+		}
+	}
+	if err != nil {
+		return l, fault.WithHint(err, "say which: %s", strings.Join(names[:min(len(names), 10)], ", "))
+	}
+	return records[0].Label, nil
+}

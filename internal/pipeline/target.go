@@ -1,0 +1,123 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/mount"
+)
+
+// Runnable is an image on disk that can be mounted.
+type Runnable struct {
+	Path  string
+	Env   meta.Env // empty if the image has no metadata
+	Label string   // "" for a loose file
+	// Repo and Identity say where a local repository has the image; Repo is ""
+	// for a loose file.
+	Repo     string
+	Identity digest.Digest
+	// Digest of the file, to be checked before it is mounted; "" if nothing says
+	// what it should be, or it was checked when it was pulled.
+	Digest digest.Digest
+}
+
+// LocalRunnable returns the image of a record in the local repository.
+func LocalRunnable(repo *localrepo.Repo, r localrepo.Record) (Runnable, error) {
+	paths := repo.Paths(r.Digest)
+	if _, err := os.Stat(paths.Image); errors.Is(err, fs.ErrNotExist) {
+		err := fault.New(fault.NotFound, "%s: only its metadata is in the local repository", r.Label)
+		return Runnable{}, fault.WithHint(err, "'uenv-ci pull %s' fetches the image", r.Label)
+	}
+	env, err := readEnvFile(filepath.Join(paths.Meta, "env.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		env, err = image.Env(paths.Image)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Runnable{}, err
+	}
+	return Runnable{Path: paths.Image, Env: env, Label: r.Label.String(), Repo: repo.Dir(), Identity: r.Digest}, nil
+}
+
+// FileRunnable returns the image in a file. Metadata beside it goes before that
+// inside, as with the uenv client.
+func FileRunnable(path string) (Runnable, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return Runnable{}, err
+	}
+	env, err := image.Env(absolute)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Runnable{}, err
+	}
+	beside, besideErr := readEnvFile(filepath.Join(filepath.Dir(absolute), meta.EnvFile))
+	if besideErr == nil {
+		env = beside
+	}
+	return Runnable{Path: absolute, Env: env}, nil
+}
+
+func readEnvFile(path string) (meta.Env, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return meta.Env{}, err
+	}
+	env, err := meta.ParseEnv(data)
+	return env, fault.Wrap(fault.Invalid, err, "read %s", path)
+}
+
+// MountOptions say how an image is made to appear.
+type MountOptions struct {
+	MountPoint string // "" is where the image wants to be
+	Methods    []mount.Method
+	WorkDir    string // for private directories; "" is the system's temporary one
+	Events     event.Sink
+}
+
+// Mount makes the image's content appear at its mount point for commands that
+// are wrapped by the result.
+func (r Runnable) Mount(ctx context.Context, o MountOptions) (*mount.Mount, error) {
+	at := o.MountPoint
+	if at == "" {
+		at = r.Env.Mount
+	}
+	if at == "" {
+		err := fault.New(fault.Usage, "%s does not say where it is to be mounted", r.Path)
+		return nil, fault.WithHint(err, "give a mount point with --mount")
+	}
+	m, err := mount.At(ctx, mount.Request{
+		Image: r.Path, MountPoint: at, Declared: r.Env.Mount, Digest: r.Digest, Methods: o.Methods, WorkDir: o.WorkDir, Events: o.Events,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", r.Path, err)
+	}
+	return m, nil
+}
+
+// ChooseViews returns the views to load: those asked for, else the image's
+// default view if that is wanted.
+func (r Runnable) ChooseViews(asked []string, useDefault bool) []string {
+	if len(asked) == 0 && useDefault && r.Env.DefaultView != "" {
+		return []string{r.Env.DefaultView}
+	}
+	return asked
+}
+
+// Environ returns environ as it is inside the views.
+func (r Runnable) Environ(environ, views []string) ([]string, error) {
+	applied, err := r.Env.Apply(views, environ)
+	if err != nil {
+		return nil, fault.New(fault.Usage, "%w", err)
+	}
+	return applied, nil
+}
