@@ -109,7 +109,9 @@ func (l *loader) readNames() {
 	r, c := l.recipe, l.config
 	r.Name = text(c.Get("name"))
 	r.Description, r.HasDescription = c.Get("description").Str()
-	r.DefaultView = text(c.Get("default-view"))
+	if r.Version != 1 {
+		r.DefaultView = text(c.Get("default-view"))
+	}
 	r.Store = DefaultStore
 	if s, ok := c.Get("store").Str(); ok {
 		r.Store = s

@@ -94,6 +94,9 @@ func (r *reporter) complaint(schema, keyword string, at place, otherwise string)
 		}
 		return fmt.Sprintf("needs at least %v entries", number)
 	case "maxItems", "maxProperties":
+		if number == 1 {
+			return "must have one entry only"
+		}
 		return fmt.Sprintf("must have %v entries at most", number)
 	case "minimum":
 		return fmt.Sprintf("must be %v or more, not %s", number, at.node.Raw)
@@ -247,7 +250,7 @@ func (r *reporter) allowed(schema string) []string {
 // quoteHint is the advice for text that was not read as text.
 func (r *reporter) quoteHint(schema string, n *yamlpos.Node) string {
 	_, isString := n.Value.(string)
-	if n.Kind == yamlpos.Scalar && !n.Quoted && !isString && n.Raw != "" && slices.Contains(r.allowed(schema), "string") {
+	if n.Kind == yamlpos.Scalar && !n.Quoted && !isString && !n.IsNull() && slices.Contains(r.allowed(schema), "string") {
 		return fmt.Sprintf("write '%s' with the quotes", n.Raw)
 	}
 	if _, err := strconv.ParseFloat(n.Raw, 64); err == nil && n.Quoted && slices.Contains(r.allowed(schema), "number") {
