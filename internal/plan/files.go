@@ -8,9 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"strconv"
 	"sync"
 
 	"uenv-ci.dev/internal/recipe"
@@ -22,6 +20,9 @@ type FileDigest struct {
 	Path   string `json:"path"`   // slash-separated
 	Digest string `json:"digest"` // of whether it is executable and of its content
 }
+
+// directory stands for the content of a directory.
+const directory = "directory"
 
 // Files reads the digests of directories, each directory once: many jobs share
 // a recipe or a cluster's packages. It may be used by several goroutines.
@@ -62,7 +63,7 @@ func (f *Files) Cluster(c *site.Cluster, recipeVersion int) ([]FileDigest, error
 			return nil, err
 		}
 		for _, p := range packages { // their order decides which definition wins
-			digests = append(digests, FileDigest{Path: path.Join("repo"+strconv.Itoa(i), p.Path), Digest: p.Digest})
+			digests = append(digests, FileDigest{Path: fmt.Sprintf("repo%d/%s", i, p.Path), Digest: p.Digest})
 		}
 	}
 	return digests, nil
@@ -91,7 +92,7 @@ func tree(dir, name string, skip []string) ([]FileDigest, error) {
 	var digests []FileDigest
 	err = source.Walk(name, skip, func(e recipe.SourceEntry) error {
 		if e.Dir {
-			digests = append(digests, FileDigest{Path: e.Name + "/", Digest: "directory"})
+			digests = append(digests, FileDigest{Path: e.Name + "/", Digest: directory})
 			return nil
 		}
 		in, err := e.Open()

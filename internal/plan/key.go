@@ -74,7 +74,7 @@ func (in KeyInput) Parts() []Part {
 		parts = append(parts, Part{"cluster/" + f.Path, f.Digest})
 	}
 	for _, s := range in.Sources {
-		parts = append(parts, Part{"source/" + s.Name, s.Commit})
+		parts = append(parts, Part{"source/" + s.Name, cmp.Or(s.Commit, "unresolved "+s.Ref)})
 	}
 	for name, value := range maps.All(in.Variables) {
 		parts = append(parts, Part{"variable/" + name, value})

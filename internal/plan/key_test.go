@@ -198,7 +198,7 @@ func TestClusterDigests(t *testing.T) {
 		}
 		return strings.Join(names, " ")
 	}
-	const repo = " repo0 repo0/p repo0/p/package.py"
+	const repo = " repo0/./ repo0/p/ repo0/p/package.py"
 	if got := paths(1); got != "network.yaml notes.txt packages.yaml"+repo {
 		t.Errorf("version 1: %s", got)
 	}
