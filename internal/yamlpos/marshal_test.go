@@ -113,7 +113,7 @@ func TestMap(t *testing.T) {
 func TestMarshalReadsBack(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {
-		v := RandomValue(rng, 4)
+		v := randomValue(rng, 4)
 		text, err := Marshal(v, MarshalOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -149,19 +149,19 @@ func normal(v any) any {
 	}
 }
 
-// RandomValue returns a value whose strings are likely to be misread.
-func RandomValue(rng *rand.Rand, depth int) any {
+// randomValue returns a value whose strings are likely to be misread.
+func randomValue(rng *rand.Rand, depth int) any {
 	switch n := rng.IntN(10); {
 	case depth > 0 && n < 3:
 		list := make([]any, rng.IntN(4))
 		for i := range list {
-			list[i] = RandomValue(rng, depth-1)
+			list[i] = randomValue(rng, depth-1)
 		}
 		return list
 	case depth > 0 && n < 6:
 		m := &Map{}
 		for range rng.IntN(4) {
-			m.Set(randomString(rng), RandomValue(rng, depth-1))
+			m.Set(randomString(rng), randomValue(rng, depth-1))
 		}
 		return m
 	case n == 6:
