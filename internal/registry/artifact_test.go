@@ -80,39 +80,3 @@ func TestParseManifest(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParseManifest(f *testing.F) {
-	f.Add([]byte(imageManifest))
-	f.Add([]byte(`{"schemaVersion":2,"config":{},"layers":null,"subject":{}}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		subjectOf(data)
-		describeManifest(ocispec.Descriptor{}, data)
-		m, err := ParseManifest(data)
-		if err != nil {
-			return
-		}
-		for _, d := range append(m.Layers, m.Config) {
-			if validDescriptor(d) != nil {
-				t.Errorf("accepted with descriptor %+v", d)
-			}
-		}
-	})
-}
-
-func FuzzParseIndex(f *testing.F) {
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:92058f4fbe658e7d0c02bd4bdfea652efe57685e7efa12353f673a74b9307c1e","size":582,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}`))
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:../../etc/passwd"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		index, err := parseIndex(data)
-		if err != nil {
-			return
-		}
-		addEntry(&index, descriptorOf(ocispec.MediaTypeImageManifest, data), data, "new")
-		dropTag(&index, "new")
-		for _, d := range mergeReferrers(index.Manifests) {
-			if d.Digest.Validate() != nil {
-				t.Errorf("digest %q came through", d.Digest)
-			}
-		}
-	})
-}

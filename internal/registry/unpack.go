@@ -188,6 +188,9 @@ func (l *limited) Read(b []byte) (int, error) {
 	n, err := l.r.Read(b[:min(int64(len(b)), l.left)])
 	l.sum.Write(b[:n])
 	l.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) && fault.KindOf(err) == fault.Failure {
+		err = fault.New(fault.Invalid, "bad archive: %w", err)
+	}
 	return n, err
 }
 
@@ -210,10 +213,13 @@ func eachEntry(tr *tar.Reader, l UnpackLimits, visit func(*tar.Header, io.Reader
 	}
 }
 
-// badArchive keeps the kind of an error that has one.
+// badArchive gives errors of the archive's own their kind; those of the registry
+// and of the file system keep theirs.
 func badArchive(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
-		return fault.New(fault.Invalid, "bad archive: %w", err)
+	for _, bad := range []error{io.ErrUnexpectedEOF, tar.ErrHeader, gzip.ErrHeader, gzip.ErrChecksum} {
+		if errors.Is(err, bad) && fault.KindOf(err) == fault.Failure {
+			return fault.New(fault.Invalid, "bad archive: %w", err)
+		}
 	}
 	return err
 }
