@@ -122,8 +122,11 @@ func (a *arranger) submit(b *block, task func(*worker) error) error {
 		return err
 	}
 	return send(a.ctx, a.tasks, func(w *worker) error {
-		defer close(b.ready)
-		return task(w)
+		if err := task(w); err != nil {
+			return err
+		}
+		close(b.ready)
+		return nil
 	})
 }
 
@@ -163,11 +166,7 @@ func (a *arranger) layBlocks(l *laying) error {
 		off := int64(i) * blockSize
 		b := &block{owner: l.node, index: i, size: int(min(blockSize, size-off)), ready: make(chan struct{})}
 		err := a.submit(b, func(w *worker) error {
-			err := a.readBlock(w, src, b, l.sums)
-			if released := src.release(); err == nil {
-				err = released
-			}
-			return err
+			return src.release(a.readBlock(w, src, b, l.sums))
 		})
 		if err != nil {
 			return err
@@ -274,10 +273,7 @@ func (a *arranger) sumsOf(n *node, count int) ([]sum, error) {
 			b := w.scratch[:min(int64(a.o.BlockSize), n.stamp.size-off)]
 			err := src.read(b, off)
 			sums[i] = a.hash.sum(b)
-			if released := src.release(); err == nil {
-				err = released
-			}
-			return err
+			return src.release(err)
 		})
 		if err != nil {
 			return nil, err

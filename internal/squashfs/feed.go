@@ -61,8 +61,11 @@ func (p *packer) submitBatch(ctx context.Context, b *batch) error {
 		return err
 	}
 	return send(ctx, p.tasks, func(*worker) error {
-		defer close(b.ready)
-		return p.readBatch(b)
+		if err := p.readBatch(b); err != nil {
+			return err
+		}
+		close(b.ready)
+		return nil
 	})
 }
 
@@ -76,11 +79,7 @@ func (p *packer) readBatch(b *batch) error {
 		}
 		start := len(b.data)
 		b.data = b.data[:start+int(n.stamp.size)]
-		err = s.read(b.data[start:], 0)
-		if released := s.release(); err == nil {
-			err = released
-		}
-		if err != nil {
+		if err := s.release(s.read(b.data[start:], 0)); err != nil {
 			return err
 		}
 		if p.wantSum(n) {

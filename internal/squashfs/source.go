@@ -18,13 +18,14 @@ type source struct {
 	path string
 	want stamp
 	left atomic.Int64 // readers that have yet to call release
+	bad  atomic.Bool  // one of them failed
 
-	finished func() // called when all have; may be nil
+	finished func() // called when all have succeeded; may be nil
 	once     sync.Once
 }
 
 // openSource opens the file of n for so many readers, each of which must call
-// release, even after an error.
+// release.
 func (t *tree) openSource(n *node, readers int) (*source, error) {
 	s := &source{path: t.pathOf(n), want: n.stamp}
 	err := retry(func() (err error) {
@@ -66,16 +67,26 @@ func (s *source) hole(off, size int64) bool {
 	return err == unix.ENXIO || err == nil && next >= off+size
 }
 
-// release is called once by each reader. The last one closes the file and finds
-// out whether it was changed since the scan.
-func (s *source) release() error {
+// release is called once by each reader with its error, which it returns. The
+// last one closes the file and finds out whether it was changed since the scan.
+func (s *source) release(err error) error {
+	if err != nil {
+		s.bad.Store(true)
+	}
 	if s.left.Add(-1) > 0 {
-		return nil
+		return err
 	}
 	defer s.close()
-	if s.finished != nil {
-		defer s.finished()
+	if err == nil && !s.bad.Load() {
+		err = s.unchanged()
+		if err == nil && s.finished != nil {
+			s.finished()
+		}
 	}
+	return err
+}
+
+func (s *source) unchanged() error {
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstat(s.fd, &st) }); err != nil {
 		return &os.PathError{Op: "stat", Path: s.path, Err: err}
