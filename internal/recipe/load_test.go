@@ -534,8 +534,8 @@ func FuzzLoad(f *testing.F) {
 		f.Add(r["config.yaml"], r["compilers.yaml"], r["environments.yaml"], "echo {{ env.mount }}")
 	}
 	f.Add("version: 3\nspack: {packages: {a: 1}}", "gcc: []", "a: {views: {x: {uenv: {env_vars: {set: [1, {a: 2}]}}}}}", "{{")
+	dir := f.TempDir() // one for all: a worker runs one input at a time
 	f.Fuzz(func(t *testing.T, config, compilers, environments, hook string) {
-		dir := t.TempDir()
 		texts := files{"config.yaml": config, "compilers.yaml": compilers, "environments.yaml": environments, "pre-install": hook, "build": hook, "modules.yaml": compilers}
 		for name, text := range texts {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
