@@ -59,6 +59,14 @@ func TestClusterRefused(t *testing.T) {
 	}
 }
 
+func TestPackageRepositoryPathStaysInside(t *testing.T) {
+	in := input(t, recipeV3, clusterV2)
+	in.Recipe.Spack.Packages[0].Path = "../../etc"
+	if p := refused(t, in)[0]; !strings.Contains(p.Message, "'../../etc'") || !strings.HasSuffix(p.File, "config.yaml") {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestOldSpackIsRefused(t *testing.T) {
 	r := recipeV1.with(files{"config.yaml": strings.Replace(recipeV1["config.yaml"], "releases/v0.23", "v0.20.1", 1)})
 	dir := r.write(t, t.TempDir())

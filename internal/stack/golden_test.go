@@ -3,8 +3,10 @@ package stack_test
 import (
 	"encoding/json"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
 	"uenv-ci.dev/internal/recipe"
@@ -131,7 +133,62 @@ func TestGolden(t *testing.T) {
 			for _, difference := range found {
 				t.Error(difference)
 			}
+			checkDescription(t, tree)
 		})
+	}
+}
+
+// checkDescription checks that what a build engine is told agrees with the files.
+func checkDescription(t *testing.T, tree *stack.Tree) {
+	t.Helper()
+	files := map[string]bool{}
+	for _, f := range tree.Files {
+		if files[f.Path] {
+			t.Errorf("%s is in the tree twice", f.Path)
+		}
+		files[f.Path] = true
+	}
+	built := map[string]bool{"": true} // what offers compilers; "" is the cluster
+	views := 0
+	for _, e := range tree.Environments {
+		if !files[e.Dir+"/spack.yaml"] {
+			t.Errorf("%s has no spack.yaml", e.Dir)
+		}
+		for _, g := range e.Groups {
+			for _, need := range g.Needs {
+				if !built[need] {
+					t.Errorf("group %s needs %s, which is not built before", g.Name, need)
+				}
+			}
+			built[g.Name] = true
+		}
+		for _, c := range e.BuiltWith {
+			if !built[c.Environment] || c.Package == "" {
+				t.Errorf("%s is built with %+v, which is not built before", e.Name, c)
+			}
+		}
+		if e.Kind == stack.KindCompiler {
+			built[e.Name] = true
+		}
+		for _, v := range e.Views {
+			if v.Root != path.Join(tree.Mount, "env", v.Name) {
+				t.Errorf("view %s has the root %s", v.Name, v.Root)
+			}
+			for _, c := range v.Compilers {
+				if !built[c.Environment] {
+					t.Errorf("view %s offers %+v, which is not built", v.Name, c)
+				}
+			}
+			views++
+		}
+	}
+	if document := at(t, tree, "store/meta/env.json.in", "views"); len(document.Pairs) != views {
+		t.Errorf("%d views in env.json.in, %d described", len(document.Pairs), views)
+	}
+	for _, c := range tree.Config.Install {
+		if !files[c.From] && !slices.ContainsFunc(tree.Copies, func(copied stack.Copy) bool { return copied.To == c.From }) {
+			t.Errorf("%s is to be installed and is not in the tree", c.From)
+		}
 	}
 }
 

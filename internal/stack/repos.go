@@ -44,6 +44,10 @@ func (r *renderer) reposV2() {
 	r.packageRepo("alps", "", r.in.Cluster.PackageRepos)
 	for _, p := range r.recipe.Spack.Packages {
 		add(p.Name)
+		if !filepath.IsLocal(p.Path) {
+			at := &yamlpos.Node{File: filepath.Join(r.recipe.Dir, "config.yaml")}
+			r.fail(at, "paths are relative to the repository", "the path '%s' of the package repository '%s' leads out of it", p.Path, p.Name)
+		}
 		r.tree.Clones = append(r.tree.Clones, Clone{
 			Name: p.Name, To: "repos/" + p.Name, Repo: p.Repo, Commit: p.Commit,
 			CopyPath: p.Path, CopyTo: path.Join(reposDir, p.Name),
