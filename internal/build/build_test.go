@@ -250,19 +250,24 @@ done`)}})
 
 func TestCancel(t *testing.T) {
 	needSandbox(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	o := build.Options{Stack: stack.Input{Recipe: script(t, "echo ready; sleep 1000\n")}, Root: buildRoot(t)}
+	ctx, cancel := cancelOn(t, &o, func(e event.Event) bool { return e.Message == "ready" })
 	defer cancel()
-	sink := func(e event.Event) {
-		if e.Message == "ready" {
+	if _, err := build.Run(ctx, o); fault.KindOf(err) != fault.Interrupted {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// cancelOn returns a context that ends when a build emits an event.
+func cancelOn(t *testing.T, o *build.Options, is func(event.Event) bool) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Events = func(e event.Event) {
+		if is(e) {
 			cancel()
 		}
 	}
-	_, err := build.Run(ctx, build.Options{
-		Stack: stack.Input{Recipe: script(t, "echo ready; sleep 1000\n")}, Root: buildRoot(t), Events: sink,
-	})
-	if fault.KindOf(err) != fault.Interrupted {
-		t.Errorf("error: %v", err)
-	}
+	return ctx, cancel
 }
 
 func TestNoRoom(t *testing.T) {
