@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -237,6 +238,36 @@ func TestSince(t *testing.T) {
 		"prgenv-gnu/26.3@eiger%zen2 changed: recipes/prgenv-gnu/26.3/mc/environments.yaml"
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+	}
+}
+
+func TestReferencesThatCannotBeResolved(t *testing.T) {
+	root := realMatrix(t)
+	file := filepath.Join(root, "recipes/editors/25.3/config.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	changed := regexp.MustCompile(`commit: .*`).ReplaceAll(text, []byte("commit: unknown-branch"))
+	if err := os.WriteFile(file, changed, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range makePlan(t, root, plan.Selection{Uenv: "editors", Version: "25.3"}).Jobs {
+		if j.Key != "" || len(j.Unresolved) == 0 || !strings.Contains(j.Unresolved[0], "'unknown-branch'") {
+			t.Errorf("%+v", j)
+		}
+	}
+}
+
+func TestReadIsInterrupted(t *testing.T) {
+	root := realMatrix(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := plan.Read(ctx, plan.ReadOptions{Matrix: loadMatrix(t, root)}); fault.KindOf(err) != fault.Interrupted {
+		t.Errorf("error %v", err)
 	}
 }
 

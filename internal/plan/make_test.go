@@ -119,6 +119,24 @@ func TestProblemsOfWhatIsNotSelected(t *testing.T) {
 	}
 }
 
+// A cluster that is described wrongly matters to the jobs of that cluster.
+func TestProblemsOfClusters(t *testing.T) {
+	for system, want := range map[string]int{"": 1, "daint": 0, "eiger": 1} {
+		in := sample(t, Selection{Uenv: "one", System: system, UArch: map[string]string{"": "gh200"}[system]})
+		line := in.Matrix.Cluster("eiger").Node.Line + 1
+		in.Matrix.Problems = append(in.Matrix.Problems, fault.Problem{File: in.Matrix.File, Line: line, Message: "wrong"})
+		found := 0
+		for _, p := range mustMake(t, in).Problems {
+			if p.Message == "wrong" {
+				found++
+			}
+		}
+		if found != want {
+			t.Errorf("system %q: %d problems, want %d", system, found, want)
+		}
+	}
+}
+
 func TestUnreadableInputsAreProblems(t *testing.T) {
 	in := sample(t, Selection{Uenv: "one"})
 	for dir, r := range in.Recipes {

@@ -223,7 +223,7 @@ func TestRenderIsDeterministic(t *testing.T) {
 
 // What upstream writes between quotes without escaping is read back by Spack.
 func TestSpecsOverSeveralLines(t *testing.T) {
-	text := "tools:\n  compiler: [gcc]\n  specs:\n  - >\n    hdf5\n    +mpi\n  - gcc languages='c,c++'\n"
+	text := "tools:\n  compiler: [gcc]\n  specs:\n  - >\n    hdf5\n    +mpi\n  - |-\n    a\n\n    b\n  - gcc languages='c,c++'\n  - x y=''\n"
 	tree := rendered(t, environments(recipeV2, text))
-	wantYAML(t, at(t, tree, "environments/tools/spack.yaml", "spack", "specs"), `['hdf5 +mpi ', "gcc languages='c,c++'"]`)
+	wantYAML(t, at(t, tree, "environments/tools/spack.yaml", "spack", "specs"), `['hdf5 +mpi ', "a\nb", "gcc languages='c,c++'", "x y='"]`)
 }

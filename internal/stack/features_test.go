@@ -364,6 +364,7 @@ tools:
           prepend_path:
           - PATH: $@mount@/a//b/../bin
           - PATH: /second
+          - CPATH: //server/include
           append_path:
           - PATH: /last/
           - MANPATH: /man
@@ -377,6 +378,7 @@ func TestEnvVars(t *testing.T) {
 		wantYAML(t, at(t, tree, "store/meta/env.json.in", "views", "default", "recipe_variables"), `
 scalar: {HOME_OF: again, WHERE: /mnt/x/x-default, LATER: '${@HOME@}/y', GONE: null}
 list:
+  CPATH: [{op: prepend, value: [//server/include]}]
   MANPATH: [{op: set, value: []}, {op: append, value: [/man]}]
   PATH: [{op: prepend, value: [/mnt/x/a/bin]}, {op: prepend, value: [/second]}, {op: append, value: [/last]}]`)
 		view := tree.Environments[slices.IndexFunc(tree.Environments, func(e stack.SpackEnvironment) bool { return len(e.Views) > 0 })].Views[0]

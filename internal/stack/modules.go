@@ -3,13 +3,9 @@ package stack
 import (
 	"fmt"
 	"path"
-	"slices"
 
 	"uenv-ci.dev/internal/yamlpos"
 )
-
-// moduleTypes are the kinds of module files that Spack writes.
-var moduleTypes = []string{"lmod", "tcl"}
 
 func (r *renderer) modulesRoot() string { return path.Join(r.mount, "modules") }
 
@@ -70,13 +66,8 @@ func (r *renderer) modulesV2(compilers []Compiler) {
 	if r.recipe.ModulesFile == nil {
 		return
 	}
-	document, _ := r.recipe.ModulesFile.Data().(*yamlpos.Map)
-	value, _ := document.Get("modules")
-	modules, ok := value.(*yamlpos.Map)
-	if !ok {
-		r.fail(r.recipe.ModulesFile, "", "modules.yaml has no mapping 'modules'")
-		return
-	}
+	document, _ := r.recipe.ModulesFile.Data().(*yamlpos.Map) // as its schema says
+	modules := subMap(document, "modules")
 	defaults := subMap(modules, "default")
 	if _, ok := defaults.Get("arch_folder"); !ok {
 		defaults.Set("arch_folder", false)
@@ -87,9 +78,6 @@ func (r *renderer) modulesV2(compilers []Compiler) {
 		types = enabledTypes(defaults)
 	}
 	for _, t := range types {
-		if !slices.Contains(moduleTypes, t) {
-			r.fail(r.recipe.ModulesFile, didYouMean(t, moduleTypes), "invalid module type '%s' in modules.yaml", t)
-		}
 		roots.Set(t, r.modulesRoot())
 	}
 	r.file("modules/modules.yaml", r.marshal(document, true))

@@ -2,8 +2,6 @@ package stack
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"uenv-ci.dev/internal/schema"
@@ -20,6 +18,3 @@ func didYouMean(word string, candidates []string) string {
 	}
 	return "try one of " + strings.Join(candidates, ", ")
 }
-
-// sortedKeys returns the keys of a map in order.
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
