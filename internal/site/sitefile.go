@@ -147,23 +147,17 @@ func candidates(getenv func(string) string) []string {
 
 // distrust drops what only a file that was named may say.
 func (s *Site) distrust() {
-	var dropped []string
-	if s.Rules != nil {
-		s.Rules = nil
-		dropped = append(dropped, "rules, waivers and trust")
-	}
-	secrets := false
+	dropped := s.Rules != nil
+	s.Rules = nil
 	for i := range s.Uenvs {
-		secrets = secrets || s.Uenvs[i].Token != "" || len(s.Uenvs[i].HookSecrets) > 0
-		s.Uenvs[i].Token, s.Uenvs[i].HookSecrets = "", nil
+		u := &s.Uenvs[i]
+		dropped = dropped || u.Token != "" || len(u.HookSecrets) > 0
+		u.Token, u.HookSecrets = "", nil
 	}
-	if secrets {
-		dropped = append(dropped, "tokens and hook secrets")
-	}
-	if len(dropped) > 0 {
+	if dropped {
 		s.Warnings = append(s.Warnings, fault.Problem{
 			File: s.File, Severity: fault.Warning, Rule: "found-site-file",
-			Message: strings.Join(dropped, " and ") + " are taken only from a site file that is named",
+			Message: "promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named",
 			Hint:    "use --site " + s.File,
 		})
 	}
