@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -32,8 +31,9 @@ type CopyReport struct {
 // Copy copies a manifest with everything it needs and everything that refers to
 // it, recursively, to another repository. Manifests stay byte for byte what they
 // are, so that digests stay too. Between repositories of one registry blobs are
-// mounted where the registry can. The tag comes last, after the destination was
-// seen to have it all.
+// mounted where the registry can. The tag comes last, after the destination
+// confirmed each manifest by its digest and each referrer by its subject, or, where
+// it keeps no referrers, was seen to list them.
 func Copy(ctx context.Context, src *Repository, d ocispec.Descriptor, dst *Repository, o CopyOptions) (CopyReport, error) {
 	c := &copier{src: src, dst: dst, options: o, seen: map[digest.Digest]bool{}}
 	if err := c.run(ctx, plain(d)); err != nil {
@@ -45,7 +45,8 @@ func Copy(ctx context.Context, src *Repository, d ocispec.Descriptor, dst *Repos
 type copier struct {
 	src, dst *Repository
 	options  CopyOptions
-	seen     map[digest.Digest]bool // blobs and manifests that are done
+	seen     map[digest.Digest]bool // manifests that are done
+	tags     map[string]bool        // of the source
 	report   CopyReport
 }
 
@@ -63,6 +64,9 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	if c.src.String() != c.dst.String() {
+		if err := c.listTags(ctx); err != nil {
+			return err
+		}
 		if err := c.copyTree(ctx, d, data); err != nil {
 			return err
 		}
@@ -73,11 +77,21 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 	if _, err := c.dst.store.putManifest(ctx, d, data, c.options.Tag); err != nil {
 		return fmt.Errorf("tag %s: %w", c.options.Tag, err)
 	}
-	tagged, err := c.dst.Resolve(ctx, c.options.Tag)
-	if err == nil && tagged.Digest != d.Digest {
-		err = fault.New(fault.Network, "tag %s is %s after it was set: somebody else sets it too", c.options.Tag, tagged.Digest)
+	return nil
+}
+
+// listTags learns which fallback tags the source has, in one request instead of
+// one for each manifest.
+func (c *copier) listTags(ctx context.Context) error {
+	tags, err := c.src.store.tags(ctx)
+	if err != nil && fault.KindOf(err) != fault.NotFound {
+		return fmt.Errorf("list tags: %w", err)
 	}
-	return err
+	c.tags = map[string]bool{}
+	for _, tag := range tags {
+		c.tags[tag] = true
+	}
+	return nil
 }
 
 // copyTree copies a manifest, then what refers to it, and checks the result.
@@ -117,11 +131,6 @@ func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []
 			}
 		}
 		indexed, err = c.dst.store.putManifest(ctx, plain(d), data, "")
-		if errors.Is(err, errBlobUnknown) {
-			for _, b := range blobs {
-				delete(c.seen, b.Digest)
-			}
-		}
 		return err
 	})
 	if err != nil {
@@ -155,9 +164,9 @@ func contents(data []byte) (blobs, manifests []ocispec.Descriptor, err error) {
 // copyReferrers copies what refers to d. Where the destination keeps no list of
 // referrers, all of them are recorded in one go.
 func (c *copier) copyReferrers(ctx context.Context, d ocispec.Descriptor) error {
-	found, err := c.src.Referrers(ctx, d, "")
+	found, err := c.src.listReferrers(ctx, d, c.tags)
 	if err != nil {
-		return err
+		return fmt.Errorf("list referrers of %s: %w", d.Digest, err)
 	}
 	var copied, unlisted []ocispec.Descriptor
 	for _, r := range found {
@@ -194,32 +203,11 @@ func (c *copier) copyReferrers(ctx context.Context, d ocispec.Descriptor) error 
 			return err
 		}
 	}
-	return c.verify(ctx, d, copied)
-}
-
-// verify looks whether the destination has the manifest and lists its referrers.
-func (c *copier) verify(ctx context.Context, d ocispec.Descriptor, referrers []ocispec.Descriptor) error {
-	if len(referrers) == 0 {
-		return nil
-	}
-	listed, err := c.dst.listReferrers(ctx, d)
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	there := map[digest.Digest]bool{}
-	for _, r := range listed {
-		there[r.Digest] = true
-	}
-	for _, r := range referrers {
-		if !there[r.Digest] {
-			return fault.New(fault.Network, "the destination does not list referrer %s of %s after it was copied", r.Digest, d.Digest)
-		}
-	}
 	return nil
 }
 
 func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
-	if c.seen[d.Digest] {
+	if c.dst.blobs.has(d.Digest) {
 		return nil
 	}
 	mounted, err := c.dst.store.mount(ctx, d, c.src.store)
@@ -228,6 +216,7 @@ func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 	}
 	if mounted {
 		c.report.Mounted++
+		c.dst.blobs.add(d.Digest)
 	} else {
 		open := func() (io.ReadCloser, error) { return c.src.openBlob(ctx, d) }
 		sent, err := c.dst.pushBlob(ctx, Layer{Descriptor: d, Open: open})
@@ -239,6 +228,5 @@ func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 			c.report.Bytes += d.Size
 		}
 	}
-	c.seen[d.Digest] = true
 	return nil
 }

@@ -19,8 +19,8 @@ import (
 	"uenv-ci.dev/internal/fault"
 )
 
-// hosted is a repository of a remote registry. Listing, resolving and deleting
-// are left to oras-go; transfers are our own, because they resume.
+// hosted is a repository of a remote registry. Listing and looking for blobs is
+// left to oras-go; transfers are our own, because they resume.
 type hosted struct {
 	server *server
 	repo   *remote.Repository
@@ -58,11 +58,6 @@ func (h *hosted) request(req *http.Request, expected ...int) (*http.Response, er
 	}
 	defer resp.Body.Close()
 	return nil, unexpected(resp, h.server.host)
-}
-
-func (h *hosted) resolve(ctx context.Context, reference string) (ocispec.Descriptor, error) {
-	d, err := h.repo.Resolve(ctx, reference)
-	return d, h.fail(err)
 }
 
 // manifestTypes is what we can use, in the order of preference.
@@ -142,9 +137,9 @@ func subjectDigest(data []byte) string {
 	return ""
 }
 
-func (h *hosted) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, bool, error) {
+func (h *hosted) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	if h.server.noReferrers.Load() {
-		return nil, false, nil
+		return nil, nil
 	}
 	var found []ocispec.Descriptor
 	err := h.repo.Referrers(ctx, subject, "", func(page []ocispec.Descriptor) error {
@@ -153,12 +148,12 @@ func (h *hosted) referrers(ctx context.Context, subject ocispec.Descriptor) ([]o
 	})
 	if isUnsupported(err) {
 		h.server.noReferrers.Store(true)
-		return nil, false, nil
+		return nil, nil
 	}
 	if err := h.fail(err); err != nil && fault.KindOf(err) != fault.NotFound {
-		return nil, false, err
+		return nil, err
 	}
-	return found, err == nil, nil
+	return found, nil
 }
 
 func (h *hosted) tags(ctx context.Context) ([]string, error) {
@@ -193,7 +188,7 @@ func (h *hosted) delete(ctx context.Context, reference string) error {
 // untag deletes a tag. Registries that only delete by digest (distribution 2)
 // lose the tag together with a manifest made for that purpose.
 func (h *hosted) untag(ctx context.Context, tag string) error {
-	if _, err := h.resolve(ctx, tag); err != nil {
+	if _, _, err := h.manifest(ctx, tag); err != nil {
 		return err
 	}
 	err := h.delete(ctx, tag)

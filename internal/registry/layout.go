@@ -42,19 +42,6 @@ func (l *layout) blobFile(d digest.Digest) string {
 	return l.file(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-func (l *layout) resolve(_ context.Context, reference string) (ocispec.Descriptor, error) {
-	root, index, err := l.read()
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	for _, d := range index.Manifests {
-		if d.Annotations[ocispec.AnnotationRefName] == reference || d.Digest.String() == reference {
-			return d, l.checkBlob(root, d)
-		}
-	}
-	return ocispec.Descriptor{}, fault.New(fault.NotFound, "not found")
-}
-
 // checkBlob looks whether the content of an index entry is there.
 func (l *layout) checkBlob(root *os.Root, d ocispec.Descriptor) error {
 	if err := validDescriptor(d); err != nil {
@@ -169,6 +156,9 @@ func (l *layout) putBlob(ctx context.Context, d ocispec.Descriptor, open opener)
 	if err != nil {
 		return err
 	}
+	if l.checkBlob(root, d) == nil {
+		return nil
+	}
 	content, err := open()
 	if err != nil {
 		return err
@@ -279,25 +269,25 @@ func (l *layout) tags(context.Context) ([]string, error) {
 }
 
 // referrers finds the manifests of the index whose subject is the one asked for.
-func (l *layout) referrers(_ context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, bool, error) {
+func (l *layout) referrers(_ context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	root, index, err := l.read()
 	if fault.KindOf(err) == fault.NotFound {
-		return nil, true, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, true, err
+		return nil, err
 	}
 	var found []ocispec.Descriptor
 	for _, d := range index.Manifests {
 		data, err := l.smallBlob(root, d)
 		if err != nil {
-			return nil, true, err
+			return nil, err
 		}
 		if s := subjectOf(data); s != nil && s.Digest == subject.Digest {
 			found = append(found, describeManifest(d, data))
 		}
 	}
-	return found, true, nil
+	return found, nil
 }
 
 // smallBlob reads a manifest; one that is missing or too large has no content.

@@ -33,6 +33,9 @@ func (p *Repository) Push(ctx context.Context, a Artifact) (ocispec.Descriptor, 
 func (p *Repository) whileBlobsVanish(ctx context.Context, push func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := push()
+		if err != nil {
+			p.blobs.clear()
+		}
 		if !errors.Is(err, errBlobUnknown) || attempt >= p.registry.retry.attempts() {
 			return err
 		}
@@ -64,15 +67,23 @@ func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Des
 	return p.recordReferrers(ctx, *a.Subject, []ocispec.Descriptor{d})
 }
 
+// smallBlob is the size in bytes below which a blob is sent without asking first
+// whether it is there: the question costs as much as the answer saves.
+const smallBlob = 16 << 10
+
 // pushBlob uploads a blob unless it is there, and tells whether it did.
 func (p *Repository) pushBlob(ctx context.Context, l Layer) (sent bool, err error) {
 	d := plain(l.Descriptor)
-	there, err := p.store.exists(ctx, d)
+	there := p.blobs.has(d.Digest)
+	if !there && (d.Size >= smallBlob || d.Digest == ocispec.DescriptorEmptyJSON.Digest) {
+		there, err = p.store.exists(ctx, d)
+	}
 	if err == nil && !there {
 		err = p.store.putBlob(ctx, d, p.counted(l))
 	}
 	if err != nil {
 		return false, fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
+	p.blobs.add(d.Digest)
 	return !there, nil
 }

@@ -34,7 +34,7 @@ func fallbackTag(subject digest.Digest) string {
 // referrers API and the fallback tag say is merged. A subject that does not exist
 // has no referrers.
 func (p *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
-	found, err := p.listReferrers(ctx, subject)
+	found, err := p.listReferrers(ctx, subject, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list referrers of %s in %s: %w", subject.Digest, p, err)
 	}
@@ -49,17 +49,21 @@ func (p *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor, 
 	return found, nil
 }
 
-func (p *Repository) listReferrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+// listReferrers merges what there is. Where the repository's tags are known, only
+// a fallback tag among them is read.
+func (p *Repository) listReferrers(ctx context.Context, subject ocispec.Descriptor, tags map[string]bool) ([]ocispec.Descriptor, error) {
 	if err := validDescriptor(subject); err != nil {
 		return nil, err
 	}
-	known, _, err := p.store.referrers(ctx, subject)
+	known, err := p.store.referrers(ctx, subject)
 	if err != nil {
 		return nil, err
 	}
-	index, err := p.readFallback(ctx, subject)
-	if err != nil {
-		return nil, err
+	var index fallback
+	if tags == nil || tags[fallbackTag(subject.Digest)] {
+		if index, err = p.readFallback(ctx, subject); err != nil {
+			return nil, err
+		}
 	}
 	// Clients write the fallback themselves and write it well, while half-broken
 	// servers give wrong artifact types: it goes first, so that it wins.

@@ -25,6 +25,9 @@ type Repository struct {
 	registry *Registry
 	name     string
 	store    store
+
+	manifests manifestCache // read so far: they cannot change
+	blobs     blobSet       // known to be there
 }
 
 // Name returns the path of the repository within its registry.
@@ -43,33 +46,33 @@ func (p *Repository) Resolve(ctx context.Context, reference string) (ocispec.Des
 			return ocispec.Descriptor{}, err
 		}
 	}
-	d, err := p.store.resolve(ctx, reference)
+	d, err := p.resolve(ctx, reference, wanted)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("resolve %s in %s: %w", reference, p, err)
-	}
-	d = plain(d)
-	if err := checkResolved(d, wanted); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("resolve %s in %s: %w", reference, p, err)
 	}
 	return d, nil
 }
 
-func checkResolved(d ocispec.Descriptor, wanted digest.Digest) error {
-	if err := validDescriptor(d); err != nil {
-		return err
+// resolve fetches the manifest itself: that costs what asking for its digest
+// costs, it need not be believed, and callers want the manifest next.
+func (p *Repository) resolve(ctx context.Context, reference string, wanted digest.Digest) (ocispec.Descriptor, error) {
+	data, mediaType, err := p.store.manifest(ctx, reference)
+	if err != nil {
+		return ocispec.Descriptor{}, err
 	}
-	switch {
-	case wanted != "" && d.Digest != wanted:
-		return fault.New(fault.Network, "the registry answered with digest %s", d.Digest)
-	case !isManifest(d):
-		return fault.New(fault.Network, "the registry answered with %q instead of a manifest", d.MediaType)
-	case d.Size > MaxManifest:
-		return fault.New(fault.Network, "the manifest has %d bytes, more than the %d that are read", d.Size, MaxManifest)
+	d := descriptorOf(mediaType, data)
+	if wanted != "" {
+		d.Digest = wanted
+		if err := checkContent(data, d); err != nil {
+			return ocispec.Descriptor{}, err
+		}
 	}
-	return nil
+	p.manifests.put(d.Digest, data)
+	return d, nil
 }
 
 // Manifest returns the manifest d, parsed and as the bytes whose digest it has.
+// One that was read before is remembered, and given even if it was deleted since.
 func (p *Repository) Manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Manifest, []byte, error) {
 	data, err := p.rawManifest(ctx, d)
 	if err != nil {
@@ -98,11 +101,17 @@ func (p *Repository) readManifest(ctx context.Context, d ocispec.Descriptor) (da
 	if d.Size > MaxManifest {
 		return nil, fault.New(fault.Network, "it has %d bytes, more than the %d that are read", d.Size, MaxManifest)
 	}
-	data, _, err = p.store.manifest(ctx, d.Digest.String())
-	if err != nil {
+	data, ok := p.manifests.get(d.Digest)
+	if !ok {
+		if data, _, err = p.store.manifest(ctx, d.Digest.String()); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkContent(data, d); err != nil {
 		return nil, err
 	}
-	return data, checkContent(data, d)
+	p.manifests.put(d.Digest, data)
+	return data, nil
 }
 
 // ParseManifest reads an OCI image manifest. The error has kind Invalid.
@@ -221,6 +230,8 @@ func (p *Repository) deleteManifest(ctx context.Context, d ocispec.Descriptor) e
 	if err != nil {
 		return err
 	}
+	p.manifests.drop(d.Digest)
+	p.blobs.clear()
 	if err := p.store.remove(ctx, plain(d)); err != nil {
 		return err
 	}

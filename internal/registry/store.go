@@ -12,8 +12,6 @@ import (
 // all backends share: checks of digests and sizes, the order of writes, and
 // referrers where the registry does not keep them itself.
 type store interface {
-	// resolve returns media type, digest and size of a tag or manifest digest.
-	resolve(ctx context.Context, reference string) (ocispec.Descriptor, error)
 	// manifest returns the bytes behind a tag or digest, at most MaxManifest of
 	// them, and the media type that the registry gives them. Nothing is verified.
 	manifest(ctx context.Context, reference string) (data []byte, mediaType string, err error)
@@ -30,9 +28,9 @@ type store interface {
 	// putManifest stores a manifest under its digest and, if tag is not empty,
 	// that tag. It tells whether the registry keeps the referrers of its subject.
 	putManifest(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) (indexed bool, err error)
-	// referrers lists what the registry itself knows; listed is false where it
-	// keeps no such list.
-	referrers(ctx context.Context, subject ocispec.Descriptor) (found []ocispec.Descriptor, listed bool, err error)
+	// referrers lists what the registry itself knows: nothing where it keeps no
+	// such list.
+	referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error)
 	// tags lists all tags, in any order.
 	tags(ctx context.Context) ([]string, error)
 	// remove deletes a manifest and every tag of it.
