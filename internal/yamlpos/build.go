@@ -29,7 +29,7 @@ func (b *builder) problem(n *yaml.Node, message, hint string) {
 	if b.fatal {
 		return // it would only follow from the limit that was hit
 	}
-	b.problems = append(b.problems, fault.Problem{File: b.file, Line: n.Line, Column: n.Column, Message: message, Hint: hint})
+	b.problems = append(b.problems, fault.Problem{File: b.file, Line: n.Line, Column: n.Column, Message: clip(message), Hint: hint})
 }
 
 // refuse reports a limit.
@@ -62,7 +62,7 @@ func (b *builder) build(n *yaml.Node, depth int) *built {
 		b.refuse(n, fmt.Sprintf("is nested more than %d deep", maxDepth))
 	}
 	if r.values > maxValues {
-		b.refuse(n, fmt.Sprintf("has more than %d values once its aliases are expanded", maxValues))
+		b.refuse(n, fmt.Sprintf("has more than %d values, counting those behind aliases each time", maxValues))
 	}
 	return r
 }
@@ -196,7 +196,7 @@ func (b *builder) merge(r *built, v *yaml.Node, depth int) []Pair {
 // take counts the pairs of a merged mapping against the limit.
 func (b *builder) take(at *yaml.Node, source *Node) []Pair {
 	if b.merged += len(source.Pairs); b.merged > maxValues {
-		b.refuse(at, fmt.Sprintf("has more than %d values once its merge keys are expanded", maxValues))
+		b.refuse(at, fmt.Sprintf("has more than %d values, counting those brought in by merge keys each time", maxValues))
 		return nil
 	}
 	return source.Pairs

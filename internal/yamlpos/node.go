@@ -5,7 +5,11 @@
 // sees other types in them (on, 0755, 12:30, 1e5), so scalars are resolved here.
 package yamlpos
 
-import "uenv-ci.dev/internal/fault"
+import (
+	"strings"
+
+	"uenv-ci.dev/internal/fault"
+)
 
 // Kind tells the three shapes of a Node apart.
 type Kind int
@@ -91,10 +95,20 @@ func (n *Node) Str() (s string, ok bool) {
 
 // Problem returns a problem that points at the node.
 func (n *Node) Problem(message, hint string) fault.Problem {
-	if n == nil {
-		return fault.Problem{Message: message, Hint: hint}
+	p := fault.Problem{Message: clip(message), Hint: clip(hint)}
+	if n != nil {
+		p.File, p.Line, p.Column = n.File, n.Line, n.Column
 	}
-	return fault.Problem{File: n.File, Line: n.Line, Column: n.Column, Message: message, Hint: hint}
+	return p
+}
+
+// clip shortens a message that quotes overlong input.
+func clip(message string) string {
+	const limit = 400
+	if len(message) <= limit {
+		return message
+	}
+	return strings.ToValidUTF8(message[:limit-len("…")], "") + "…"
 }
 
 // Data returns the node as plain values: scalars as in Value, []any and *Map.

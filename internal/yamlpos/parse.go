@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"sort"
 	"strings"
 	"unicode/utf8"
 
@@ -76,7 +77,7 @@ func Read(file string, data []byte) (*Node, fault.Problems) {
 }
 
 // decode returns the root of each document, at most two, or what the parser says
-// is wrong. The parser is somebody else's: should it panic, that is a message too.
+// is wrong, without its guess at the line. The parser is somebody else's: should it panic, that is a message too.
 func decode(r io.Reader) (roots []*yaml.Node, msg string) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -153,27 +154,38 @@ func printable(c rune) bool {
 		c >= 0xa0 && c <= 0xd7ff || c >= 0xe000 && c <= 0xfffd || c >= 0x10000
 }
 
-// syntaxProblem finds the line of a syntax error. The parser's own line is that
-// of the enclosing construct, if any; so the last line it had asked for is taken,
-// going back as long as the text without it is wrong in the same way.
+// syntaxProblem finds the line of a syntax error. The parser names that of the
+// enclosing construct, if any. So the last line it had asked for is taken, going
+// back as long as the text without it is wrong in the same way.
 func syntaxProblem(data []byte, msg string) fault.Problem {
 	feed := &lineReader{data: data}
 	decode(feed)
 	line := feed.lines
 	if len(data) <= maxSearch {
-		for steps := 0; line > 1 && steps < 64; steps++ {
-			if _, m := decode(bytes.NewReader(data[:lineStart(data, line)])); m != msg {
-				break
-			}
-			line--
-		}
+		line = firstWrong(data, msg, line)
 	}
 	text := data[min(lineStart(data, line), len(data)):]
 	if i := bytes.IndexAny(text, "\r\n"); i >= 0 {
 		text = text[:i]
 	}
 	column, hint := advice(string(text), msg)
-	return fault.Problem{Line: line, Column: column, Message: "not valid YAML: " + msg, Hint: hint}
+	return fault.Problem{Line: line, Column: column, Message: clip("not valid YAML: " + msg), Hint: hint}
+}
+
+// firstWrong returns the first line with which the text is wrong in the same way
+// as with all lines to last: near last, or else by halving what is left.
+func firstWrong(data []byte, msg string, last int) int {
+	wrong := func(lines int) bool {
+		_, m := decode(bytes.NewReader(data[:lineStart(data, lines+1)]))
+		return m == msg
+	}
+	for steps := 0; steps < 8; steps++ {
+		if last <= 1 || !wrong(last-1) {
+			return last
+		}
+		last--
+	}
+	return 1 + sort.Search(last-1, func(i int) bool { return wrong(i + 1) })
 }
 
 var badStart = regexp.MustCompile("^(?:\\s*(?:[-?:]\\s+)*|.*?(?::\\s+|[\\[{,]\\s*))([%@`])")
