@@ -105,6 +105,19 @@ func (c *cell) show(dir string) {
 	}
 }
 
+// put makes a directory of the host appear below the build directory, read-only
+// in a sandbox, and returns its path there: the same for every build.
+func (c *cell) put(dir, name string) (string, error) {
+	if dir == c.path(name) {
+		return c.inside(name), nil // it is there already
+	}
+	if c.spec == nil {
+		return c.inside(name), os.Symlink(dir, c.path(name))
+	}
+	c.spec.Binds = append(c.spec.Binds, sandbox.Bind{Source: dir, Target: c.inside(name)})
+	return c.inside(name), os.MkdirAll(c.path(name), 0o755)
+}
+
 // run runs a step and keeps what it says in a log file. Its error, if the program
 // ran and failed, is a *stepError.
 func (c *cell) run(ctx context.Context, s step) error {
@@ -222,7 +235,7 @@ const variablePrefix = "UENV_CIBUILDV_"
 // but what was asked for.
 func (o *Options) environ(more ...string) []string {
 	env := append([]string{
-		"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "TZ=UTC", "SOURCE_DATE_EPOCH=" + sourceDateEpoch,
+		"PATH=/usr/bin:/bin", "USER=uenv-ci", "LOGNAME=uenv-ci", "LC_ALL=C.UTF-8", "TZ=UTC", "SOURCE_DATE_EPOCH=" + sourceDateEpoch,
 		"UENV_MOUNT=" + o.mount(), "UENV_JOBS=" + strconv.Itoa(o.jobs()),
 		"UENV_SYSTEM=" + o.System, "UENV_UARCH=" + o.UArch,
 	}, more...)

@@ -16,10 +16,13 @@ func (j *job) buildScript(ctx context.Context) error {
 	if j.tree.Hooks.Build == "" {
 		return fault.New(fault.Invalid, "the recipe %s has no program 'build'", j.Stack.Recipe.Dir)
 	}
-	source := j.protectRecipe()
+	source, err := j.protectRecipe()
+	if err != nil {
+		return err
+	}
 	j.cell.env = append(j.cell.env, "UENV_SOURCE="+source)
 	build := proc.Cmd{Path: filepath.Join(source, path.Base(j.tree.Hooks.Build)), Dir: source}
-	err := j.stage("build", "", func() error {
+	err = j.stage("build", "", func() error {
 		return j.cell.run(ctx, step{name: "build", cmd: build, network: j.Network, watch: j.echo("build")})
 	})
 	if err != nil {
@@ -37,15 +40,14 @@ func (j *job) buildScript(ctx context.Context) error {
 
 // protectRecipe makes the copy of the recipe that goes into the image the source
 // of the build, read-only in the sandbox under all its names, and returns its path.
-func (j *job) protectRecipe() string {
+func (j *job) protectRecipe() (string, error) {
 	copied := j.cell.path("store/meta/recipe")
-	if j.cell.spec == nil {
-		return copied
+	if j.cell.spec != nil {
+		for _, target := range []string{j.cell.inside("store/meta/recipe"), filepath.Join(j.cell.mount, "meta/recipe")} {
+			j.cell.spec.Binds = append(j.cell.spec.Binds, sandbox.Bind{Source: copied, Target: target})
+		}
 	}
-	for _, target := range []string{j.cell.inside("store/meta/recipe"), filepath.Join(j.cell.mount, "meta/recipe"), j.cell.inside("recipe")} {
-		j.cell.spec.Binds = append(j.cell.spec.Binds, sandbox.Bind{Source: copied, Target: target})
-	}
-	return j.cell.inside("recipe")
+	return j.cell.put(copied, "recipe")
 }
 
 // program returns the command that runs a file of the build tree as programs see it.

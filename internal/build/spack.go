@@ -24,7 +24,8 @@ import (
 // of Spack read instead of asking for what they say.
 type spackBuild struct {
 	*job
-	spack     spack.Installation
+	spack     spack.Installation // as programs see it
+	spackDir  string             // the same on the host
 	compilers *toolbox
 	seconds   map[string]float64 // that packages took to build, by hash
 	specs     map[string]spack.Spec
@@ -69,7 +70,6 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	if ok {
-		b.cell.show(in.Dir)
 		if revision, err := git.Head(ctx, in.Dir); err == nil {
 			in.Commit = revision.Commit
 		}
@@ -77,6 +77,10 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	if err := in.Reads(b.tree.Version); err != nil {
+		return err
+	}
+	b.spackDir = in.Dir
+	if in.Dir, err = b.cell.put(in.Dir, "spack"); err != nil {
 		return err
 	}
 	b.spack = in
@@ -117,7 +121,7 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 		return spack.Installation{}, fault.WithHint(err, "name a Spack of this machine with --spack DIR or %s", spack.Variable)
 	}
 	in, err := spack.Open(b.cell.path(clone.To))
-	in.Dir, in.Commit, in.Source = b.cell.inside(clone.To), commit, clone.Repo
+	in.Commit, in.Source = commit, clone.Repo
 	return in, err
 }
 
@@ -313,11 +317,7 @@ func (b *spackBuild) complete(ctx context.Context) error {
 // modules writes the module files.
 func (b *spackBuild) modules(ctx context.Context) error {
 	if b.tree.Modules.FromSpack {
-		dir := b.spack.Dir
-		if filepath.Dir(dir) == b.cell.Build {
-			dir = b.cell.path(filepath.Base(dir))
-		}
-		defaults, err := os.ReadFile(filepath.Join(dir, "etc/spack/defaults/modules.yaml"))
+		defaults, err := os.ReadFile(filepath.Join(b.spackDir, "etc/spack/defaults/modules.yaml"))
 		if err != nil {
 			return err
 		}

@@ -220,3 +220,18 @@ func digests(t *testing.T, dir string) map[string]string {
 	}
 	return found
 }
+
+// TestSpackWithoutSandbox installs through a link at the mount point.
+func TestSpackWithoutSandbox(t *testing.T) {
+	needSpack(t)
+	o := options(t, "../../recipes/hello-spack/1.0")
+	o.NoSandbox, o.Stack.Mount = true, filepath.Join(t.TempDir(), "mount")
+	r := mustBuild(t, o)
+	out, err := proc.Cmd{Path: r.Mount + "/env/default/bin/hello"}.Output(t.Context())
+	if err != nil || !strings.HasPrefix(string(out), "hello from") {
+		t.Errorf("%q, %v", out, err)
+	}
+	if path := r.Meta.Views["default"].Env.Values.List["PATH"][0].Value[0]; path != r.Mount+"/env/default/bin" {
+		t.Errorf("PATH begins with %s", path)
+	}
+}

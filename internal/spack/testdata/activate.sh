@@ -1,0 +1,9 @@
+export SPACK_ENV=/uenv-ci/environments/units;
+export SPACK_ENV_VIEW=develop;
+alias despacktivate='spack env deactivate';
+export ACLOCAL_PATH=/usr/share/aclocal:/user-environment/env/develop/share/aclocal;
+export CMAKE_PREFIX_PATH=/user-environment/env/develop;
+export MANPATH=/usr/share/man:/user-environment/env/develop/share/man:/user-environment/env/develop/man:;
+export PATH=/user-environment/env/develop/bin:/usr/bin:/bin:/uenv-ci/spack/bin;
+export PKG_CONFIG_PATH=/usr/share/pkgconfig:/usr/lib/pkgconfig:/user-environment/env/develop/share/pkgconfig:/user-environment/env/develop/lib64/pkgconfig:/user-environment/env/develop/lib/pkgconfig;
+export UNITS_HOME=/user-environment/env/develop;
