@@ -461,7 +461,7 @@ func lying(promised, given string) registry.Layer {
 
 // The writers open the registry each for itself, as processes do.
 func TestConcurrentAttachesLoseNothing(t *testing.T) {
-	const writers = 8
+	const writers = 32
 	backends(t, func(t *testing.T, b backend) {
 		p := b.repository(t, "build/eiger/zen2/hello/1.0")
 		d := push(t, p, artifact(image, "hello", nil))

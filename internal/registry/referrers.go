@@ -145,6 +145,37 @@ func descriptorOf(mediaType string, data []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 }
 
+// RepairReferrers lists again what refers to subject and was lost from its list,
+// as happens where writers on several hosts share a registry without the referrers
+// API. Of the candidates those are added that are in the repository and do refer to
+// subject; it returns how many were missing.
+func (p *Repository) RepairReferrers(ctx context.Context, subject ocispec.Descriptor, candidates []ocispec.Descriptor) (int, error) {
+	listed, err := p.Referrers(ctx, subject, "")
+	if err != nil {
+		return 0, err
+	}
+	var missing []ocispec.Descriptor
+	for _, d := range candidates {
+		if slices.ContainsFunc(listed, func(l ocispec.Descriptor) bool { return l.Digest == d.Digest }) {
+			continue
+		}
+		data, err := p.rawManifest(ctx, d)
+		if fault.KindOf(err) == fault.NotFound {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if subjectDigest(data) == subject.Digest.String() {
+			missing = append(missing, describeManifest(d, data))
+		}
+	}
+	if len(missing) == 0 {
+		return 0, nil
+	}
+	return len(missing), p.recordReferrers(ctx, subject, missing)
+}
+
 // recordReferrers adds referrers to the fallback tag of their subject.
 func (p *Repository) recordReferrers(ctx context.Context, subject ocispec.Descriptor, add []ocispec.Descriptor) error {
 	err := p.updateFallback(ctx, subject, func(list []ocispec.Descriptor) ([]ocispec.Descriptor, bool) {
