@@ -61,12 +61,8 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	if err != nil {
 		return pipeline.BuildOptions{}, err
 	}
-	cluster, err := in.clusterDir(system)
-	if err != nil {
-		return pipeline.BuildOptions{}, err
-	}
 	return pipeline.BuildOptions{
-		Recipe: recipe, Cluster: cluster, Mirrors: in.String("mirrors"), System: system, UArch: uarch,
+		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: in.String("mirrors"), System: system, UArch: uarch,
 		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: in.String("spack"), Root: in.String("build-root"),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
 		Env: in.StringSlice("env"), Jobs: in.Int("jobs"), LogDir: in.String("logs"),
@@ -84,20 +80,16 @@ func nonEmpty(values ...string) []string {
 	return kept
 }
 
-// clusterDir is the cluster configuration that was named, else that of the
-// system in the site's directory, else none.
-func (in *invocation) clusterDir(system string) (string, error) {
-	if dir := in.String("cluster"); dir != "" {
-		return dir, nil
+// clusterOf finds the configuration of a system in the site's directories; ""
+// if the site has none.
+func (in *invocation) clusterOf(system string) func(recipeVersion int) (string, error) {
+	return func(recipeVersion int) (string, error) {
+		s, err := in.site()
+		if err != nil || s.Clusters == "" {
+			return "", err
+		}
+		return s.ClusterDirFor(system, recipeVersion)
 	}
-	s, err := in.site()
-	if err != nil {
-		return "", err
-	}
-	if s.Clusters == "" {
-		return "", nil
-	}
-	return s.ClusterDir(system)
 }
 
 func runBuild(ctx context.Context, in *invocation) (result, error) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"os/user"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -115,14 +116,25 @@ func runUndeprecate(ctx context.Context, in *invocation) (result, error) {
 }
 
 func (in *invocation) note() (lifecycle.Note, error) {
-	n := lifecycle.Note{Who: in.String("who"), Reason: in.String("reason"), When: time.Now()}
+	n := lifecycle.Note{Who: in.who(), Reason: in.String("reason"), When: time.Now()}
 	switch {
 	case n.Reason == "":
 		return n, usageError([]string{in.Command.Name}, "--reason is missing")
 	case n.Who == "":
-		return n, usageError([]string{in.Command.Name}, "--who is missing, and neither GITLAB_USER_LOGIN nor USER is set")
+		return n, usageError([]string{in.Command.Name}, "--who is missing, and the system does not know your name")
 	}
 	return n, nil
+}
+
+// who is the person that a record names.
+func (in *invocation) who() string {
+	if name := in.String("who"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
 }
 
 // locate finds the image in the registry that argument 0 names.

@@ -6,7 +6,7 @@ func allCommands() []*command {
 		buildCommand(),
 		testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(),
-		promoteCommand(), deprecateCommand(), undeprecateCommand(),
+		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(),
 		packCommand(), unpackCommand(), verifyCommand(),
 		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
 	}

@@ -25,6 +25,7 @@ const (
 type reporter struct {
 	mu       sync.Mutex
 	log      zerolog.Logger
+	fields   bool      // machines read it
 	terminal io.Writer // nil where there is none
 	stages   map[string]*stage
 }
@@ -47,7 +48,7 @@ func newReporter(w io.Writer, o logOptions) (*reporter, error) {
 	if err != nil || o.level == "" {
 		return nil, fault.New(fault.Usage, "--log-level must be debug, info, warn or error, not %q", o.level)
 	}
-	r := &reporter{stages: map[string]*stage{}}
+	r := &reporter{stages: map[string]*stage{}, fields: o.json}
 	if o.quiet {
 		r.log = zerolog.Nop()
 		return r, nil
@@ -85,44 +86,73 @@ func consoleWriter(w io.Writer, terminal bool) io.Writer {
 func (r *reporter) sink(e event.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch e.Kind {
-	case event.Progress:
+	if e.Kind == event.Progress {
 		r.progress(e)
 		return
-	case event.Started:
-		r.stages[e.Stage] = &stage{started: e.Time}
-	case event.Done, event.Failed:
-		defer delete(r.stages, e.Stage)
 	}
 	r.clearBar(e.Stage)
 	r.line(e)
+	switch e.Kind {
+	case event.Started:
+		r.stages[e.Stage] = &stage{started: e.Time}
+	case event.Done, event.Failed:
+		delete(r.stages, e.Stage)
+	}
 }
 
+// line writes one event. Fields are for machines.
 func (r *reporter) line(e event.Event) {
-	level := zerolog.InfoLevel
-	switch e.Kind {
-	case event.Warning:
-		level = zerolog.WarnLevel
-	case event.Failed:
-		level = zerolog.ErrorLevel
+	text := r.text(e)
+	if text == "" {
+		return
 	}
-	entry := r.log.WithLevel(level)
+	level := levelOf(e.Kind)
 	if level < r.log.GetLevel() {
 		return
 	}
-	for k, v := range e.Fields {
-		entry = entry.Str(k, v)
+	entry := r.log.WithLevel(level)
+	if r.fields {
+		entry = entry.Str("stage", e.Stage).Str("event", string(e.Kind))
+		for k, v := range e.Fields {
+			entry = entry.Str(k, v)
+		}
 	}
+	entry.Msg(text)
+}
+
+func levelOf(k event.Kind) zerolog.Level {
+	switch k {
+	case event.Warning:
+		return zerolog.WarnLevel
+	case event.Failed:
+		return zerolog.ErrorLevel
+	}
+	return zerolog.InfoLevel
+}
+
+// text is what an event says to people; "" if that is nothing new. A failure is
+// told by the error at the end.
+func (r *reporter) text(e event.Event) string {
 	message := e.Message
-	if e.Kind == event.Done {
-		if s := r.stages[e.Stage]; s != nil && e.Time.Sub(s.started) >= barAfter {
+	switch e.Kind {
+	case event.Failed:
+		return ""
+	case event.Started:
+		if message == "" {
+			return ""
+		}
+	case event.Done:
+		if message == "" {
+			message = "done"
+		}
+		if s := r.stages[e.Stage]; s != nil {
 			message += fmt.Sprintf(" (%s)", formatSeconds(e.Time.Sub(s.started).Seconds()))
 		}
 	}
-	if e.Stage != "" {
-		message = e.Stage + ": " + message
+	if e.Stage == "" {
+		return message
 	}
-	entry.Msg(message)
+	return e.Stage + ": " + message
 }
 
 func (r *reporter) progress(e event.Event) {

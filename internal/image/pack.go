@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -54,7 +53,6 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return File{}, err
 	}
-	o.Events.Start("pack", "%s", filepath.Base(out))
 	summary, err := squashfs.Pack(ctx, store, out, squashfs.WriteOptions{
 		Codec: o.Codec, Level: o.Level, BlockSize: o.BlockSize, Workers: o.Workers, Exclude: o.Exclude,
 		Time: o.Created, ForceOwner: &squashfs.Owner{UID: nobody, GID: nobody}, Events: o.Events,
@@ -63,7 +61,6 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 		return File{}, fmt.Errorf("pack %s: %w", store, err)
 	}
 	codec := fmt.Sprintf("%s@%s level=%d block=%d", summary.Codec, summary.CodecVersion, summary.Level, summary.BlockSize)
-	o.Events.Done("pack", "%d files, %d MB in, %d MB out", summary.Files, summary.InputBytes>>20, summary.Size>>20)
 	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: codec}, nil
 }
 

@@ -22,11 +22,14 @@ import (
 type BuildOptions struct {
 	Recipe  string // directory
 	Cluster string // directory of the cluster configuration; "" for recipes that need none
-	Mirrors string // mirrors or cache file; "" for none
-	System  string
-	UArch   string
-	Mount   string // "" is what the recipe says
-	Develop bool   // Spack's development version is meant
+	// ClusterFor finds it by the version of the recipe where Cluster is ""; it
+	// may return "".
+	ClusterFor func(recipeVersion int) (string, error)
+	Mirrors    string // mirrors or cache file; "" for none
+	System     string
+	UArch      string
+	Mount      string // "" is what the recipe says
+	Develop    bool   // Spack's development version is meant
 
 	Spack     string   // Spack checkout; "" is found or cloned
 	Root      string   // of builds; "" is in memory
@@ -56,11 +59,17 @@ func (o BuildOptions) Load(ctx context.Context) (stack.Input, error) {
 	if r.Builder == recipe.BuilderScript {
 		return in, nil
 	}
-	if o.Cluster == "" {
+	dir := o.Cluster
+	if dir == "" && o.ClusterFor != nil {
+		if dir, err = o.ClusterFor(r.Version); err != nil {
+			return in, err
+		}
+	}
+	if dir == "" {
 		err := fault.New(fault.Usage, "recipe %s needs a cluster configuration", o.Recipe)
 		return in, fault.WithHint(err, "give one with --cluster DIR, or --system NAME and 'clusters:' in the site file")
 	}
-	if in.Cluster, err = site.LoadCluster(o.Cluster); err != nil {
+	if in.Cluster, err = site.LoadCluster(dir); err != nil {
 		return in, fmt.Errorf("load cluster configuration: %w", err)
 	}
 	if o.Mirrors != "" {

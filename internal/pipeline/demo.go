@@ -20,7 +20,6 @@ import (
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/mount"
 	"uenv-ci.dev/internal/proc"
-	"uenv-ci.dev/internal/promote"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/sandbox"
 )
@@ -276,18 +275,16 @@ func (d *demo) promote(ctx context.Context, s *Stage) error {
 	if err != nil {
 		return err
 	}
-	d.promoted = Found{l, promoted.Repo, d.found.Descriptor}
+	d.promoted = promoted.To
 	d.report.Image.Label = l.String()
-	s.Detail = fmt.Sprintf("%s, %s moved", l, bytesMoved(promoted.Result))
+	s.Detail = fmt.Sprintf("%s, %d rules passed, %d bytes moved", l, len(promoted.Result.Rules), promoted.Result.Copy.Bytes)
 	s.Digest = d.found.Descriptor.Digest.String()
 	return nil
 }
 
-func bytesMoved(r promote.Result) string { return fmt.Sprintf("%d bytes", r.Copy.Bytes) }
-
 func (d *demo) pull(ctx context.Context, s *Stage) error {
 	pulled, err := Pull(ctx, d.promoted, d.local, PullOptions{Events: d.Events})
-	s.Detail, s.Size, s.Digest = pulled.Path, pulled.Size, pulled.Digest.String()
+	s.Detail, s.Size, s.Digest = strings.TrimPrefix(pulled.Path, d.Dir+"/"), pulled.Size, pulled.Digest.String()
 	return err
 }
 

@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -71,4 +72,12 @@ func completeLabel(ctx context.Context, reg *registry.Registry, l label.Label) (
 		return l, fault.WithHint(err, "say which: %s", strings.Join(names[:min(len(names), 10)], ", "))
 	}
 	return records[0].Label, nil
+}
+
+// Complete returns l with the parts that it lacks taken from another label.
+func Complete(l, from label.Label) label.Label {
+	return label.Label{
+		Namespace: cmp.Or(l.Namespace, from.Namespace), Name: cmp.Or(l.Name, from.Name), Version: cmp.Or(l.Version, from.Version),
+		Tag: cmp.Or(l.Tag, from.Tag), System: cmp.Or(l.System, from.System), UArch: cmp.Or(l.UArch, from.UArch),
+	}
 }

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/registry"
+)
+
+func copyCommand() *command {
+	return &command{
+		name: "copy", group: "Staff", usage: "copy an image with all that is attached to it",
+		args: "SRC DST", minArgs: 2, maxArgs: 2,
+		details: `What DST leaves out is taken from SRC. The digest stays. Nothing is checked, so the
+deploy namespace is closed to it: 'promote' is the way there.`,
+		examples: `uenv-ci copy build::hello/1.0:42@daint%gh200 service::`,
+		run:      runCopy,
+	}
+}
+
+type copyResult struct {
+	From   label.Label         `json:"from"`
+	To     label.Label         `json:"to"`
+	Digest digest.Digest       `json:"digest"`
+	Report registry.CopyReport `json:"report"`
+}
+
+func (r copyResult) text(p *printer) {
+	p.printf("%s  %s  %s moved", r.To, shortDigest(r.Digest.String()), formatSize(r.Report.Bytes))
+}
+
+func runCopy(ctx context.Context, in *invocation) (result, error) {
+	found, err := in.locate(ctx, buildNamespace)
+	if err != nil {
+		return nil, err
+	}
+	to, err := in.destination(1, found.Label)
+	if err != nil {
+		return nil, err
+	}
+	if to.Namespace == deployNamespace {
+		return nil, fault.WithHint(fault.New(fault.Refused, "copy: %s is in the namespace %s", to, deployNamespace), "use 'uenv-ci promote'")
+	}
+	if to == found.Label {
+		return nil, fault.New(fault.Usage, "copy: source and destination are the same")
+	}
+	repo, err := in.openRepository(to, nil)
+	if err != nil {
+		return nil, err
+	}
+	report, err := registry.Copy(ctx, found.Repo, found.Descriptor, repo, registry.CopyOptions{Tag: to.Tag})
+	if err != nil {
+		return nil, err
+	}
+	return copyResult{found.Label, to, found.Descriptor.Digest, report}, nil
+}
+
+// destination reads argument i as a label whose missing parts are those of
+// another.
+func (in *invocation) destination(i int, from label.Label) (label.Label, error) {
+	l, err := label.Parse(in.arg(i))
+	if err != nil {
+		return l, err
+	}
+	return pipeline.Complete(l, from), nil
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/promote"
+	"uenv-ci.dev/internal/registry"
+)
+
+func promoteCommand() *command {
+	return &command{
+		name: "promote", group: "Staff", usage: "give a tested image the name that users see",
+		args: "SRC DST…", minArgs: 2, maxArgs: -1,
+		details: `The image keeps its digest and all that is attached to it. It must have passed its
+tests on the system it goes to (or failed only tests that the site waives), carry
+its metadata, not be deprecated, and the name must be free. What DST leaves out is
+taken from SRC; its default namespace is 'deploy'. Rules and waivers come only from
+a site file that is named by --site.
+Rules: ` + strings.Join(append([]string{promote.RuleImage}, promote.Overridable()...), ", ") + ".",
+		examples: `uenv-ci promote prgenv-gnu/25.11:2078663062@daint%gh200 :v1
+# see how the rules come out, change nothing
+uenv-ci promote --explain prgenv-gnu/25.11:2078663062@daint%gh200 :v1
+# let it through against a rule, on the record
+uenv-ci promote hello/1.0:42@daint%gh200 :v1@santis --override tests --reason "same nodes as daint"`,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "explain", Usage: "show how each rule comes out and change nothing"},
+			&cli.StringSliceFlag{Name: "override", Usage: "let it through against `RULE`"},
+			&cli.StringFlag{Name: "reason", Usage: "say why a rule is overridden, in one `TEXT`"},
+			&cli.StringFlag{Name: "to", Usage: "promote into another registry `R`"},
+			whoFlag(),
+		},
+		run: runPromote,
+	}
+}
+
+type promoteResult struct {
+	Promotions []pipeline.Promoted `json:"promotions"`
+	explain    bool
+}
+
+func runPromote(ctx context.Context, in *invocation) (result, error) {
+	o, err := in.promoteOptions()
+	if err != nil {
+		return nil, err
+	}
+	from, err := in.locate(ctx, buildNamespace)
+	if err != nil {
+		return nil, err
+	}
+	target, err := in.targetRegistry(o)
+	if err != nil {
+		return nil, err
+	}
+	res := promoteResult{explain: o.Explain}
+	var refused error
+	for i := 1; i < len(in.args); i++ {
+		to, err := in.label(i, deployNamespace)
+		if err != nil {
+			return nil, err
+		}
+		done, err := pipeline.Promote(ctx, from, target, pipeline.Complete(to, from.Label), o)
+		if err != nil && fault.KindOf(err) != fault.Refused {
+			return nil, err
+		}
+		res.Promotions = append(res.Promotions, done)
+		if err != nil && refused == nil {
+			refused = err
+		}
+	}
+	return res, refused
+}
+
+func (in *invocation) promoteOptions() (pipeline.PromoteOptions, error) {
+	s, err := in.site()
+	if err != nil {
+		return pipeline.PromoteOptions{}, err
+	}
+	rules, err := promote.FromSite(s)
+	if err != nil {
+		return pipeline.PromoteOptions{}, err
+	}
+	overrides := map[string]string{}
+	for _, rule := range commaList(in.StringSlice("override")) {
+		overrides[rule] = in.String("reason")
+	}
+	if len(overrides) > 0 && in.String("reason") == "" {
+		return pipeline.PromoteOptions{}, usageError([]string{"promote"}, "--override needs --reason")
+	}
+	events, err := in.events()
+	return pipeline.PromoteOptions{
+		Rules: rules, Overrides: overrides, Who: in.who(), Tool: programName + " " + buildVersion().Version,
+		Explain: in.Bool("explain"), Events: events,
+	}, err
+}
+
+// targetRegistry is the registry to promote into.
+func (in *invocation) targetRegistry(o pipeline.PromoteOptions) (*registry.Registry, error) {
+	if to := in.String("to"); to != "" {
+		return in.openRegistryAt(to, o.Events)
+	}
+	return in.openRegistry(o.Events)
+}
+
+func (r promoteResult) text(p *printer) {
+	for _, done := range r.Promotions {
+		d := done.Result.Decision
+		if r.explain || !d.Allowed {
+			r.explainText(p, done)
+			continue
+		}
+		how := fmt.Sprintf("%s moved", formatSize(done.Result.Copy.Bytes))
+		if done.Result.Already {
+			how = "was promoted already"
+		}
+		p.printf("%s  %s  %s", done.Label, shortDigest(d.Image.String()), how)
+	}
+}
+
+func (r promoteResult) explainText(p *printer, done pipeline.Promoted) {
+	d := done.Result.Decision
+	answer := p.green("may be promoted")
+	if !d.Allowed {
+		answer = p.red("may not be promoted")
+	}
+	p.printf("%s %s", p.bold(done.Label.String()), answer)
+	for _, rule := range d.Rules {
+		text := fmt.Sprintf("  %s %-12s %s", p.mark(rule.Outcome == meta.RulePassed), rule.Rule, rule.Reason)
+		if rule.Outcome == meta.RuleOverridden {
+			text += p.yellow(" (overridden: " + rule.Override + ")")
+		}
+		p.printf("%s", text)
+	}
+}
