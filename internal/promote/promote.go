@@ -1,0 +1,180 @@
+// Package promote decides by rules whether an image may move to the namespace
+// that users see, and moves it: the same digest under a new name, with everything
+// that is attached to it and a record of who let it through and why.
+package promote
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+)
+
+// Request says what is to be promoted, to where and by which rules.
+type Request struct {
+	Image  ocispec.Descriptor // its manifest
+	From   label.Label        // under which it was found
+	Source *registry.Repository
+	To     label.Label // complete: the name that users will see
+	Target *registry.Repository
+
+	Rules     Rules
+	Overrides map[string]string // rules to let it through against, each with the reason
+	Who       string
+	Tool      string           // name and version of this program
+	Now       func() time.Time // nil is time.Now
+	Events    event.Sink
+}
+
+// Result is what a promotion did.
+type Result struct {
+	Decision
+	Copy   registry.CopyReport `json:"copy"`
+	Record meta.Promotion      `json:"record"`
+	// Already is set if the image had been promoted to this name before: nothing
+	// was written.
+	Already bool `json:"already"`
+}
+
+const stage = "promote"
+
+// Apply decides and, if every rule lets the image through, copies it with all its
+// referrers, attaches the record, and sets the tag last. A refusal has kind
+// Refused and leaves nothing behind. Doing it again is safe, whether it had
+// succeeded before or stopped halfway.
+func Apply(ctx context.Context, r Request) (Result, error) {
+	d, err := Decide(ctx, r)
+	if err != nil {
+		return Result{Decision: d}, err
+	}
+	if err := d.refusal(r.From); err != nil {
+		return Result{Decision: d}, err
+	}
+	r.Events.Start(stage, "%s to %s", r.From, r.To)
+	out, err := r.apply(ctx, d)
+	if err != nil {
+		err = fmt.Errorf("promote %s to %s: %w", r.From, r.To, err)
+		r.Events.Failed(stage, err)
+		return out, err
+	}
+	r.Events.Done(stage, "%s is %s", r.To, r.Image.Digest)
+	return out, nil
+}
+
+func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
+	out := Result{Decision: d, Record: r.record(d)}
+	tagged := d.occupant == r.Image.Digest
+	before, recorded, err := r.recorded(ctx)
+	if err != nil {
+		return out, err
+	}
+	if recorded && tagged {
+		out.Record, out.Already = before, true
+		return out, nil
+	}
+	// A digest is kept by a tag of its own before anything refers to it, and for
+	// as long as users may have it: some registries drop it with its last tag.
+	if d.occupant != "" && !tagged {
+		if err := keep(ctx, r.Target, d.occupant); err != nil {
+			return out, err
+		}
+	}
+	out.Copy, err = registry.Copy(ctx, r.Source, r.Image, r.Target, registry.CopyOptions{Tag: permanentTag(r.Image.Digest)})
+	if err != nil {
+		return out, err
+	}
+	if recorded && d.occupant == "" {
+		out.Record = before // the run that wrote it stopped before the tag
+	} else if err := r.attach(ctx, out.Record); err != nil {
+		return out, err
+	}
+	if tagged {
+		return out, nil
+	}
+	return out, r.tag(ctx)
+}
+
+// recorded returns the newest record of this promotion at the target.
+func (r Request) recorded(ctx context.Context) (meta.Promotion, bool, error) {
+	promotions, _, err := meta.Promotions(ctx, r.Target, r.Image)
+	if err != nil {
+		return meta.Promotion{}, false, err
+	}
+	for _, p := range promotions {
+		if p.To.Repository == r.Target.Name() && p.To.Tag == r.To.Tag {
+			return p, true, nil
+		}
+	}
+	return meta.Promotion{}, false, nil
+}
+
+func (r Request) record(d Decision) meta.Promotion {
+	return meta.Promotion{
+		Version: meta.PromotionVersion, When: meta.At(r.now()), Who: r.Who, Image: r.Image.Digest,
+		From: d.From, To: d.To, Rules: d.Rules, Site: r.Rules.Site, Tool: r.Tool,
+	}
+}
+
+func (r Request) attach(ctx context.Context, p meta.Promotion) error {
+	text, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	annotations := p.Annotations()
+	annotations[ocispec.AnnotationCreated] = p.When.UTC().Format(time.RFC3339)
+	subject := ocispec.Descriptor{MediaType: r.Image.MediaType, Digest: r.Image.Digest, Size: r.Image.Size}
+	_, err = r.Target.Push(ctx, registry.Artifact{
+		Type: meta.TypePromotion, Subject: &subject, Annotations: annotations,
+		Layers: []registry.Layer{registry.BytesLayer(meta.PromotionTitle, meta.MediaTypeJSON, text)},
+	})
+	if err != nil {
+		return fmt.Errorf("attach the record: %w", err)
+	}
+	return nil
+}
+
+func (r Request) tag(ctx context.Context) error {
+	if err := r.Target.Tag(ctx, r.Image, r.To.Tag); err != nil {
+		return err
+	}
+	now, err := r.Target.Resolve(ctx, r.To.Tag)
+	if err == nil && now.Digest != r.Image.Digest {
+		err = fault.New(fault.Network, "tag %s is %s after it was set: somebody else sets it too", r.To.Tag, now.Digest)
+	}
+	return err
+}
+
+// permanentTag returns the tag that keeps a digest. Its form is that of tags
+// which clients hide from lists of images.
+func permanentTag(d digest.Digest) string {
+	return strings.Replace(d.String(), ":", "-", 1) + ".keep"
+}
+
+func keep(ctx context.Context, repo *registry.Repository, d digest.Digest) error {
+	desc, err := repo.Resolve(ctx, d.String())
+	if err != nil {
+		return err
+	}
+	return repo.Tag(ctx, desc, permanentTag(d))
+}
+
+func (r Request) now() time.Time {
+	if r.Now == nil {
+		return time.Now()
+	}
+	return r.Now()
+}
+
+// placeOf returns where a label of a repository is.
+func placeOf(repo *registry.Repository, l label.Label) meta.Place {
+	return meta.Place{Registry: strings.TrimSuffix(repo.String(), "/"+repo.Name()), Repository: repo.Name(), Tag: l.Tag}
+}
