@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/registrytest"
 	"uenv-ci.dev/internal/sandbox"
 )
 
@@ -25,12 +27,19 @@ var conditions = map[string]func() error{
 	"squashfuse":      hasSquashfuse,
 }
 
-func condition(name string) (bool, error) {
-	c, ok := conditions[name]
-	if !ok {
-		return false, fmt.Errorf("unknown condition %q", name)
+// conditionOn also knows the kinds of registries: that which a script runs
+// against is true.
+func conditionOn(kind registrytest.Kind) func(name string) (bool, error) {
+	return func(name string) (bool, error) {
+		if slices.Contains(kinds, registrytest.Kind(name)) {
+			return name == string(kind), nil
+		}
+		c, ok := conditions[name]
+		if !ok {
+			return false, fmt.Errorf("unknown condition %q", name)
+		}
+		return c() == nil, nil
 	}
-	return c() == nil, nil
 }
 
 func program(name, from string) func() error {

@@ -31,8 +31,9 @@ func TestScripts(t *testing.T) {
 // layout is the registry that is a directory; the others are registrytest's.
 const layout registrytest.Kind = "layout"
 
+var kinds = append([]registrytest.Kind{layout, registrytest.Docker}, registrytest.InProcess...)
+
 func TestRegistries(t *testing.T) {
-	kinds := append([]registrytest.Kind{layout, registrytest.Docker}, registrytest.InProcess...)
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
 			if kind == registrytest.Docker {
@@ -60,12 +61,11 @@ func TestRequired(t *testing.T) {
 
 func params(dir string, kind registrytest.Kind) testscript.Params {
 	return testscript.Params{
-		Dir:                 dir,
-		RequireUniqueNames:  true,
-		RequireExplicitExec: false,
-		Condition:           condition,
-		Cmds:                commands,
-		Setup:               func(env *testscript.Env) error { return setup(env, kind) },
+		Dir:                dir,
+		RequireUniqueNames: true,
+		Condition:          conditionOn(kind),
+		Cmds:               commands,
+		Setup:              func(env *testscript.Env) error { return setup(env, kind) },
 	}
 }
 

@@ -86,8 +86,10 @@ func (s *state) breakable(next http.Handler) http.Handler {
 // ways in which a registry can be broken.
 var ways = map[string]registrytest.Rule{
 	"html":    {Fault: registrytest.HTML},
-	"cuts":    {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.ResetAfter(700)},
-	"lies":    {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.FlipBit(200)},
+	"cuts":    {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.ResetAfter(2000)},
+	"stalls":  {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.ResetAfter(0)},
+	"lies":    {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.FlipBit(3000)}, // beyond the metadata
+	"forges":  {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.FlipBit(200)},
 	"flaky":   {Times: 2, Fault: registrytest.Status(http.StatusServiceUnavailable, "Retry-After: 0")},
 	"refuses": {Fault: registrytest.Status(http.StatusForbidden)},
 }
@@ -142,7 +144,10 @@ func cmdCraft(ts *testscript.TestScript, neg bool, args []string) {
 		data, err := os.ReadFile(path)
 		ts.Check(err)
 		layer := registry.FileLayer(path, title, digest.FromBytes(data), int64(len(data)))
-		d, err := repo.Push(ctx, registry.Artifact{Type: meta.TypeImage, Layers: []registry.Layer{layer}, Annotations: created})
+		// Another name makes another image, or they would share a place in the
+		// local repository.
+		annotations := map[string]string{ocispec.AnnotationCreated: craftedAt, ocispec.AnnotationDescription: args[2]}
+		d, err := repo.Push(ctx, registry.Artifact{Type: meta.TypeImage, Layers: []registry.Layer{layer}, Annotations: annotations})
 		ts.Check(err)
 		ts.Check(repo.Tag(ctx, d, l.Tag))
 	case "meta":
@@ -150,7 +155,8 @@ func cmdCraft(ts *testscript.TestScript, neg bool, args []string) {
 		subject, err := repo.Resolve(ctx, l.Tag)
 		ts.Check(err)
 		_, err = repo.Push(ctx, registry.Artifact{
-			Type: meta.TypeMeta, Subject: &subject, Layers: []registry.Layer{archive(ts, args[2:])}, Annotations: created,
+			Type: meta.TypeMeta, Subject: &subject, Layers: []registry.Layer{archive(ts, args[2:])},
+			Annotations: map[string]string{ocispec.AnnotationCreated: craftedAt},
 		})
 		ts.Check(err)
 	default:
@@ -158,7 +164,7 @@ func cmdCraft(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var created = map[string]string{ocispec.AnnotationCreated: "2026-01-01T00:00:00Z"}
+const craftedAt = "2026-01-01T00:00:00Z"
 
 func repository(ts *testscript.TestScript, text string) (*registry.Repository, label.Label) {
 	l, err := label.Parse(text)
