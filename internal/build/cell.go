@@ -61,7 +61,7 @@ func newCell(o *Options, w *workspace) (*cell, error) {
 	}
 	c.spec = &sandbox.Spec{
 		Home: home, Tmp: c.path("tmp"),
-		Hide: append([]string{filepath.Dir(w.Dir)}, o.Hide...),
+		Hide: append(checkoutSecrets(o.Stack.Recipe.Dir), append([]string{filepath.Dir(w.Dir)}, o.Hide...)...),
 		Binds: []sandbox.Bind{
 			{Source: c.host, Target: buildDir, Writable: true},
 			{Source: c.store(), Target: c.mount, Writable: true},
@@ -69,6 +69,18 @@ func newCell(o *Options, w *workspace) (*cell, error) {
 	}
 	c.env = o.environ("HOME=" + sandbox.Home())
 	return c, nil
+}
+
+// checkoutSecrets returns where a CI runner keeps credentials beside a checkout:
+// in its git configuration, and (GitLab) in a directory of the same name.
+func checkoutSecrets(dir string) []string {
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		repository := filepath.Join(dir, ".git")
+		if _, err := os.Lstat(repository); err == nil {
+			return []string{repository, dir + ".tmp"}
+		}
+	}
+	return nil
 }
 
 // path returns a path of the host below the build directory.

@@ -130,7 +130,7 @@ func TestNetwork(t *testing.T) {
 // writes to the file is something that it got.
 func TestHostileHook(t *testing.T) {
 	need(t)
-	base := t.TempDir()
+	base := visibleDir(t)
 	docker, other, recipe, store := filepath.Join(base, "docker"), filepath.Join(base, "builds/other"), filepath.Join(base, "recipe"), filepath.Join(base, "store")
 	write(t, filepath.Join(docker, "config.json"), "canary")
 	write(t, filepath.Join(other, "secret"), "canary")
@@ -138,6 +138,9 @@ func TestHostileHook(t *testing.T) {
 	write(t, filepath.Join(base, "token"), "canary")
 	if err := os.Mkdir(store, 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if out, _ := shell(t, Spec{}, "cat "+base+"/*/config.json "+base+"/token"); out != "canarycanary" {
+		t.Fatalf("what is not hidden is not seen either, so the test shows nothing: %q", out)
 	}
 	t.Setenv("DOCKER_CONFIG", docker)
 	t.Setenv("UENV_CI_TEST_SECRET", "canary")
@@ -191,6 +194,21 @@ exit 0
 	if got, _ := os.ReadFile(filepath.Join(recipe, "config.yaml")); string(got) != "name: x\n" {
 		t.Errorf("the recipe became %q", got)
 	}
+}
+
+// visibleDir returns a directory that a sandbox does not hide with all of /tmp.
+func visibleDir(t *testing.T) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(here, "test-")
+	if err != nil {
+		t.Skipf("no place for the test: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // ownComm returns the name under which the kernel knows this process.
@@ -303,11 +321,9 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Skip("needs root and setpriv to become another user")
 	}
 	need(t)
-	dir := t.TempDir()
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	dir := visibleDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	tmp := filepath.Join(dir, "tmp")
 	if err := errors.Join(os.Mkdir(tmp, 0o777), os.Chmod(tmp, 0o777)); err != nil {
@@ -324,7 +340,7 @@ func TestOrdinaryUser(t *testing.T) {
 	out, err := proc.Cmd{
 		Path: setpriv, Dir: tmp,
 		Args: []string{"--reuid=65534", "--regid=65534", "--clear-groups", test, "-test.v"},
-		Env:  []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + tmp, "HOME=" + tmp},
+		Env:  []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + tmp, "HOME=/nonexistent"},
 	}.Output(t.Context())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
