@@ -20,6 +20,9 @@ import (
 
 var commitPattern = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 
+// abbreviated is the beginning of a commit id, long enough to be meant as one.
+var abbreviated = regexp.MustCompile(`^[0-9a-f]{7,39}$`)
+
 // IsCommit tells whether a reference is a full commit id, which never moves.
 func IsCommit(reference string) bool { return commitPattern.MatchString(reference) }
 
@@ -34,10 +37,16 @@ type Revision struct {
 var ErrNotARepository = errors.New("not in a git work tree")
 
 func run(ctx context.Context, dir string, args ...string) (string, error) {
+	return runWith(ctx, dir, nil, args...)
+}
+
+// runWith is run with more variables in the environment of git.
+func runWith(ctx context.Context, dir string, variables []string, args ...string) (string, error) {
 	if _, ok := proc.Look("git"); !ok {
 		return "", fmt.Errorf("%w: git is not installed", ErrNotARepository)
 	}
 	env := append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0")
+	env = append(env, variables...)
 	out, err := proc.Cmd{Path: "git", Args: append([]string{"-C", dir}, args...), Env: env}.Output(ctx)
 	return strings.TrimSpace(string(out)), err
 }
@@ -178,8 +187,9 @@ func ChangedPaths(ctx context.Context, dir, revision string) ([]string, error) {
 }
 
 // Clone makes dir a shallow checkout of a remote repository at a commit, branch
-// or tag; the empty reference is the remote's default branch. A dir that is left
-// behind by an error is the caller's to remove.
+// or tag; the empty reference is the remote's default branch. An abbreviated
+// commit costs the whole history, since only its repository can complete it. A
+// dir that is left behind by an error is the caller's to remove.
 func Clone(ctx context.Context, url, reference, dir string) (commit string, err error) {
 	if reference == "" {
 		reference = "HEAD"
@@ -189,6 +199,12 @@ func Clone(ctx context.Context, url, reference, dir string) (commit string, err 
 		{"remote", "add", "origin", url},
 		{"fetch", "--quiet", "--depth", "1", "origin", reference},
 		{"checkout", "--quiet", "--detach", "FETCH_HEAD"},
+	}
+	if abbreviated.MatchString(reference) {
+		steps = [][]string{
+			{"clone", "--quiet", "--filter=tree:0", "--no-checkout", "--", url, "."},
+			{"checkout", "--quiet", "--detach", reference, "--"},
+		}
 	}
 	if strings.HasPrefix(reference, "-") || strings.HasPrefix(url, "-") {
 		return "", fault.New(fault.Invalid, "clone %q of %q: not a reference", reference, url)

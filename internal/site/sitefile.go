@@ -29,6 +29,7 @@ type Site struct {
 	Registry   string
 	Repo       string // local repository of pulled images
 	Clusters   string // directory of cluster configurations
+	ClustersV1 string // that for recipes of version 1; "" = Clusters
 	Matrix     string // the pipeline's config.yaml
 	Recipes    string // directory of recipes
 	Namespaces Namespaces
@@ -215,6 +216,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	s.Registry = r.registry(root.Get("registry"))
 	s.Repo = r.path(root.Get("repo"))
 	s.Clusters = r.path(root.Get("clusters"))
+	s.ClustersV1 = r.path(root.Get("clusters_v1"))
 	s.Matrix = r.path(root.Get("matrix"))
 	s.Recipes = r.path(root.Get("recipes"))
 	namespaces := root.Get("namespaces")
@@ -316,16 +318,25 @@ func (s *Site) Uenv(name string) Uenv {
 	return Uenv{Name: name}
 }
 
-// ClusterDir returns the directory of a system's configuration.
-func (s *Site) ClusterDir(system string) (string, error) {
-	if s.Clusters == "" {
+// ClusterDir returns the directory of a system's configuration for recipes of
+// versions 2 and 3.
+func (s *Site) ClusterDir(system string) (string, error) { return s.ClusterDirFor(system, 2) }
+
+// ClusterDirFor returns the directory of a system's configuration for recipes of
+// a version: Spack before 1.0, which version 1 uses, reads another form of it.
+func (s *Site) ClusterDirFor(system string, recipeVersion int) (string, error) {
+	root := s.Clusters
+	if recipeVersion == 1 && s.ClustersV1 != "" {
+		root = s.ClustersV1
+	}
+	if root == "" {
 		err := fault.New(fault.Usage, "no directory of cluster configurations is known for system '%s'", system)
 		return "", fault.WithHint(err, "give the directory of the cluster, or 'clusters:' in the site file")
 	}
 	if !filepath.IsLocal(system) || strings.ContainsRune(system, filepath.Separator) || system == "." {
 		return "", fault.New(fault.Usage, "'%s' is not the name of a system", system)
 	}
-	dir := filepath.Join(s.Clusters, system)
+	dir := filepath.Join(root, system)
 	if _, err := openDir("cluster configuration", dir); err != nil {
 		return "", fault.WithHint(err, "%s", clusterHint(dir))
 	}

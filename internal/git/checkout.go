@@ -1,0 +1,82 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/proc"
+)
+
+// Checkout says which files a directory in a work tree holds.
+type Checkout struct {
+	Revision
+	Root   string // top directory of the work tree
+	Path   string // of the directory below Root, slash-separated; "." for Root itself
+	Remote string // URL of the remote "origin" without credentials; "" if there is none
+}
+
+// Describe returns what is checked out at dir. Dirty concerns only dir and what
+// is below it. Outside of a work tree, or before its first commit, the error is
+// ErrNotARepository.
+func Describe(ctx context.Context, dir string) (Checkout, error) {
+	out, err := run(ctx, dir, "rev-parse", "--show-toplevel", "--show-prefix", "HEAD")
+	lines := strings.Split(out, "\n")
+	if err != nil || len(lines) != 3 || !IsCommit(lines[2]) {
+		if ctx.Err() != nil {
+			return Checkout{}, ctx.Err()
+		}
+		return Checkout{}, fmt.Errorf("%s: %w", dir, ErrNotARepository)
+	}
+	c := Checkout{Revision: Revision{Commit: lines[2]}, Root: lines[0], Path: strings.TrimSuffix(lines[1], "/")}
+	if c.Path == "" {
+		c.Path = "."
+	}
+	status, err := run(ctx, dir, "status", "--porcelain", "--", ".")
+	if err != nil {
+		return Checkout{}, fmt.Errorf("read status of %s: %w", dir, err)
+	}
+	c.Dirty = status != ""
+	remote, err := run(ctx, dir, "config", "--get", "remote.origin.url")
+	var none *proc.ExitError // code 1: there is no such setting
+	if err != nil && !(errors.As(err, &none) && none.Code == 1) {
+		return Checkout{}, fmt.Errorf("read the origin of %s: %w", dir, err)
+	}
+	c.Remote = withoutCredentials(remote)
+	return c, nil
+}
+
+// withoutCredentials drops user and password of a URL: CI systems put tokens there.
+func withoutCredentials(remote string) string {
+	u, err := url.Parse(remote)
+	if err != nil || u.User == nil || u.Scheme == "ssh" {
+		return remote
+	}
+	u.User = nil
+	return u.String()
+}
+
+// Export writes the files of a revision of the work tree at root below the
+// directory to, as a checkout would. Neither the work tree nor its index changes.
+func Export(ctx context.Context, root, revision, to string) error {
+	commit, err := run(ctx, root, "rev-parse", "--verify", "--quiet", "--end-of-options", revision+"^{commit}")
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err = fault.New(fault.NotFound, "there is no revision '%s' in %s", revision, root)
+		return fault.WithHint(err, "a shallow clone lacks earlier ones: 'git fetch' them first")
+	}
+	index := "GIT_INDEX_FILE=" + filepath.Join(to, ".index")
+	if _, err = runWith(ctx, root, []string{index}, "read-tree", commit); err == nil {
+		_, err = runWith(ctx, root, []string{index}, "checkout-index", "--all", "--prefix="+to+"/")
+	}
+	if err != nil {
+		return fmt.Errorf("check out revision '%s' of %s: %w", revision, root, err)
+	}
+	return nil
+}
