@@ -1,0 +1,94 @@
+package meta
+
+import (
+	"encoding/json"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// Types of the provenance document: an in-toto statement with a SLSA predicate.
+const (
+	StatementType  = "https://in-toto.io/Statement/v1"
+	ProvenanceType = "https://slsa.dev/provenance/v1"
+	BuilderID      = "https://uenv-ci.dev/uenv-ci"
+)
+
+// Provenance says from what and how something was made: all that varies between
+// makings of the same thing, so that the thing itself need not.
+type Provenance struct {
+	Type          string              `json:"_type"`
+	Subject       []Resource          `json:"subject"`
+	PredicateType string              `json:"predicateType"`
+	Predicate     ProvenancePredicate `json:"predicate"`
+}
+
+// ProvenancePredicate is a SLSA v1 predicate.
+type ProvenancePredicate struct {
+	BuildDefinition BuildDefinition `json:"buildDefinition"`
+	RunDetails      RunDetails      `json:"runDetails"`
+}
+
+// BuildDefinition is what was asked for and what it was made from.
+type BuildDefinition struct {
+	BuildType            string            `json:"buildType"`
+	ExternalParameters   map[string]string `json:"externalParameters"`
+	ResolvedDependencies []Resource        `json:"resolvedDependencies"`
+}
+
+// RunDetails are about the one making.
+type RunDetails struct {
+	Builder    Builder       `json:"builder"`
+	Metadata   BuildMetadata `json:"metadata"`
+	Byproducts []Resource    `json:"byproducts,omitempty"`
+}
+
+// Builder is the program, with its version.
+type Builder struct {
+	ID      string            `json:"id"`
+	Version map[string]string `json:"version,omitempty"`
+}
+
+// BuildMetadata tells when it was.
+type BuildMetadata struct {
+	StartedOn Time `json:"startedOn"`
+}
+
+// Resource is an in-toto resource descriptor.
+type Resource struct {
+	Name        string            `json:"name,omitempty"`
+	URI         string            `json:"uri,omitempty"`
+	Digest      map[string]string `json:"digest,omitempty"` // by algorithm: sha256, gitCommit
+	Annotations map[string]any    `json:"annotations,omitempty"`
+}
+
+// NewProvenance returns the frame of a statement about something of a build type.
+func NewProvenance(buildType string, versions map[string]string) Provenance {
+	return Provenance{
+		Type: StatementType, Subject: []Resource{}, PredicateType: ProvenanceType,
+		Predicate: ProvenancePredicate{
+			BuildDefinition: BuildDefinition{BuildType: buildType, ResolvedDependencies: []Resource{}},
+			RunDetails:      RunDetails{Builder: Builder{ID: BuilderID, Version: versions}},
+		},
+	}
+}
+
+// Encode returns the document as it is stored.
+func (p Provenance) Encode() ([]byte, error) {
+	data, err := json.MarshalIndent(p, "", "  ")
+	return append(data, '\n'), fault.Wrap(fault.Failure, err, "encode provenance")
+}
+
+// ParseProvenance reads a statement of ours; kind Invalid if it is none.
+func ParseProvenance(data []byte) (Provenance, error) {
+	var p Provenance
+	if len(data) > maxVerdict {
+		return p, invalid("provenance: larger than %d bytes", maxVerdict)
+	}
+	if err := json.Unmarshal(data, &p); err != nil {
+		return p, invalid("provenance: %w", err)
+	}
+	if p.Type != StatementType || p.PredicateType != ProvenanceType {
+		return p, invalid("provenance: %q with %q is no SLSA provenance", p.Type, p.PredicateType)
+	}
+	return p, nil
+}
