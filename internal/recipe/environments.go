@@ -47,8 +47,11 @@ func (l *loader) environment(key, n *yamlpos.Node) Environment {
 	} else {
 		l.environmentV2(&e, key, n)
 	}
+	roots := rootNames(e)
 	for _, p := range pairs(n.Get("views")) {
-		e.Views = append(e.Views, l.view(&e, p.Key, p.Value))
+		v := l.view(p.Key, p.Value)
+		l.checkRoots(e.Name, roots, v, p.Value)
+		e.Views = append(e.Views, v)
 	}
 	return e
 }
@@ -165,10 +168,14 @@ func (l *loader) checkEnvironmentNames() {
 	if l.recipe.Version != 1 {
 		return
 	}
+	keys := map[string]*yamlpos.Node{}
+	for _, p := range l.environments.Pairs {
+		keys[p.Key.Raw] = p.Key
+	}
 	for _, e := range l.recipe.Environments {
 		for i := 2; i <= len(e.Views); i++ {
 			clone := fmt.Sprintf("%s-%d__", e.Name, i)
-			if at := l.environments.Key(clone); at != nil {
+			if at := keys[clone]; at != nil {
 				l.fail(at, "rename one of them", "the name '%s' is taken by the environment made for view %d of '%s'", clone, i, e.Name)
 			}
 		}

@@ -44,12 +44,22 @@ func Load(ctx context.Context, dir string) (*Recipe, error) {
 		return nil, fmt.Errorf("load recipe '%s': %w", dir, err)
 	}
 	l.problems.Sort()
-	if l.problems.Err() != nil {
+	err = l.problems.Err()
+	if more := len(l.problems) - maxProblems; more > 0 {
+		l.problems = append(l.problems.Errors(), l.problems.Warnings()...)
+		l.problems = append(l.problems[:maxProblems:maxProblems], fault.Problem{
+			File: dir, Message: fmt.Sprintf("%d more problems", more), Severity: fault.Warning, Rule: "more",
+		})
+	}
+	if err != nil {
 		return nil, l.problems
 	}
 	l.recipe.Warnings = l.problems
 	return l.recipe, nil
 }
+
+// maxProblems is the number of problems that are told of one recipe.
+const maxProblems = 1000
 
 // loader collects a recipe and all that is wrong with it.
 type loader struct {

@@ -255,6 +255,18 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestManyProblemsAreCut(t *testing.T) {
+	views := strings.Repeat("      - perl\n", 1500)
+	_, err := load(t, v2.with(files{"environments.yaml": "a:\n  compiler: [gcc]\n  specs: []\n  views:\n    v:\n      exclude:\n" + views + "      lnk: all\n"}))
+	var problems fault.Problems
+	if !errors.As(err, &problems) || len(problems) != 1001 || problems[0].Message != "unknown key 'lnk' in 'a.views.v'" {
+		t.Errorf("%d problems, first %v", len(problems), problems[0])
+	}
+	if last := problems[len(problems)-1]; last.Message != "501 more problems" {
+		t.Errorf("last: %v", last)
+	}
+}
+
 func TestNoSuchRecipe(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := recipe.Load(t.Context(), filepath.Join(dir, "none")); fault.KindOf(err) != fault.NotFound {

@@ -17,7 +17,7 @@ var prefixVariables = []string{
 // directories that views add to rather than set.
 func IsPrefixVariable(name string) bool { return slices.Contains(prefixVariables, name) }
 
-func (l *loader) view(e *Environment, key, n *yamlpos.Node) View {
+func (l *loader) view(key, n *yamlpos.Node) View {
 	uenv := n.Get("uenv")
 	v := View{
 		Name: text(key), Node: key, Link: "roots", AddCompilers: truth(uenv.Get("add_compilers"), true),
@@ -34,7 +34,6 @@ func (l *loader) view(e *Environment, key, n *yamlpos.Node) View {
 	if l.recipe.Version > 1 {
 		v.EnvVars = l.envVars(uenv.Get("env_vars"))
 	}
-	l.checkRoots(e, v, n)
 	return v
 }
 
@@ -86,29 +85,35 @@ func (l *loader) checkEnvVar(change string, p yamlpos.Pair, v EnvVar) {
 
 var specName = regexp.MustCompile(`^[A-Za-z0-9_][\w-]*(?:\.[A-Za-z_][\w-]*)*`)
 
+// rootNames returns the packages that an environment lists, nil if the cluster
+// adds more: specs for an MPI for which the recipe gives none.
+func rootNames(e Environment) map[string]bool {
+	if e.Network.MPI != "" && len(e.Network.Specs) == 0 {
+		return nil
+	}
+	roots := map[string]bool{specName.FindString(e.Network.MPI): true}
+	for _, list := range [][]string{e.Specs, e.Network.Specs} {
+		for _, spec := range list {
+			roots[specName.FindString(spec)] = true
+		}
+	}
+	if e.MPI != nil {
+		roots[specName.FindString(e.MPI.Spec)] = true
+	}
+	return roots
+}
+
 // checkRoots warns if a view of the roots selects or excludes a package that is
 // none: with `link: roots` only what the environment lists can be linked.
-func (l *loader) checkRoots(e *Environment, v View, n *yamlpos.Node) {
-	if v.Link != "roots" {
-		return
-	}
-	roots := map[string]bool{}
-	specs := append(append([]string{e.Network.MPI}, e.Specs...), e.Network.Specs...)
-	if e.MPI != nil {
-		specs = append(specs, e.MPI.Spec)
-	}
-	for _, spec := range specs {
-		roots[specName.FindString(spec)] = true
-	}
-	// The cluster adds specs of its own for an MPI unless the recipe gives some.
-	if e.Network.MPI != "" && len(e.Network.Specs) == 0 {
+func (l *loader) checkRoots(environment string, roots map[string]bool, v View, n *yamlpos.Node) {
+	if v.Link != "roots" || roots == nil {
 		return
 	}
 	for _, key := range []string{"select", "exclude"} {
 		for _, item := range items(n.Get(key)) {
 			if name := specName.FindString(text(item)); name != "" && !roots[name] {
 				l.warn(item, "view-spec", "only 'link: all' or 'link: run' link more than what is listed in 'specs'",
-					"view '%s': '%s' is not among the specs of environment '%s'", v.Name, name, e.Name)
+					"view '%s': '%s' is not among the specs of environment '%s'", v.Name, name, environment)
 			}
 		}
 	}

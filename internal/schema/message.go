@@ -23,16 +23,16 @@ type place struct {
 }
 
 // find follows a JSON pointer into the document, as far as it leads.
-func find(root *yamlpos.Node, pointer string) place {
-	at := place{node: root}
+func (r *reporter) find(pointer string) place {
+	at := place{node: r.root}
 	for _, part := range split(pointer) {
 		switch at.node.Kind {
 		case yamlpos.Mapping:
-			value := at.node.Get(part)
-			if value == nil {
+			p, ok := r.pairs(at.node)[part]
+			if !ok {
 				return at
 			}
-			at = place{value, at.node.Key(part), join(at.path, part)}
+			at = place{p.Value, p.Key, join(at.path, part)}
 		case yamlpos.Sequence:
 			i, err := strconv.Atoi(part)
 			if err != nil || i < 0 || i >= len(at.node.Items) {
@@ -44,6 +44,22 @@ func find(root *yamlpos.Node, pointer string) place {
 		}
 	}
 	return at
+}
+
+// pairs returns the pairs of a mapping by key, kept for the next time: a hostile
+// document has many keys, and something wrong with each.
+func (r *reporter) pairs(n *yamlpos.Node) map[string]yamlpos.Pair {
+	index, ok := r.index[n]
+	if !ok {
+		index = make(map[string]yamlpos.Pair, len(n.Pairs))
+		for _, p := range n.Pairs {
+			if key, isText := p.Key.Str(); isText {
+				index[key] = p
+			}
+		}
+		r.index[n] = index
+	}
+	return index
 }
 
 func join(path, key string) string {
@@ -68,7 +84,7 @@ func (r *reporter) leaf(e *jsonschema.ValidationError, keyword string) {
 		pointer = fragment(e)
 	}
 	schema := parent(pointer)
-	at := find(r.root, e.InstanceLocation)
+	at := r.find(e.InstanceLocation)
 	switch keyword {
 	case "required":
 		r.required(schema, at)

@@ -1,17 +1,23 @@
 package schema
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // Nearest returns the candidate that a misspelt word most likely stands for, ""
 // if none is near: at most a third of its letters (but always one) changed, added,
 // left out or swapped with their neighbour.
 func Nearest(word string, candidates []string) string {
-	letters := len([]rune(word))
+	letters := utf8.RuneCountInString(word)
 	if letters < 2 {
 		return ""
 	}
 	best, bestDistance := "", max(letters/3, 1)+1
 	for _, c := range candidates {
+		if n := utf8.RuneCountInString(c) - letters; n >= bestDistance || -n >= bestDistance {
+			continue
+		}
 		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d
 		}

@@ -64,15 +64,21 @@ func (s *Schema) Validate(n *yamlpos.Node) fault.Problems {
 	var failed *jsonschema.ValidationError
 	switch {
 	case errors.As(err, &failed):
-		r := reporter{schema: s, root: n, seen: map[string]bool{}}
+		r := reporter{schema: s, root: n, seen: map[string]bool{}, index: map[*yamlpos.Node]map[string]yamlpos.Pair{}}
 		r.report(failed)
 		problems = append(problems, r.problems...)
 	case err != nil:
 		problems = append(problems, n.Problem(err.Error(), ""))
 	}
 	problems.Sort()
+	if more := len(problems) - maxProblems; more > 0 {
+		problems = append(problems[:maxProblems:maxProblems], n.Problem(fmt.Sprintf("%d more problems like these", more), ""))
+	}
 	return problems
 }
+
+// maxProblems is the number of problems that are told of one document.
+const maxProblems = 200
 
 // converter turns a node into the values that jsonschema takes.
 type converter struct{ problems fault.Problems }
@@ -125,6 +131,7 @@ type reporter struct {
 	root     *yamlpos.Node
 	problems fault.Problems
 	seen     map[string]bool
+	index    map[*yamlpos.Node]map[string]yamlpos.Pair
 }
 
 func (r *reporter) report(e *jsonschema.ValidationError) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/yamlpos"
@@ -112,14 +113,16 @@ func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
 	c := MatrixCluster{Name: p.Key.Raw, Node: p.Key, NoSandbox: truth(p.Value.Get("no_bwrap"), false)}
 	runner := p.Value.Get("runner")
 	c.Runner = Runner{Kind: text(runner), SlurmTag: text(runner.Get("slurm-tag")), BaremetalTag: text(runner.Get("baremetal-tag"))}
+	seen := map[string]bool{}
 	for _, item := range items(p.Value.Get("targets")) {
 		t := Target{UArch: text(item.Get("uarch")), Partition: text(item.Get("partition")), Node: item}
 		for _, v := range pairs(item.Get("variables")) {
 			t.Variables = append(t.Variables, Variable{v.Key.Raw, text(v.Value)})
 		}
-		if c.Target(t.UArch) != nil {
+		if seen[t.UArch] {
 			r.fail(item, "", "cluster '%s' has the target '%s' twice", c.Name, t.UArch)
 		}
+		seen[t.UArch] = true
 		c.Targets = append(c.Targets, t)
 	}
 	return c
@@ -213,11 +216,12 @@ func (m *Matrix) share(root *yamlpos.Node) fault.Problems {
 	})
 	for _, p := range m.Problems {
 		list := &common
-		for _, o := range owners {
-			if o.start.Line > p.Line || o.start.Line == p.Line && o.start.Column > p.Column {
-				break
-			}
-			list = o.list
+		after := sort.Search(len(owners), func(i int) bool {
+			start := owners[i].start
+			return start.Line > p.Line || start.Line == p.Line && start.Column > p.Column
+		})
+		if after > 0 {
+			list = owners[after-1].list
 		}
 		*list = append(*list, p)
 	}

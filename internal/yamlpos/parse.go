@@ -19,7 +19,7 @@ import (
 // Limits of what Parse accepts. Real files are a few kilobytes.
 const (
 	MaxBytes  = 10 << 20 // size of a file
-	maxValues = 500_000  // values of a document, those behind aliases counted each time
+	maxValues = 200_000  // values of a document, those behind aliases counted each time
 	maxDepth  = 200      // nesting
 	// maxSearch is the size up to which the line of a syntax error is searched for.
 	maxSearch = 256 << 10
