@@ -31,7 +31,7 @@ func checkCapacity(dir string, size int64) error {
 	}
 	return fault.WithHint(
 		fault.New(fault.Failure, "the build needs about %s in %s, and %s has %s left", mib(size), dir, where, mib(free)),
-		"choose another place with --build-root, or state the size with --size")
+		"choose another place with --build-root")
 }
 
 func mib(n int64) string { return strconv.FormatInt(max(n, 0)>>20, 10) + " MiB" }
