@@ -60,7 +60,7 @@ func checkUnsquashfs(t *testing.T, image string, want listingOf) {
 		return
 	}
 	dst := filepath.Join(tempDir(t), "unsquashed")
-	out := run(t, "unsquashfs", "-q", "-n", "-d", dst, image)
+	out := run(t, "sh", "-c", `umask 0 && exec unsquashfs -q -n -d "$0" "$1"`, dst, image)
 	if out = strings.TrimSpace(out); out != "" {
 		t.Logf("unsquashfs: %s", out)
 	}

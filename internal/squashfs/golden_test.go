@@ -1,0 +1,74 @@
+package squashfs
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// golden are the digests of one tree, by the library that compressed it. If one
+// changes without its key, images are no longer what the same version made of
+// the same tree before: the key must change too, and so the content keys of all
+// images built with it.
+var golden = map[string]digest.Digest{
+	"zstd klauspost-v1.20.2": "sha256:0fb45c107bc5daffc2a720590d63afacb18ec1cdbb90c514ed5a089a463128a7",
+	"gzip klauspost-v1.20.2": "sha256:f118074ebb164d4930c4c9df43efa4d755de3e5773bceeea2f9d392f6dc165a2",
+	"none ":                  "sha256:1213c6554398bbca175668cfed043192cc0a1bbd29559360cb37e6caf0fa84f9",
+}
+
+func goldenTree(t *testing.T) grower {
+	t.Helper()
+	g := newTree(t)
+	for i := range 50 {
+		g.file(fmt.Sprintf("include/h%02d.h", i), text(i*i*11, uint64(i)))
+	}
+	g.file("lib/liba.so", text(500_000, 77))
+	g.file("lib/libb.so", noise(200_000, 78))
+	g.file("lib/libc.so", text(500_000, 77))
+	g.link("liba.so", "lib/link.so")
+	g.hardLink("lib/libb.so", "lib/hard.so")
+	g.file("zeros", make([]byte, 300_000))
+	g.must(filepath.WalkDir(g.root, func(name string, d fs.DirEntry, err error) error { // whatever the umask
+		switch {
+		case err != nil || d.Type()&fs.ModeSymlink != 0:
+			return err
+		case d.IsDir():
+			return os.Chmod(name, 0o755)
+		}
+		return os.Chmod(name, 0o644)
+	}))
+	return g
+}
+
+func TestGoldenDigests(t *testing.T) {
+	g := goldenTree(t)
+	for _, codec := range []Codec{Zstd, Gzip, None} {
+		_, s := packTree(t, g.root, WriteOptions{Codec: codec, Time: testTime, ForceOwner: &Owner{65534, 65534}})
+		key := s.Codec + " " + s.CodecVersion
+		if want, known := golden[key]; !known || s.Digest != want {
+			t.Errorf("%s: got %s, want %s", key, s.Digest, want)
+		}
+	}
+}
+
+// TestCodecVersions keeps the recorded versions those of go.mod.
+func TestCodecVersions(t *testing.T) {
+	data, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for module, version := range map[string]string{"github.com/klauspost/compress": klauspostVersion} {
+		if !bytes.Contains(data, []byte(module+" "+version+"\n")) && !bytes.Contains(data, []byte(module+" "+version+" //")) {
+			t.Errorf("go.mod has another version of %s than %s", module, version)
+		}
+	}
+	if !strings.HasSuffix(gzipVersion, klauspostVersion) {
+		t.Errorf("%q", gzipVersion)
+	}
+}
