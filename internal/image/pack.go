@@ -67,7 +67,12 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 // Stat describes an image that is on disk already; it reads the whole file for
 // its digest. A file that is no image has kind Invalid.
 func Stat(ctx context.Context, path string) (File, error) {
-	env, err := Env(path)
+	img, err := open(path)
+	if err != nil {
+		return File{}, err
+	}
+	defer img.Close()
+	env, err := readEnv(img)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return File{}, err
 	}
@@ -92,7 +97,7 @@ func Env(path string) (meta.Env, error) {
 func open(path string) (*squashfs.Image, error) {
 	img, err := squashfs.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.NotFound, "%w", err)
+		return nil, fault.New(fault.NotFound, "no file %s", path)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "read image %s", path)
