@@ -5,9 +5,7 @@ package catalog
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,8 +25,12 @@ const defaultWorkers = 16
 // what each image is.
 type Options struct {
 	Exact     bool // the name must be the whole name
-	NamesOnly bool // only labels and digests: one request per image less
-	Workers   int
+	NamesOnly bool // only labels and digests: two requests per image less
+	Workers   int  // requests under way at once; 0 is 16
+
+	// Repositories are paths to look at, for registries that offer no list of them.
+	// Those that do not exist are skipped. nil asks the registry.
+	Repositories []string
 }
 
 // Record is one label in a registry and the image that it names.
@@ -41,7 +43,9 @@ type Record struct {
 	Mount      string        `json:"mount,omitempty"`
 	Results    []Result      `json:"results,omitempty"` // newest per system
 	Deprecated bool          `json:"deprecated,omitempty"`
-	HasMeta    bool          `json:"meta"`
+	// Deprecation says why, and what to use instead; nil if it is not deprecated.
+	Deprecation *meta.Deprecation `json:"deprecation,omitempty"`
+	HasMeta     bool              `json:"meta"`
 	// Problem says why the image cannot be used; "" if it can.
 	Problem string `json:"problem,omitempty"`
 }
@@ -61,28 +65,43 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 	if pattern.Namespace == "" {
 		return nil, fault.New(fault.Usage, "find: no namespace given")
 	}
+	o.Workers = cmp.Or(o.Workers, defaultWorkers)
 	repositories, err := candidates(ctx, reg, pattern, o)
 	if err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex
-	var found []Record
+	labelled, err := each(ctx, o.Workers, repositories, func(ctx context.Context, name string) ([]place, error) {
+		return list(ctx, reg, name, pattern, o)
+	})
+	if err != nil {
+		return nil, err
+	}
+	tagged, err := each(ctx, o.Workers, slices.Concat(labelled...), resolve)
+	if err != nil {
+		return nil, err
+	}
+	found := slices.DeleteFunc(tagged, func(p place) bool { return p.image.Digest == "" })
+	records, err := describeAll(ctx, found, o)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(records, compare)
+	return records, nil
+}
+
+// each calls do for all items, several at once, and returns the results in the
+// order of the items.
+func each[T, R any](ctx context.Context, workers int, items []T, do func(context.Context, T) (R, error)) ([]R, error) {
+	results := make([]R, len(items))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(cmp.Or(o.Workers, defaultWorkers))
-	for _, name := range repositories {
-		group.Go(func() error {
-			records, err := list(ctx, reg, name, pattern, o)
-			mu.Lock()
-			defer mu.Unlock()
-			found = append(found, records...)
+	group.SetLimit(workers)
+	for i, item := range items {
+		group.Go(func() (err error) {
+			results[i], err = do(ctx, item)
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(found, compare)
-	return found, nil
+	return results, group.Wait()
 }
 
 // candidates returns the paths of the repositories that may hold a match. Where
@@ -90,12 +109,20 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 func candidates(ctx context.Context, reg *registry.Registry, pattern label.Label, o Options) ([]string, error) {
 	tagless := pattern
 	tagless.Tag = "any"
-	if len(tagless.Missing()) == 0 && o.Exact {
+	complete := len(tagless.Missing()) == 0 && pattern.System != label.AnySystem
+	if complete && o.Exact {
 		return []string{pattern.Repository()}, nil
 	}
-	all, err := reg.Repositories(ctx, pattern.Namespace)
-	if err != nil {
-		return nil, err
+	all := o.Repositories
+	if all == nil {
+		var err error
+		all, err = reg.Repositories(ctx, pattern.Namespace)
+		if fault.KindOf(err) == fault.Refused && complete {
+			return []string{pattern.Repository()}, nil // longer names cannot be known
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	var kept []string
 	tagless.Tag = ""
@@ -107,7 +134,15 @@ func candidates(ctx context.Context, reg *registry.Registry, pattern label.Label
 	return kept, nil
 }
 
-func list(ctx context.Context, reg *registry.Registry, name string, pattern label.Label, o Options) ([]Record, error) {
+// place is a label in a repository and the image that it names.
+type place struct {
+	repo  *registry.Repository
+	label label.Label
+	image ocispec.Descriptor // without a digest if the tag vanished
+}
+
+// list returns the labels of a repository that the pattern names.
+func list(ctx context.Context, reg *registry.Registry, name string, pattern label.Label, o Options) ([]place, error) {
 	repo, err := reg.Repository(name)
 	if err != nil {
 		return nil, err
@@ -119,40 +154,60 @@ func list(ctx context.Context, reg *registry.Registry, name string, pattern labe
 	if err != nil {
 		return nil, err
 	}
-	var records []Record
+	var places []place
 	for _, tag := range tags {
-		l, err := label.FromRepository(name, tag)
-		if err != nil || !l.Match(pattern, !o.Exact) {
-			continue
+		if l, err := label.FromRepository(name, tag); err == nil && l.Match(pattern, !o.Exact) {
+			places = append(places, place{repo: repo, label: l})
 		}
-		r, err := describe(ctx, repo, l, o)
-		if errors.Is(err, errGone) {
-			continue
+	}
+	return places, nil
+}
+
+func resolve(ctx context.Context, p place) (place, error) {
+	var err error
+	p.image, err = p.repo.Resolve(ctx, p.label.Tag)
+	if fault.KindOf(err) == fault.NotFound {
+		return place{}, nil
+	}
+	return p, err
+}
+
+// describeAll reads each image once, however many labels it has.
+func describeAll(ctx context.Context, places []place, o Options) ([]Record, error) {
+	type image struct {
+		repository string
+		digest     digest.Digest
+	}
+	index := map[image]int{}
+	var images []place
+	for _, p := range places {
+		key := image{p.repo.Name(), p.image.Digest}
+		if _, seen := index[key]; !seen {
+			index[key] = len(images)
+			images = append(images, p)
 		}
-		if err != nil {
-			return nil, err
-		}
+	}
+	described, err := each(ctx, o.Workers, images, func(ctx context.Context, p place) (Record, error) {
+		return describe(ctx, p, o)
+	})
+	if err != nil {
+		return nil, err
+	}
+	records := make([]Record, 0, len(places))
+	for _, p := range places {
+		r := described[index[image{p.repo.Name(), p.image.Digest}]]
+		r.Label = p.label
 		records = append(records, r)
 	}
 	return records, nil
 }
 
-// errGone tells that a tag vanished between being listed and being read.
-var errGone = errors.New("the tag is gone")
-
-func describe(ctx context.Context, repo *registry.Repository, l label.Label, o Options) (Record, error) {
-	desc, err := repo.Resolve(ctx, l.Tag)
-	if fault.KindOf(err) == fault.NotFound {
-		return Record{}, errGone
-	}
-	if err != nil {
-		return Record{}, err
-	}
-	r := Record{Label: l, Digest: desc.Digest, ID: desc.Digest.Encoded()[:16]}
+func describe(ctx context.Context, p place, o Options) (Record, error) {
+	r := Record{Label: p.label, Digest: p.image.Digest, ID: p.image.Digest.Encoded()[:16]}
 	if o.NamesOnly {
 		return r, nil
 	}
-	m, _, err := repo.Manifest(ctx, desc)
+	m, _, err := p.repo.Manifest(ctx, p.image)
 	if fault.KindOf(err) == fault.Invalid {
 		r.Problem = err.Error()
 		return r, nil
@@ -161,12 +216,28 @@ func describe(ctx context.Context, repo *registry.Repository, l label.Label, o O
 		return r, err
 	}
 	r.fill(m)
-	attached, err := repo.Referrers(ctx, desc, "")
+	attached, err := p.repo.Referrers(ctx, p.image, "")
 	if err != nil {
 		return r, err
 	}
 	r.attachments(attached)
-	return r, nil
+	if r.Deprecated {
+		err = r.readDeprecation(ctx, p)
+	}
+	return r, err
+}
+
+// readDeprecation reads the record of an image whose annotations say that it is
+// deprecated. The record wins.
+func (r *Record) readDeprecation(ctx context.Context, p place) error {
+	records, _, err := meta.Deprecations(ctx, p.repo, p.image)
+	if len(records) > 0 {
+		r.Deprecated = records[0].State == meta.Active
+	}
+	if len(records) > 0 && r.Deprecated {
+		r.Deprecation = &records[0]
+	}
+	return err
 }
 
 func (r *Record) fill(m ocispec.Manifest) {
@@ -179,9 +250,12 @@ func (r *Record) fill(m ocispec.Manifest) {
 	}
 }
 
-// attachments reads the verdicts and the deprecation off the annotations.
+// attachments reads the verdicts and the deprecation off the annotations. What
+// has none is of another tool and counts as untested on the image's own system,
+// unless there is a verdict for it.
 func (r *Record) attachments(attached []ocispec.Descriptor) {
 	newest := map[string]meta.Verdict{}
+	foreign := false
 	var deprecation struct{ state, when string }
 	for _, a := range attached {
 		switch a.ArtifactType {
@@ -189,17 +263,18 @@ func (r *Record) attachments(attached []ocispec.Descriptor) {
 			r.HasMeta = true
 		case meta.TypeReframe:
 			v, ok := meta.VerdictOf(a.Annotations)
-			if !ok {
-				v = meta.Verdict{State: meta.Untested}
-			}
-			if old, seen := newest[v.System]; !seen || v.When.After(old.When.Time) {
+			if old, seen := newest[v.System]; ok && (!seen || v.When.After(old.When.Time)) {
 				newest[v.System] = v
 			}
+			foreign = foreign || !ok
 		case meta.TypeDeprecation:
 			if when := a.Annotations[meta.AnnotationWhen]; when > deprecation.when {
 				deprecation.state, deprecation.when = a.Annotations[meta.AnnotationState], when
 			}
 		}
+	}
+	if _, seen := newest[r.Label.System]; foreign && !seen {
+		newest[r.Label.System] = meta.Verdict{State: meta.Untested}
 	}
 	r.Deprecated = deprecation.state == meta.Active
 	for system, v := range newest {

@@ -1,7 +1,10 @@
 package catalog
 
 import (
+	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/registrytest"
 )
 
 func testRegistry(t *testing.T) *registry.Registry {
@@ -151,7 +155,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	attachJSON(t, repo, image, meta.TypeDeprecation, meta.DeprecationTitle, data, old.Annotations())
-	attachJSON(t, repo, image, meta.TypeReframe, "report.xml", []byte("<testsuites/>"), nil)
+	attachJSON(t, repo, image, meta.TypeReframe, "report.xml", []byte(`<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure/></testcase></testsuite></testsuites>`), nil)
 	attachJSON(t, repo, image, meta.TypePromotion, meta.PromotionTitle, []byte("{"), nil)
 	about, err := Inspect(t.Context(), repo, image)
 	if err != nil {
@@ -160,8 +164,98 @@ func TestInspect(t *testing.T) {
 	if about.Deprecation == nil || about.Deprecation.Reason != "old" || about.Size != 1 || about.Mount != "/user-environment" || about.Env != nil {
 		t.Errorf("got %+v", about)
 	}
-	if len(about.Attachments) != 3 || len(about.Problems) != 3 {
+	if len(about.Attachments) != 3 || len(about.Problems) != 3 || len(about.JUnit) != 1 || about.JUnit[0].Cases != 2 || about.JUnit[0].Failed != 1 {
 		t.Errorf("got %v, problems %q", about.Attachments, about.Problems)
+	}
+}
+
+func TestFindShowsDeprecationsAndForeignResults(t *testing.T) {
+	for _, kind := range registrytest.InProcess {
+		reg := at(t, registrytest.Start(t, kind))
+		repo, image := push(t, reg, "build::x/1:1@daint%gh200", squashfs("x"))
+		for i, state := range []string{meta.Active, meta.Withdrawn, meta.Active} {
+			d := meta.Deprecation{State: state, When: meta.At(time.Unix(int64(i), 0)), Who: "me", Image: image.Digest, Reason: "old", Replacement: "x/2"}
+			data, err := d.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			attachJSON(t, repo, image, meta.TypeDeprecation, meta.DeprecationTitle, data, d.Annotations())
+		}
+		attachJSON(t, repo, image, meta.TypeReframe, "report.xml", []byte("<testsuites/>"), nil)
+		records, err := Find(t.Context(), reg, parse(t, "build::x"), Options{})
+		if err != nil || len(records) != 1 {
+			t.Fatalf("%s: got %v, %v", kind, records, err)
+		}
+		r := records[0]
+		if !r.Deprecated || r.Deprecation == nil || r.Deprecation.Replacement != "x/2" {
+			t.Errorf("%s: got %+v", kind, r)
+		}
+		if len(r.Results) != 1 || r.Results[0].System != "daint" || r.Results[0].State != meta.Untested {
+			t.Errorf("%s: got results %+v", kind, r.Results)
+		}
+	}
+}
+
+func at(t *testing.T, address string) *registry.Registry {
+	t.Helper()
+	reg, err := registry.Open(address, registry.Options{Retry: registry.RetryOptions{Attempts: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reg
+}
+
+// noCatalog answers as registries do that offer no list of repositories.
+func noCatalog(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v2/_catalog") {
+			http.Error(w, `{"errors":[{"code":"UNSUPPORTED"}]}`, http.StatusNotFound)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func TestFindWithoutACatalog(t *testing.T) {
+	reg := at(t, registrytest.Start(t, registrytest.Referrers, noCatalog))
+	push(t, reg, "deploy::x/1:v1@daint%gh200", squashfs("x"))
+	push(t, reg, "deploy::x/2:v1@daint%gh200", squashfs("x"))
+	_, err := Find(t.Context(), reg, parse(t, "deploy::x"), Options{})
+	if fault.KindOf(err) != fault.Refused || fault.HintOf(err) == "" {
+		t.Errorf("got %v, hint %q", err, fault.HintOf(err))
+	}
+	for pattern, o := range map[string]Options{
+		"deploy::x/1@daint%gh200": {},
+		"deploy::x/1":             {Repositories: []string{"deploy/daint/gh200/x/1", "deploy/daint/gh200/x/2", "deploy/daint/gh200/y/1"}},
+		"deploy::":                {Repositories: []string{"deploy/daint/gh200/x/1", "deploy/daint/gh200/none/1"}},
+	} {
+		records, err := Find(t.Context(), reg, parse(t, pattern), o)
+		if err != nil || len(records) != 1 || records[0].Label.String() != "deploy::x/1:v1@daint%gh200" {
+			t.Errorf("%s: got %v, %v", pattern, records, err)
+		}
+	}
+}
+
+// An image with many tags is read once.
+func TestFindAsksNoMoreThanItNeeds(t *testing.T) {
+	var counter registrytest.Counter
+	reg := at(t, registrytest.Start(t, registrytest.Referrers, counter.Middleware()))
+	repo, image := push(t, reg, "build::x/1:1@daint%gh200", squashfs("x"))
+	const tags = 20
+	for i := range tags {
+		if err := repo.Tag(t.Context(), image, "v"+strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counter.Reset()
+	records, err := Find(t.Context(), reg, parse(t, "build::"), Options{})
+	if err != nil || len(records) != tags+1 {
+		t.Fatalf("got %d records, %v", len(records), err)
+	}
+	// The list of repositories, of tags, a HEAD for each tag, then the manifest and
+	// its referrers once each, by API and by tag.
+	if n := counter.Count(""); n > tags+1+5 {
+		t.Errorf("%d requests for %d tags of one image: %s", n, tags+1, &counter)
 	}
 }
 

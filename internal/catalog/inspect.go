@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -10,6 +11,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/reframe"
 	"uenv-ci.dev/internal/registry"
 )
 
@@ -33,8 +35,19 @@ type About struct {
 	Results     []meta.Verdict    `json:"results,omitempty"`     // newest per system
 	Deprecation *meta.Deprecation `json:"deprecation,omitempty"` // nil if it is not deprecated
 	Promotions  []meta.Promotion  `json:"promotions,omitempty"`  // newest first
-	Attachments []Attached        `json:"attachments"`
-	Problems    []string          `json:"problems,omitempty"` // what could not be read, and why
+	// JUnit are results as CI attached them before there were verdicts. They tell
+	// neither what was skipped nor where the tests ran, so they count as untested.
+	JUnit       []JUnit    `json:"junit,omitempty"`
+	Attachments []Attached `json:"attachments"`
+	Problems    []string   `json:"problems,omitempty"` // what could not be read, and why
+}
+
+// JUnit is a JUnit report attached to an image.
+type JUnit struct {
+	Digest  digest.Digest `json:"digest"` // of the attached manifest
+	Created string        `json:"created,omitempty"`
+	Cases   int           `json:"cases"`
+	Failed  int           `json:"failed"`
 }
 
 // Inspect reads an image's manifest and the documents attached to it, without
@@ -96,16 +109,38 @@ func (about *About) readEnv(ctx context.Context, repo *registry.Repository, imag
 
 func (about *About) readResults(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
 	results, err := meta.Results(ctx, repo, image)
+	if err != nil {
+		return err
+	}
 	seen := map[string]bool{}
 	for _, r := range results {
-		if r.Verdict == nil {
+		switch {
+		case r.JUnit:
+			if err := about.readJUnit(ctx, repo, r); err != nil {
+				return err
+			}
+		case r.Verdict == nil:
 			about.Problems = append(about.Problems, meta.TypeReframe+": "+r.Problem)
-		} else if !seen[r.System] {
+		case !seen[r.System]:
 			seen[r.System] = true
 			about.Results = append(about.Results, *r.Verdict)
 		}
 	}
-	return err
+	return nil
+}
+
+func (about *About) readJUnit(ctx context.Context, repo *registry.Repository, r meta.Result) error {
+	data, err := repo.LayerFile(ctx, r.Layer, r.Layer.Annotations[ocispec.AnnotationTitle])
+	if err != nil {
+		return about.tolerate(err)
+	}
+	report, err := reframe.ParseJUnit(data)
+	if err != nil {
+		return about.tolerate(err)
+	}
+	about.Problems = append(about.Problems, fmt.Sprintf("%s: a JUnit report of %d cases, %d failed, counts as untested", meta.TypeReframe, len(report.Cases), report.Failed()))
+	about.JUnit = append(about.JUnit, JUnit{r.Descriptor.Digest, r.Descriptor.Annotations[ocispec.AnnotationCreated], len(report.Cases), report.Failed()})
+	return nil
 }
 
 func (about *About) readRecords(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
