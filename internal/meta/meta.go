@@ -32,8 +32,6 @@ const MediaTypeJSON = "application/json"
 const (
 	EnvFile     = MetaTitle + "/env.json"
 	VerdictFile = ReframeTitle + "/verdict.json"
-	ReportFile  = ReframeTitle + "/report.json"
-	JUnitFile   = ReframeTitle + "/junit.xml"
 )
 
 // Our annotations. They are for display and search, readable from one referrers

@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 
 	"uenv-ci.dev/internal/fault"
@@ -70,6 +72,21 @@ func NewProvenance(buildType string, versions map[string]string) Provenance {
 			RunDetails:      RunDetails{Builder: Builder{ID: BuilderID, Version: versions}},
 		},
 	}
+}
+
+// Made adds a file to what the statement is about.
+func (p *Provenance) Made(name string, content []byte) {
+	sum := sha256.Sum256(content)
+	p.Subject = append(p.Subject, Resource{Name: name, Digest: map[string]string{"sha256": hex.EncodeToString(sum[:])}})
+}
+
+// DependsOn adds something that was used, with its git commit if it has one.
+func (p *Provenance) DependsOn(r Resource, commit string) {
+	if commit != "" {
+		r.Digest = map[string]string{"gitCommit": commit}
+	}
+	d := &p.Predicate.BuildDefinition
+	d.ResolvedDependencies = append(d.ResolvedDependencies, r)
 }
 
 // Encode returns the document as it is stored.

@@ -10,7 +10,9 @@ import (
 
 func TestProvenanceReadsBack(t *testing.T) {
 	p := NewProvenance("https://uenv-ci.dev/configure/v1", map[string]string{"uenv-ci": "1.0"})
-	p.Subject = append(p.Subject, Resource{Name: "config/packages.yaml", Digest: map[string]string{"sha256": "00"}})
+	p.Made("config/packages.yaml", []byte("abc"))
+	p.DependsOn(Resource{Name: "recipe", URI: "git+https://example.org/r.git"}, "0123")
+	p.DependsOn(Resource{Name: "cluster"}, "")
 	p.Predicate.RunDetails.Metadata.StartedOn = At(time.Unix(1767225600, 0))
 	data, err := p.Encode()
 	if err != nil {
@@ -23,8 +25,13 @@ func TestProvenanceReadsBack(t *testing.T) {
 	if again, err := back.Encode(); err != nil || !bytes.Equal(again, data) {
 		t.Errorf("got %s, %v; want %s", again, err, data)
 	}
-	if !bytes.Contains(data, []byte(`"_type": "https://in-toto.io/Statement/v1"`)) || !bytes.Contains(data, []byte(`"startedOn": "2026-01-01T00:00:00.000000Z"`)) {
-		t.Errorf("got %s", data)
+	for _, want := range []string{
+		`"_type": "https://in-toto.io/Statement/v1"`, `"startedOn": "2026-01-01T00:00:00.000000Z"`, `"gitCommit": "0123"`,
+		`"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"`,
+	} {
+		if !bytes.Contains(data, []byte(want)) {
+			t.Errorf("no %s in %s", want, data)
+		}
 	}
 }
 

@@ -58,7 +58,6 @@ type Run struct {
 	Retries   int    // attempts after a failure
 	Prefix    string // directory for what the tests write
 	Report    string // JSON report to write
-	JUnit     string // JUnit report to write
 	Args      []string
 }
 
@@ -82,7 +81,7 @@ func (r Run) Command(env []string) proc.Cmd {
 		args = append(args, "--mode="+r.Mode)
 	}
 	args = append(args, "--system="+system, "--nocolor", "--prefix="+r.Prefix,
-		"--report-file="+r.Report, "--report-junit="+r.JUnit, "--max-retries="+strconv.Itoa(r.Retries))
+		"--report-file="+r.Report, "--max-retries="+strconv.Itoa(r.Retries))
 	args = append(append(args, r.Args...), "-r")
 	return proc.Cmd{Path: r.Program.Path, Args: args, Dir: r.Dir, Env: env, Grace: grace}
 }
