@@ -146,5 +146,5 @@ func (in *invocation) openImage() (*squashfs.Image, event.Sink, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fault.New(fault.NotFound, "no file %s", in.arg(0))
 	}
-	return img, events, fault.Wrap(fault.Invalid, err, "read image %s", in.arg(0))
+	return img, events, fault.Wrap(fault.Invalid, err, "read image")
 }

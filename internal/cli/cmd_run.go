@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -102,7 +104,9 @@ func (in *invocation) execute(ctx context.Context, m *mount.Mount, image pipelin
 		Path: in.tail[0], Args: in.tail[1:], Env: environ,
 		Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Foreground: isTerminal(in.stdin),
 	})
-	if err == nil {
+	if err == nil && cmd.Foreground {
+		err = runForeground(ctx, cmd)
+	} else if err == nil {
 		err = cmd.Run(ctx)
 	}
 	var exit *proc.ExitError
@@ -116,6 +120,29 @@ func (in *invocation) execute(ctx context.Context, m *mount.Mount, image pipelin
 	}
 	in.explain(err)
 	return exitStatus(cannotRun)
+}
+
+// runForeground runs a command that has the terminal. Ctrl-C is for that command
+// alone, however often; only a request to us to end is passed on.
+func runForeground(ctx context.Context, cmd proc.Cmd) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if s != syscall.SIGINT {
+					cancel()
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return cmd.Run(ctx)
 }
 
 // explain reports an error whose exit code is not that of its kind.

@@ -100,7 +100,7 @@ func open(path string) (*squashfs.Image, error) {
 		return nil, fault.New(fault.NotFound, "no file %s", path)
 	}
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "read image %s", path)
+		return nil, fault.Wrap(fault.Invalid, err, "read image")
 	}
 	return img, nil
 }
