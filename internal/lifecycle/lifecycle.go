@@ -5,7 +5,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,19 +20,18 @@ type State struct {
 	Deprecation *meta.Deprecation `json:"deprecation,omitempty"`
 	// History are all records, newest first.
 	History []meta.Deprecation `json:"history,omitempty"`
+	// Problems tell of records that cannot be read, any of which might be the one
+	// that holds. They stop nobody: records are never taken away.
+	Problems []string `json:"problems,omitempty"`
 }
 
-// Status reads the records of an image. A record that cannot be read is an
-// error: it might be the one that holds.
+// Status reads the records of an image.
 func Status(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) (State, error) {
 	records, problems, err := meta.Deprecations(ctx, repo, image)
 	if err != nil {
 		return State{}, err
 	}
-	if len(problems) > 0 {
-		return State{}, fault.New(fault.Invalid, "%s of %s: %s", meta.TypeDeprecation, repo.Name(), strings.Join(problems, "; "))
-	}
-	s := State{History: records}
+	s := State{History: records, Problems: problems}
 	if len(records) > 0 && records[0].State == meta.Active {
 		s.Deprecation = &records[0]
 	}
@@ -60,7 +58,7 @@ func Deprecate(ctx context.Context, repo *registry.Repository, image ocispec.Des
 	if now := status.Deprecation; now != nil && now.Reason == d.Reason && now.Replacement == d.Replacement && sameDay(now.Until, d.Until) {
 		return *now, nil
 	}
-	return d, add(ctx, repo, image, d, status)
+	return add(ctx, repo, image, d, status)
 }
 
 // Undeprecate takes the deprecation of an image back. One that is not
@@ -74,7 +72,7 @@ func Undeprecate(ctx context.Context, repo *registry.Repository, image ocispec.D
 	if status.Deprecation == nil {
 		return d, fault.New(fault.NotFound, "%s@%s is not deprecated", repo.Name(), image.Digest)
 	}
-	return d, add(ctx, repo, image, d, status)
+	return add(ctx, repo, image, d, status)
 }
 
 func (n Note) record(state string, image ocispec.Descriptor) meta.Deprecation {
@@ -91,15 +89,15 @@ func sameDay(a, b *meta.Date) bool {
 	return a.String() == b.String()
 }
 
-// add attaches a record that is newer than those before, also when the clock
-// went backwards since they were written.
-func add(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, d meta.Deprecation, before State) error {
+// add attaches a record and returns it. It is newer than those before, also when
+// the clock went backwards since they were written.
+func add(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, d meta.Deprecation, before State) (meta.Deprecation, error) {
 	if len(before.History) > 0 && !d.When.After(before.History[0].When.Time) {
 		d.When = meta.At(before.History[0].When.Add(time.Microsecond))
 	}
 	data, err := d.Encode()
 	if err != nil {
-		return err
+		return d, err
 	}
 	annotations := d.Annotations()
 	annotations[ocispec.AnnotationCreated] = d.When.UTC().Format(time.RFC3339)
@@ -109,7 +107,7 @@ func add(ctx context.Context, repo *registry.Repository, image ocispec.Descripto
 		Layers: []registry.Layer{registry.BytesLayer(meta.DeprecationTitle, meta.MediaTypeJSON, data)},
 	})
 	if err != nil {
-		return fmt.Errorf("attach %s record: %w", d.State, err)
+		return d, fmt.Errorf("attach %s record: %w", d.State, err)
 	}
-	return nil
+	return d, nil
 }

@@ -48,6 +48,9 @@ func Pull(ctx context.Context, found Found, local *localrepo.Repo, o PullOptions
 	if err != nil {
 		return Pulled{}, fmt.Errorf("look for a deprecation: %w", err)
 	}
+	for _, problem := range status.Problems {
+		o.Events.Warn("pull", "%s", problem)
+	}
 	lock, err := local.Lock(ctx, found.Descriptor.Digest)
 	if err != nil {
 		return Pulled{}, err
