@@ -8,12 +8,10 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
-	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
 	"uenv-ci.dev/internal/yamlpos"
@@ -89,12 +87,11 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 
 	env := spack.Environ(b.cell.inside("config"), b.cell.inside("cache"), b.cell.inside("user"))
 	env = append(env, "PATH=/usr/bin:/bin:"+filepath.Join(in.Dir, "bin"))
-	if python := os.Getenv(spack.PythonVariable); python != "" {
-		env = append(env, spack.PythonVariable+"="+python)
-		if err := b.showPython(ctx, python); err != nil {
-			return err
-		}
+	python, err := b.python(ctx)
+	if err != nil {
+		return err
 	}
+	env = append(env, python...)
 	b.cell.env = append(b.cell.env, env...)
 	if err := b.writeScope(); err != nil {
 		return err
@@ -123,23 +120,6 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 	in, err := spack.Open(b.cell.path(clone.To))
 	in.Commit, in.Source = commit, clone.Repo
 	return in, err
-}
-
-// showPython makes the installation of a Python visible, wherever it is.
-func (b *spackBuild) showPython(ctx context.Context, python string) error {
-	out, err := proc.Cmd{
-		Path: python, Args: []string{"-c", "import sys; print(sys.prefix); print(sys.base_prefix)"}, Env: os.Environ(),
-	}.Output(ctx)
-	if err != nil {
-		return fmt.Errorf("run the Python that %s names: %w", spack.PythonVariable, err)
-	}
-	for dir := range strings.Lines(string(out)) {
-		dir = strings.TrimSpace(dir)
-		if dir != "/usr" {
-			b.cell.show(dir)
-		}
-	}
-	return nil
 }
 
 // engineScope is the directory of our own configuration for Spack, which other
