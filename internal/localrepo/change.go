@@ -133,6 +133,9 @@ func (r *Repo) remove(ctx context.Context, d digest.Digest, match func(Record) b
 		return removed, explain(err, "remove from local repository %s", r.dir)
 	}
 	removed.Files, removed.Bytes, err = r.removeFiles(lock)
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(r.images(), partialName(d)))
+	}
 	if err == nil && !removed.Files && len(removed.Records) == 0 {
 		err = fault.New(fault.NotFound, "image %s is not in the local repository %s", ID(d), r.dir)
 	}
@@ -169,11 +172,8 @@ func (r *Repo) removeFiles(l *Lock) (found bool, freed int64, err error) {
 	}
 	defer root.Close()
 	name := l.digest.Encoded()
-	doomed := "." + name + ".removed"
+	doomed := removedName(l.digest)
 	if err := root.RemoveAll(doomed); err != nil { // left by a kill
-		return false, 0, err
-	}
-	if err := root.RemoveAll(partialName(l.digest)); err != nil {
 		return false, 0, err
 	}
 	freed = diskUsage(filepath.Join(r.images(), name))

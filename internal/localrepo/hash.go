@@ -3,17 +3,16 @@ package localrepo
 import (
 	"context"
 	"io"
-	"os"
 
 	"github.com/opencontainers/go-digest"
 )
 
 const hashBuffer = 1 << 20
 
-// HashFile returns the digest of a file's content. The function, if any, is told of every block
-// that was read, in bytes.
+// HashFile returns the digest of a file's content. The function, if any, is told
+// of every block that was read, in bytes. Reading does not count as using the file.
 func HashFile(ctx context.Context, path string, read func(n int)) (digest.Digest, error) {
-	file, err := os.Open(path)
+	file, err := openQuietly(path)
 	if err != nil {
 		return "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,13 +17,18 @@ import (
 const (
 	firstPoll = 20 * time.Millisecond
 	lastPoll  = 500 * time.Millisecond
+	ownerPoll = 80 * time.Millisecond // time that an owner gets to say who it is
 )
 
 // Lock is the exclusive right to change one image's files, among all processes
 // of this program and the uenv client's pulls.
 type Lock struct {
 	digest digest.Digest
-	file   *os.File
+
+	mu       sync.Mutex
+	file     *os.File
+	owner    owner
+	reported time.Time
 }
 
 // Lock waits for the lock of an image, which need not exist. The end of the
@@ -47,7 +53,10 @@ func (r *Repo) TryLock(ctx context.Context, d digest.Digest) (*Lock, error) {
 
 // Unlock releases the lock. It may be called again.
 func (l *Lock) Unlock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.file != nil {
+		_ = l.file.Truncate(0) // what it says would mislead who waits for the next owner
 		l.file.Close()
 		l.file = nil
 	}
@@ -73,7 +82,9 @@ func (r *Repo) lock(ctx context.Context, d digest.Digest, wait bool) (*Lock, err
 		// Whoever had it may have removed the file, and another may already
 		// hold a new one of the same name.
 		if current(file) {
-			return &Lock{digest: d, file: file}, nil
+			l := &Lock{digest: d, file: file}
+			l.claim()
+			return l, nil
 		}
 		file.Close()
 	}
@@ -93,24 +104,36 @@ func (r *Repo) openLock(d digest.Digest) (*os.File, error) {
 }
 
 func (r *Repo) flock(ctx context.Context, file *os.File, d digest.Digest, wait bool) (bool, error) {
+	told := false
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case err == nil:
-			return true, nil
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case !errors.Is(err, syscall.EWOULDBLOCK):
-			return false, fmt.Errorf("flock: %w", err)
-		case !wait:
-			return false, nil
-		case pause == firstPoll:
-			r.events.Info("repository", "waiting for another process that is working on image %s", ID(d))
+		if got, err := tryFlock(file); got || err != nil || !wait {
+			return got, err
 		}
+		owner := ownerOf(file)
+		if !told && (owner.known() || pause > ownerPoll) { // who has just taken it says so at once
+			told = true
+			r.events.Info("repository", "waiting for %s that is working on image %s", owner, ID(d))
+		}
+		owner.report(r.events)
 		select {
 		case <-ctx.Done():
 			return false, fault.Wrap(fault.Interrupted, context.Cause(ctx), "wait for another process that is working on the image")
 		case <-time.After(pause):
+		}
+	}
+}
+
+// tryFlock takes the lock of an open file if nobody has it.
+func tryFlock(file *os.File) (bool, error) {
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return false, nil
+		case !errors.Is(err, syscall.EINTR):
+			return false, fmt.Errorf("flock: %w", err)
 		}
 	}
 }

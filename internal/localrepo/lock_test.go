@@ -83,7 +83,7 @@ func TestManyAddToOneNewRepository(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	if gone, err := r.Prune(t.Context(), true); err != nil || len(gone) > 0 {
+	if gone, err := r.Prune(t.Context(), PruneOptions{Dry: true, All: true}); err != nil || len(gone) > 0 {
 		t.Errorf("left behind: %v, %v", gone, err)
 	}
 }
@@ -98,7 +98,11 @@ func TestLockWaitsAndCanBeCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := open(t, dir)
-	second.events = func(event.Event) { waiting <- struct{}{} }
+	second.events = func(e event.Event) {
+		if e.Kind == event.Info {
+			waiting <- struct{}{}
+		}
+	}
 	if l, err := second.TryLock(t.Context(), d); l != nil || err != nil {
 		t.Errorf("TryLock: %v, %v", l, err)
 	}

@@ -1,7 +1,6 @@
 package localrepo
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -13,210 +12,306 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
-// longMade is the age at which nobody can still be making a database.
-const longMade = time.Hour
+// Ages below which something that nobody needs may be just about to be used: a
+// database or an image that another program has yet to enter, a download that is
+// taken up again tomorrow, a lock file that the uenv client has opened and waits
+// for (it would not notice that the file is gone).
+const (
+	youngMade     = time.Hour
+	youngDownload = 24 * time.Hour
+	youngLock     = 24 * time.Hour
+)
 
-// Leftover is something in the repository that no label needs.
+// PruneOptions say what Prune takes away.
+type PruneOptions struct {
+	Dry    bool          // only tell
+	All    bool          // do not spare what is young
+	Unused time.Duration // also images that nobody has used for so long, with their labels; 0 is none
+}
+
+// The kinds of what Prune takes away.
+const (
+	LeftImage   = "image"   // lost its last label to another
+	LeftUnused  = "unused"  // labelled, but not used for long
+	LeftPartial = "partial" // of a killed process
+	LeftRemoved = "removed" // of a killed removal
+	LeftLock    = "lock"    // without an image
+	LeftRow     = "row"     // of the database
+)
+
+// Leftover is something in the repository that nobody needs.
 type Leftover struct {
-	Path  string `json:"path"` // relative to the repository; "" for a mere row of the database
-	Kind  string `json:"kind"` // "image", "partial", "removed", "lock" or "row"
-	Bytes int64  `json:"bytes"`
+	Path     string        `json:"path"` // relative to the repository; "" for a mere row of the database
+	Kind     string        `json:"kind"`
+	Bytes    int64         `json:"bytes"`
+	Labels   []label.Label `json:"labels,omitempty"`    // of an unused image
+	LastUsed *time.Time    `json:"last_used,omitempty"` // likewise
 }
 
 // Prune removes what no label needs: images that lost their last label to
 // another, what killed processes left, lock files without image. What another
-// process is working on stays. With dry it only tells.
-func (r *Repo) Prune(ctx context.Context, dry bool) ([]Leftover, error) {
-	if err := r.writable(); err != nil {
-		return nil, err
+// process is working on stays.
+func (r *Repo) Prune(ctx context.Context, o PruneOptions) ([]Leftover, error) {
+	if !o.Dry {
+		if err := r.writable(); err != nil {
+			return nil, err
+		}
 	}
-	all, err := r.inventory(ctx)
+	gone, err := r.pruneUnused(ctx, o)
 	if err != nil {
-		return nil, err
+		return gone, err
 	}
-	candidates := map[digest.Digest]bool{}
-	for _, it := range all {
-		if len(it.labels) == 0 {
-			candidates[it.digest] = true
-		}
+	candidates, err := r.unneeded(ctx)
+	if err != nil {
+		return gone, err
 	}
-	entries, err := os.ReadDir(r.images())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, explain(err, "read local repository %s", r.dir)
-	}
-	for _, e := range entries {
-		if name := digestPart(e.Name()); name != e.Name() {
-			if d := digest.NewDigestFromEncoded(digest.SHA256, name); checkDigest(d) == nil {
-				candidates[d] = true
-			}
-		}
-	}
-	var gone []Leftover
-	for d := range candidates {
-		found, err := r.pruneImage(ctx, d, dry)
+	for _, d := range candidates {
+		found, err := r.pruneImage(ctx, d, o)
 		gone = append(gone, found...)
 		if err != nil {
 			return gone, explain(err, "prune image %s", ID(d))
 		}
 	}
-	found, err := r.pruneIndexes(dry)
-	gone = append(gone, found...)
+	for _, prune := range []func(PruneOptions) ([]Leftover, error){r.pruneLocks, r.pruneIndexes} {
+		found, err := prune(o)
+		gone = append(gone, found...)
+		if err != nil {
+			return gone, explain(err, "prune local repository %s", r.dir)
+		}
+	}
 	slices.SortFunc(gone, func(a, b Leftover) int { return strings.Compare(a.Path, b.Path) })
-	return gone, explain(err, "prune local repository %s", r.dir)
+	return gone, nil
+}
+
+// unneeded lists the images without a label, and those beside which there is
+// something that a killed process has left.
+func (r *Repo) unneeded(ctx context.Context) ([]digest.Digest, error) {
+	all, err := r.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[digest.Digest]bool{}
+	for _, it := range all {
+		if len(it.labels) == 0 {
+			found[it.digest] = true
+		}
+	}
+	entries, err := readDir(r.images())
+	if err != nil {
+		return nil, explain(err, "read local repository %s", r.dir)
+	}
+	for _, e := range entries {
+		name, ok := strings.CutPrefix(e.Name(), ".")
+		if !ok {
+			continue
+		}
+		hex, _, _ := strings.Cut(name, ".")
+		if d := digest.NewDigestFromEncoded(digest.SHA256, hex); checkDigest(d) == nil {
+			found[d] = true
+		}
+	}
+	var sorted []digest.Digest
+	for d := range found {
+		sorted = append(sorted, d)
+	}
+	slices.Sort(sorted)
+	return sorted, nil
+}
+
+// readDir is os.ReadDir for a directory that may not exist.
+func readDir(path string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
+
+// pruneImage removes what is left over of one image, under its lock.
+func (r *Repo) pruneImage(ctx context.Context, d digest.Digest, o PruneOptions) ([]Leftover, error) {
+	if o.Dry {
+		if r.held(d) {
+			return nil, nil
+		}
+		found, _, err := r.leftovers(ctx, d, o)
+		return found, err
+	}
+	lock, err := r.TryLock(ctx, d)
+	if lock == nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	found, row, err := r.leftovers(ctx, d, o)
+	if err != nil {
+		return nil, err
+	}
+	if row {
+		err := transact(ctx, r.db, func(tx *sql.Tx) error { return deleteRows(ctx, tx, d.Encoded(), nil, true) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, r.removeLeft(lock, found)
+}
+
+// removeLeft removes the files of an image that were found to be left over.
+func (r *Repo) removeLeft(lock *Lock, found []Leftover) error {
+	root, err := os.OpenRoot(r.images())
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, f := range found {
+		switch f.Kind {
+		case LeftImage:
+			_, _, err = r.removeFiles(lock)
+		case LeftPartial, LeftRemoved:
+			err = root.RemoveAll(filepath.Base(f.Path))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// held tells whether a process has the lock of an image, without making a lock
+// file.
+func (r *Repo) held(d digest.Digest) bool {
+	file, err := os.Open(r.Paths(d).Lock)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	got, err := tryFlock(file)
+	return err == nil && !got
+}
+
+// leftovers lists what is left over of an image: files, and a row of the
+// database. Of an image with labels that is only what is beside it.
+func (r *Repo) leftovers(ctx context.Context, d digest.Digest, o PruneOptions) (found []Leftover, row bool, err error) {
+	var labels int
+	err = r.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM tags WHERE sha256 = ?1), (SELECT count(*) > 0 FROM images WHERE sha256 = ?1)`,
+		d.Encoded()).Scan(&labels, &row)
+	if err != nil {
+		return nil, false, err
+	}
+	name := d.Encoded()
+	for _, f := range []struct {
+		kind, file string
+		young      time.Duration
+	}{{LeftPartial, partialName(d), youngDownload}, {LeftRemoved, removedName(d), 0}, {LeftImage, name, youngMade}} {
+		path := filepath.Join(r.images(), f.file)
+		changed, err := lastChange(path)
+		if err != nil || f.kind == LeftImage && labels > 0 {
+			continue
+		}
+		if !o.All && r.now().Sub(changed) < f.young {
+			row = row && f.kind != LeftImage
+			continue
+		}
+		found = append(found, Leftover{Path: filepath.Join(imagesName, f.file), Kind: f.kind, Bytes: diskUsage(path)})
+	}
+	row = row && labels == 0
+	if row {
+		found = append(found, Leftover{Kind: LeftRow})
+	}
+	return found, row, nil
+}
+
+// pruneLocks removes lock files without an image. The lock is held for no longer
+// than that takes.
+func (r *Repo) pruneLocks(o PruneOptions) ([]Leftover, error) {
+	entries, err := readDir(r.images())
+	var found []Leftover
+	for _, e := range entries {
+		name, isLock := strings.CutSuffix(e.Name(), ".lock")
+		d := digest.NewDigestFromEncoded(digest.SHA256, name)
+		if !isLock || checkDigest(d) != nil || !e.Type().IsRegular() || exists(r.Paths(d).Dir) || exists(filepath.Join(r.images(), partialName(d))) {
+			continue
+		}
+		removed, removeErr := r.removeLock(d, o)
+		err = errors.Join(err, removeErr)
+		if removed {
+			found = append(found, Leftover{Path: filepath.Join(imagesName, e.Name()), Kind: LeftLock})
+		}
+	}
+	return found, err
+}
+
+// removeLock removes a lock file that is old and free.
+func (r *Repo) removeLock(d digest.Digest, o PruneOptions) (bool, error) {
+	path := r.Paths(d).Lock
+	changed, err := lastChange(path)
+	if err != nil || !o.All && r.now().Sub(changed) < youngLock {
+		return false, nil
+	}
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	if got, err := tryFlock(file); err != nil || !got || !current(file) {
+		return false, err
+	}
+	if o.Dry {
+		return true, nil
+	}
+	return true, os.Remove(path)
 }
 
 // pruneIndexes removes the databases of processes that were killed while they
 // made the repository.
-func (r *Repo) pruneIndexes(dry bool) ([]Leftover, error) {
+func (r *Repo) pruneIndexes(o PruneOptions) ([]Leftover, error) {
 	paths, err := filepath.Glob(filepath.Join(r.dir, "."+databaseName+"-*"))
 	var found []Leftover
 	for _, path := range paths {
-		info, statErr := os.Lstat(path)
-		if statErr != nil || time.Since(info.ModTime()) < longMade {
+		changed, statErr := lastChange(path)
+		if statErr != nil || !o.All && r.now().Sub(changed) < youngMade {
 			continue // gone, or perhaps still at work
 		}
-		found = append(found, Leftover{filepath.Base(path), "partial", info.Size()})
-		if !dry {
+		found = append(found, Leftover{Path: filepath.Base(path), Kind: LeftPartial, Bytes: diskUsage(path)})
+		if !o.Dry {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}
 	return found, err
 }
 
-// digestPart strips what is around the digest in names of ours.
-func digestPart(name string) string {
-	name = strings.TrimPrefix(name, ".")
-	for _, suffix := range []string{".lock", ".partial", ".removed"} {
-		name = strings.TrimSuffix(name, suffix)
+// pruneUnused removes the images that were not used for long, with their labels.
+func (r *Repo) pruneUnused(ctx context.Context, o PruneOptions) ([]Leftover, error) {
+	if o.Unused <= 0 {
+		return nil, nil
 	}
-	return name
-}
-
-// pruneImage removes what is left over of one image, under its lock.
-func (r *Repo) pruneImage(ctx context.Context, d digest.Digest, dry bool) ([]Leftover, error) {
-	_, statErr := os.Stat(r.Paths(d).Lock)
-	lock, err := r.TryLock(ctx, d)
-	if lock == nil {
-		return nil, err
+	if !keepsAccessTimes(r.dir) {
+		err := fault.New(fault.Refused, "the file system of %s does not keep the times of last use", r.dir)
+		return nil, fault.WithHint(err, "'uenv-ci rm LABEL' removes single images")
 	}
-	defer lock.Unlock()
-	labels, row, err := r.references(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	found := r.leftovers(d, labels > 0, statErr == nil)
-	if row && labels == 0 {
-		found = append(found, Leftover{Kind: "row"})
-	}
-	if dry {
-		if statErr != nil {
-			err = os.Remove(r.Paths(d).Lock) // made by TryLock
-		}
-		return found, err
-	}
-	if labels == 0 {
-		err := transact(ctx, r.db, func(tx *sql.Tx) error { return deleteRows(ctx, tx, d.Encoded(), nil, true) })
-		if err != nil {
-			return nil, err
-		}
-		if _, _, err := r.removeFiles(lock); err != nil {
-			return nil, err
-		}
-	}
-	return found, r.removeRest(d, labels > 0)
-}
-
-// references tells how many labels name an image, and whether it has a row.
-func (r *Repo) references(ctx context.Context, d digest.Digest) (labels int, row bool, err error) {
-	err = r.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM tags WHERE sha256 = ?1), (SELECT count(*) > 0 FROM images WHERE sha256 = ?1)`,
-		d.Encoded()).Scan(&labels, &row)
-	return labels, row, err
-}
-
-// leftovers lists the files that go with an image; of a labelled one only what
-// is beside it.
-func (r *Repo) leftovers(d digest.Digest, labelled, locked bool) []Leftover {
-	name := d.Encoded()
-	kinds := map[string]string{partialName(d): "partial", "." + name + ".removed": "removed"}
-	if !labelled {
-		kinds[name] = "image"
-	}
-	var found []Leftover
-	for file, kind := range kinds {
-		path := filepath.Join(r.images(), file)
-		if _, err := os.Lstat(path); err == nil {
-			found = append(found, Leftover{filepath.Join(imagesName, file), kind, diskUsage(path)})
-		}
-	}
-	if _, err := os.Stat(r.Paths(d).Dir); locked && (!labelled || err != nil) {
-		found = append(found, Leftover{filepath.Join(imagesName, name+".lock"), "lock", 0})
-	}
-	return found
-}
-
-// removeRest removes what is beside an image, and the lock of one that is gone.
-func (r *Repo) removeRest(d digest.Digest, labelled bool) error {
-	root, err := os.OpenRoot(r.images())
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	err = errors.Join(root.RemoveAll(partialName(d)), root.RemoveAll("."+d.Encoded()+".removed"))
-	if _, statErr := root.Stat(d.Encoded()); !labelled || statErr != nil {
-		err = errors.Join(err, root.RemoveAll(d.Encoded()+".lock"))
-	}
-	return err
-}
-
-// Usage is what an image takes on disk.
-type Usage struct {
-	Finding
-	Bytes    int64     `json:"bytes"`     // all of its files
-	LastUsed time.Time `json:"last_used"` // access time of the image, where the file system keeps it
-}
-
-// Du lists the images by what they take on disk, the largest first.
-func (r *Repo) Du(ctx context.Context) ([]Usage, error) {
-	findings, err := r.Verify(ctx, VerifyOptions{Quick: true})
-	if err != nil {
-		return nil, err
-	}
-	var all []Usage
-	for _, f := range findings {
-		paths := r.Paths(f.Digest)
-		all = append(all, Usage{f, diskUsage(paths.Dir), accessed(paths.Image)})
-	}
-	slices.SortStableFunc(all, func(a, b Usage) int { return cmp.Compare(b.Bytes, a.Bytes) })
-	return all, nil
-}
-
-// Status sums up a repository.
-type Status struct {
-	Path     string         `json:"path"`
-	Writable bool           `json:"writable"`
-	Labels   int            `json:"labels"`
-	Images   int            `json:"images"`
-	Bytes    int64          `json:"bytes"`
-	Free     int64          `json:"free"` // of the file system, bytes
-	Bad      map[string]int `json:"bad"`  // how many images are in which bad condition
-}
-
-// Status looks at sizes only.
-func (r *Repo) Status(ctx context.Context) (Status, error) {
 	all, err := r.Du(ctx)
 	if err != nil {
-		return Status{}, err
+		return nil, err
 	}
-	s := Status{Path: r.dir, Writable: writableBy(r.dir), Free: freeSpace(r.dir), Bad: map[string]int{}}
+	var gone []Leftover
 	for _, u := range all {
-		s.Labels += len(u.Labels)
-		s.Images++
-		s.Bytes += u.Bytes
-		if u.Bad() || u.Condition == Orphaned {
-			s.Bad[string(u.Condition)]++
+		if len(u.Labels) == 0 || u.Condition == MetaOnly || u.LastUsed.IsZero() || r.now().Sub(u.LastUsed) < o.Unused || r.held(u.Digest) {
+			continue
+		}
+		path, _ := filepath.Rel(r.dir, r.Paths(u.Digest).Dir)
+		gone = append(gone, Leftover{Path: path, Kind: LeftUnused, Bytes: u.Bytes, Labels: u.Labels, LastUsed: &u.LastUsed})
+		if o.Dry {
+			continue
+		}
+		if _, err := r.RemoveDigest(ctx, u.Digest); err != nil {
+			return gone, err
 		}
 	}
-	return s, nil
+	return gone, nil
 }

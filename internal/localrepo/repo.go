@@ -44,6 +44,7 @@ type Options struct {
 	Create      bool          // make the repository if there is none
 	ReadOnly    bool          // never write; all that a shared, read-only repository allows
 	BusyTimeout time.Duration // how long to wait for a locked database; 0 = 10 s
+	Striping    Striping      // of images on Lustre
 	Events      event.Sink
 }
 
@@ -53,8 +54,11 @@ type Repo struct {
 	readOnly bool
 	db       *sql.DB
 	events   event.Sink
-	dirMode  fs.FileMode // of new directories: those of the repository itself
-	fileMode fs.FileMode // of new files: the same without execution
+	stripes  Striping
+	now      func() time.Time
+	fsType   func(path string) int64 // statfs magic
+	dirMode  fs.FileMode             // of new directories: those of the repository itself
+	fileMode fs.FileMode             // of new files: the same without execution
 }
 
 // Paths are the files of one image.
@@ -88,7 +92,7 @@ func Open(ctx context.Context, dir string, o Options) (*Repo, error) {
 	case !info.Mode().IsRegular():
 		return nil, fault.New(fault.Invalid, "open local repository %s: %s is not a regular file", dir, databaseName)
 	}
-	r := &Repo{dir: dir, readOnly: o.ReadOnly, events: o.Events}
+	r := &Repo{dir: dir, readOnly: o.ReadOnly, events: o.Events, stripes: o.Striping, now: time.Now, fsType: fsType}
 	if r.dirMode, r.fileMode, err = modes(dir); err != nil {
 		return nil, explain(err, "open local repository %s", dir)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,6 +24,7 @@ type Stage struct {
 	repo *Repo
 	lock *Lock
 	dir  string
+	keep bool
 }
 
 // Content tells what was staged, so that Commit can prove it.
@@ -37,21 +39,65 @@ type Content struct {
 	Verified digest.Digest
 }
 
-// Stage makes an empty staging directory for the image that the caller has
-// locked, in place of what a killed process has left. The caller defers Abort.
+// Stage makes a staging directory for the image that the caller has locked. Of
+// what an interrupted process has left in it, the image itself and files whose
+// names begin with that of the image stay, for the download to be taken up again;
+// all else is removed. The caller defers Abort.
 func (r *Repo) Stage(l *Lock) (*Stage, error) {
 	s := &Stage{repo: r, lock: l, dir: filepath.Join(r.images(), partialName(l.digest))}
-	if err := s.remove(); err != nil {
-		return nil, explain(err, "stage image %s", ID(l.digest))
-	}
 	err := os.Mkdir(s.dir, 0o700)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = os.Chmod(s.dir, r.dirMode) // in a shared repository others clean up after a kill
+	case errors.Is(err, fs.ErrExist):
+		err = s.tidy()
 	}
 	return s, explain(err, "stage image %s", ID(l.digest))
 }
 
+// tidy removes all but the image and what belongs to its download.
+func (s *Stage) tidy() error {
+	root, err := os.OpenRoot(s.repo.images())
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	base := filepath.Base(s.dir)
+	info, err := root.Lstat(base)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return errors.Join(root.RemoveAll(base), root.Mkdir(base, s.repo.dirMode))
+	}
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), imageName) {
+			err = errors.Join(err, root.RemoveAll(filepath.Join(base, e.Name())))
+		}
+	}
+	return err
+}
+
+// Reset empties the stage.
+func (s *Stage) Reset() error {
+	err := s.remove()
+	if err == nil {
+		err = os.Mkdir(s.dir, 0o700)
+	}
+	if err == nil {
+		err = os.Chmod(s.dir, s.repo.dirMode)
+	}
+	return explain(err, "stage image %s", ID(s.lock.digest))
+}
+
+// Keep lets Abort leave what there is of the image, so that a later Stage finds
+// it.
+func (s *Stage) Keep() { s.keep = true }
+
 func partialName(d digest.Digest) string { return "." + d.Encoded() + ".partial" }
+
+func removedName(d digest.Digest) string { return "." + d.Encoded() + ".removed" }
 
 // Dir returns the directory to fill: store.squashfs, and meta/ where there is
 // one.
@@ -60,8 +106,12 @@ func (s *Stage) Dir() string { return s.dir }
 // Image returns the path to which the image itself is to be written.
 func (s *Stage) Image() string { return filepath.Join(s.dir, imageName) }
 
-// Abort removes what was staged. It does nothing after Commit.
+// Abort removes what was staged, unless Keep was called. It does nothing after
+// Commit.
 func (s *Stage) Abort() {
+	if s.keep {
+		return
+	}
 	if err := s.remove(); err != nil {
 		s.repo.events.Warn("repository", "what was staged for image %s could not be removed: %v", ID(s.lock.digest), err)
 	}
@@ -89,12 +139,13 @@ func (s *Stage) Commit(ctx context.Context, c Content) error {
 			return explain(err, "image %s", id)
 		}
 	}
-	if err := s.finish(); err != nil {
+	if err := errors.Join(s.tidyUp(), s.finish()); err != nil {
 		return explain(err, "store image %s", id)
 	}
 	if err := replaceDir(s.dir, s.repo.Paths(s.lock.digest).Dir); err != nil {
 		return explain(err, "store image %s", id)
 	}
+	s.keep = false
 	return explain(atomicfile.SyncDir(s.repo.images()), "store image %s", id)
 }
 
@@ -165,6 +216,17 @@ func imageLayer(manifest []byte) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, fault.New(fault.Invalid, "%s: an image has one layer, not %d", manifestName, len(m.Layers))
 	}
 	return m.Layers[0], nil
+}
+
+// tidyUp removes what the download of the image leaves beside it.
+func (s *Stage) tidyUp() error {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if e.Name() != imageName && strings.HasPrefix(e.Name(), imageName) {
+			err = errors.Join(err, os.Remove(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // finish gives everything the repository's mode and makes it durable.

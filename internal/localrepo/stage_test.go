@@ -133,3 +133,76 @@ func TestSharedRepositoryKeepsGroupAndMode(t *testing.T) {
 		}
 	}
 }
+
+// TestInterruptedDownloadIsKept has a pull end early and another take up what it
+// has left.
+func TestInterruptedDownloadIsKept(t *testing.T) {
+	r := open(t, t.TempDir())
+	content := []byte("hsqs content")
+	m := manifest(t, content)
+	d := digest.FromBytes(m)
+	lock, err := r.Lock(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	first, err := r.Stage(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{imageName + ".partial", "meta.txt"} {
+		if err := os.WriteFile(filepath.Join(first.Dir(), name), content[:4], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(first.Dir(), metaName), 0o700), os.Symlink("/etc/passwd", first.Image())); err != nil {
+		t.Fatal(err)
+	}
+	first.Keep()
+	first.Abort()
+
+	second, err := r.Stage(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Abort()
+	entries, err := os.ReadDir(second.Dir())
+	if err != nil || len(entries) != 1 || entries[0].Name() != imageName+".partial" {
+		t.Fatalf("kept: %v, %v", entries, err)
+	}
+	if err := os.WriteFile(second.Image(), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Commit(t.Context(), Content{Manifest: m}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err = os.ReadDir(r.Paths(d).Dir)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("stored: %v, %v", entries, err)
+	}
+}
+
+func TestResetEmptiesTheStage(t *testing.T) {
+	r := open(t, t.TempDir())
+	d := digest.FromString("x")
+	leave(t, r, d)
+	lock, err := r.Lock(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	s, err := r.Stage(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !exists(s.Image()) {
+		t.Error("what was there is gone at once")
+	}
+	if err := s.Reset(); err != nil || exists(s.Image()) || !exists(s.Dir()) {
+		t.Errorf("after Reset: %v", err)
+	}
+	s.Abort()
+	if exists(s.Dir()) {
+		t.Error("Abort left the stage")
+	}
+}

@@ -84,7 +84,7 @@ func TestVerify(t *testing.T) {
 	}
 
 	status, err := r.Status(t.Context())
-	if err != nil || status.Labels != 9 || status.Images != 11 || status.Bad["truncated"] != 3 || !status.Writable || status.Free == 0 {
+	if err != nil || status.Labels != 9 || status.Images != 11 || status.Bad["truncated"] != 3 || !status.Writable || status.Space.Free == 0 {
 		t.Errorf("status %+v, %v", status, err)
 	}
 }
@@ -104,13 +104,10 @@ func TestFileDigest(t *testing.T) {
 	}
 }
 
-func TestPrune(t *testing.T) {
-	r := open(t, t.TempDir())
-	former := pull(t, r, []byte("former"), "hello/1:1@s%u")
-	kept := pull(t, r, []byte("latter"), "hello/1:1@s%u") // takes the label
-	busy := pull(t, r, []byte("busy"))
-	killed := digest.FromString("killed")
-	lock, err := r.Lock(t.Context(), killed)
+// leave makes what a killed pull leaves of an image.
+func leave(t *testing.T, r *Repo, d digest.Digest) {
+	t.Helper()
+	lock, err := r.Lock(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,53 +119,141 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	lock.Unlock() // as the kernel does for a killed process
+}
+
+// prune returns the names of what was pruned.
+func prune(t *testing.T, r *Repo, o PruneOptions) []string {
+	t.Helper()
+	gone, err := r.Prune(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := []string{}
+	for _, g := range gone {
+		if g.Path != "" {
+			paths = append(paths, filepath.Base(g.Path))
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+func sorted(names ...string) []string {
+	slices.Sort(names)
+	return names
+}
+
+func TestPrune(t *testing.T) {
+	r := open(t, t.TempDir())
+	former := pull(t, r, []byte("former"), "hello/1:1@s%u")
+	kept := pull(t, r, []byte("latter"), "hello/1:1@s%u") // takes the label
+	busy := pull(t, r, []byte("busy"))
+	killed := digest.FromString("killed")
+	leave(t, r, killed)
 	other := open(t, r.Dir())
 	held, err := other.Lock(t.Context(), busy)
 	if err != nil {
 		t.Fatal(err)
 	}
-
 	old := filepath.Join(r.Dir(), "."+databaseName+"-1")
-	if err := errors.Join(os.WriteFile(old, nil, 0o600), os.Chtimes(old, time.Time{}, time.Now().Add(-2*longMade))); err != nil {
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{
-		filepath.Base(old), "." + killed.Encoded() + ".partial", former.Encoded(), former.Encoded() + ".lock", killed.Encoded() + ".lock",
+
+	if got := prune(t, r, PruneOptions{}); len(got) > 0 {
+		t.Errorf("young things were removed: %q", got)
 	}
-	slices.Sort(want)
+	r.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	want := sorted(filepath.Base(old), former.Encoded())
 	for _, dry := range []bool{true, false} {
-		gone, err := r.Prune(t.Context(), dry)
-		if err != nil {
-			t.Fatal(err)
+		if got := prune(t, r, PruneOptions{Dry: dry}); !slices.Equal(got, want) {
+			t.Errorf("after hours, dry %v: %q, want %q", dry, got, want)
 		}
-		var paths []string
-		for _, g := range gone {
-			if g.Path != "" {
-				paths = append(paths, filepath.Base(g.Path))
-			}
+		if exists(r.Paths(former).Dir) != dry {
+			t.Errorf("dry %v: the former image", dry)
 		}
-		slices.Sort(paths)
-		if !slices.Equal(paths, want) {
-			t.Errorf("dry %v: %q, want %q", dry, paths, want)
-		}
-		if _, err := os.Stat(r.Paths(former).Image); (err == nil) != dry {
-			t.Errorf("dry %v: the former image: %v", dry, err)
-		}
+	}
+	r.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
+	want = sorted("."+killed.Encoded()+".partial", killed.Encoded()+".lock", former.Encoded()+".lock")
+	if got := prune(t, r, PruneOptions{}); !slices.Equal(got, want) {
+		t.Errorf("after a day: %q, want %q", got, want)
 	}
 	for _, d := range []digest.Digest{kept, busy} {
-		if _, err := os.Stat(r.Paths(d).Image); err != nil {
-			t.Error(err)
+		if !exists(r.Paths(d).Image) {
+			t.Errorf("%s is gone", d)
 		}
 	}
 	if n := count(t, r, "images"); n != 1 {
 		t.Errorf("%d rows of images", n)
 	}
 	held.Unlock()
-	if gone, err := r.Prune(t.Context(), false); err != nil || len(gone) != 2 {
-		t.Errorf("once it is free: %v, %v", gone, err)
+	r.now = time.Now
+	want = sorted(busy.Encoded(), busy.Encoded()+".lock")
+	if got := prune(t, r, PruneOptions{All: true}); !slices.Equal(got, want) {
+		t.Errorf("all: %q, want %q", got, want)
 	}
-	if gone, err := r.Prune(t.Context(), false); err != nil || len(gone) != 0 {
-		t.Errorf("again: %v, %v", gone, err)
+	if got := prune(t, r, PruneOptions{All: true}); len(got) != 0 {
+		t.Errorf("again: %q", got)
+	}
+}
+
+// TestPruneSparesLocksInUse lets a waiter, which as the uenv client does not
+// notice that its lock file is gone, have the lock file open.
+func TestPruneSparesLocksInUse(t *testing.T) {
+	r := open(t, t.TempDir())
+	d := digest.FromString("x")
+	lock, err := r.Lock(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
+	for range 2 {
+		if got := prune(t, r, PruneOptions{All: true}); len(got) > 0 || !exists(r.Paths(d).Lock) {
+			t.Errorf("a held lock: %q", got)
+		}
+	}
+	lock.Unlock()
+	r.now = time.Now
+	if got := prune(t, r, PruneOptions{}); len(got) > 0 || !exists(r.Paths(d).Lock) {
+		t.Errorf("a lock that was just used: %q", got)
+	}
+}
+
+func TestPruneUnused(t *testing.T) {
+	r := open(t, t.TempDir())
+	if !keepsAccessTimes(r.Dir()) {
+		t.Skip("the temporary directory is on a file system without access times")
+	}
+	old := pull(t, r, []byte("old"), "old/1:1@s%u", "old/1:2@s%u")
+	fresh := pull(t, r, []byte("fresh"), "fresh/1:1@s%u")
+	meta := pull(t, r, []byte("meta"), "meta/1:1@s%u")
+	ago := time.Now().Add(-100 * 24 * time.Hour)
+	for _, path := range []string{
+		r.Paths(old).Image, filepath.Join(r.Paths(old).Meta, "env.json"),
+		r.Paths(fresh).Image, filepath.Join(r.Paths(meta).Meta, "env.json"),
+	} {
+		if err := os.Chtimes(path, ago, ago); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(r.Paths(meta).Image); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Verify(t.Context(), VerifyOptions{}); err != nil { // does not count as use
+		t.Fatal(err)
+	}
+	const limit = 90 * 24 * time.Hour
+	for _, dry := range []bool{true, false} {
+		gone, err := r.Prune(t.Context(), PruneOptions{Dry: dry, Unused: limit})
+		if err != nil || len(gone) != 1 || gone[0].Kind != LeftUnused || len(gone[0].Labels) != 2 || gone[0].LastUsed == nil {
+			t.Fatalf("dry %v: %+v, %v", dry, gone, err)
+		}
+		if exists(r.Paths(old).Image) != dry {
+			t.Errorf("dry %v: the unused image", dry)
+		}
+	}
+	if got := find(t, r, "", false); len(got) != 2 {
+		t.Errorf("labels: %q", got)
 	}
 }
 
