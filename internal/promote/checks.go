@@ -71,7 +71,7 @@ func (r Request) source(context.Context, *Decision) (finding, error) {
 }
 
 func (r Request) deprecation(ctx context.Context, _ *Decision) (finding, error) {
-	records, problems, err := meta.Deprecations(ctx, r.Source, r.Image)
+	records, problems, err := meta.Deprecations(ctx, r.everywhere(), r.Image)
 	if err != nil {
 		return finding{}, err
 	}
@@ -91,7 +91,7 @@ func (r Request) deprecation(ctx context.Context, _ *Decision) (finding, error) 
 // tests reads all results and decides again from their cases. Annotations, the
 // state that a document claims, and waivers that it brings along decide nothing.
 func (r Request) tests(ctx context.Context, d *Decision) (finding, error) {
-	results, err := meta.Results(ctx, r.Source, r.Image)
+	results, err := meta.Results(ctx, r.everywhere(), r.Image)
 	if err != nil {
 		return finding{}, err
 	}

@@ -445,6 +445,32 @@ func TestReleasedNamesStay(t *testing.T) {
 	}
 }
 
+// What is attached under a released name counts for the next one too.
+func TestTheReleasedNamesEvidenceCounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		attach func(s *shop)
+		rule   string
+	}{
+		"deprecated since": {func(s *shop) { s.deprecated(meta.Active, now) }, RuleDeprecation},
+		"failed since":     {func(s *shop) { s.tested(func(v *meta.Verdict) { v.When = meta.At(now.Add(time.Hour)) }, meta.Failed) }, RuleTests},
+		"failed before":    {func(s *shop) { s.tested(func(v *meta.Verdict) { v.When = meta.At(now.Add(-time.Hour)) }, meta.Failed) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := image(t, layout(t), "x").tested(nil, meta.Passed)
+			if _, err := Apply(t.Context(), s.request); err != nil {
+				t.Fatal(err)
+			}
+			source := s.request.Source
+			s.request.Source = s.request.Target
+			c.attach(s)
+			s.request.Source, s.request.To.Tag = source, "v2"
+			if by, d := s.refusedBy(); by != c.rule {
+				t.Errorf("refused by %q: %+v", by, d.Rules)
+			}
+		})
+	}
+}
+
 // A run that stopped at any point is completed by the next one.
 func TestPromotionIsResumed(t *testing.T) {
 	for name, done := range map[string]func(s *shop, d Decision) error{

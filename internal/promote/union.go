@@ -1,0 +1,69 @@
+package promote
+
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+)
+
+// union reads what is attached to an image in two repositories as if it were in
+// one. An image that was promoted before may since have been tested, or
+// deprecated, under its released name.
+type union struct {
+	repos []*registry.Repository
+	home  map[digest.Digest]*registry.Repository // of manifests and layers that were seen
+}
+
+var _ meta.Source = (*union)(nil)
+
+func (r Request) everywhere() *union {
+	u := &union{repos: []*registry.Repository{r.Source}, home: map[digest.Digest]*registry.Repository{}}
+	if r.Source.String() != r.Target.String() {
+		u.repos = append(u.repos, r.Target)
+	}
+	return u
+}
+
+// Referrers implements meta.Source.
+func (u *union) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
+	var all []ocispec.Descriptor
+	for _, repo := range u.repos {
+		found, err := repo.Referrers(ctx, subject, artifactType)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range found {
+			if u.home[d.Digest] == nil {
+				u.home[d.Digest] = repo
+				all = append(all, d)
+			}
+		}
+	}
+	return all, nil
+}
+
+// Manifest implements meta.Source.
+func (u *union) Manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Manifest, []byte, error) {
+	repo := u.of(d)
+	m, raw, err := repo.Manifest(ctx, d)
+	for _, layer := range m.Layers {
+		u.home[layer.Digest] = repo
+	}
+	return m, raw, err
+}
+
+// LayerFile implements meta.Source.
+func (u *union) LayerFile(ctx context.Context, d ocispec.Descriptor, name string) ([]byte, error) {
+	return u.of(d).LayerFile(ctx, d, name)
+}
+
+func (u *union) of(d ocispec.Descriptor) *registry.Repository {
+	if repo := u.home[d.Digest]; repo != nil {
+		return repo
+	}
+	return u.repos[0]
+}
