@@ -89,7 +89,7 @@ func (l *loader) readConfig() {
 		l.warn(c.Key("mirror"), "unused-key", "give mirrors and caches on the command line", "'mirror' has no effect")
 	}
 	spack := c.Get("spack")
-	r.Spack = Spack{Repo: text(spack.Get("repo")), Commit: optionalText(spack.Get("commit"))}
+	r.Spack = Spack{Repo: text(spack.Get("repo")), Commit: optionalText(spack.Get("commit")), Node: spack}
 	if spack != nil {
 		at := spack.Get("commit")
 		if at == nil {

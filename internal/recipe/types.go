@@ -51,6 +51,8 @@ type Spack struct {
 	Commit   *string             // nil = default branch
 	Packages []PackageRepository // versions 2 and 3, file order = precedence
 
+	// Node is the mapping in config.yaml, for messages that point at it.
+	Node *yamlpos.Node
 	// Block is the `spack` mapping of config.yaml with the defaults that the
 	// upstream schema injects, as configure.json records it.
 	Block *yamlpos.Map

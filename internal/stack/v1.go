@@ -53,8 +53,13 @@ func (r *renderer) renderV1() {
 func (r *renderer) guessVersion() {
 	version, err := guessSpackVersion(r.recipe, r.in.Develop)
 	if err != nil {
-		at := &yamlpos.Node{File: path.Join(r.recipe.Dir, "config.yaml")}
-		r.fail(at, "Spack 0.21, 0.22 and 0.23 work", "%s", err)
+		at := r.recipe.Spack.Node.Get("commit")
+		if at == nil {
+			at = &yamlpos.Node{File: path.Join(r.recipe.Dir, "config.yaml")}
+		}
+		p := at.Problem(err.Error(), "Spack 0.21, 0.22 and 0.23 work")
+		p.Rule = RuleSpackTooOld
+		r.problems = append(r.problems, p)
 	}
 	r.version, r.tree.SpackVersion = version, version.String()
 }

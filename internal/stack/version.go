@@ -10,6 +10,9 @@ import (
 	"uenv-ci.dev/internal/recipe"
 )
 
+// RuleSpackTooOld names the problem of a recipe whose Spack no builder works with.
+const RuleSpackTooOld = "spack-too-old"
+
 // spackVersion is the version of Spack as far as features depend on it.
 type spackVersion struct{ major, minor int }
 
