@@ -34,8 +34,8 @@ func (r Request) image(ctx context.Context, _ *Decision) (finding, error) {
 	return pass("one layer, %s, of %d bytes", meta.ImageTitle, layer.Size)
 }
 
-func (r Request) metadata(ctx context.Context, _ *Decision) (finding, error) {
-	attached, err := r.Source.Referrers(ctx, r.Image, meta.TypeMeta)
+func (r Request) metadata(ctx context.Context, d *Decision) (finding, error) {
+	attached, err := d.attached.in(r.Source).Referrers(ctx, r.Image, meta.TypeMeta)
 	if err != nil {
 		return finding{}, err
 	}
@@ -70,8 +70,8 @@ func (r Request) source(context.Context, *Decision) (finding, error) {
 	return pass("from namespace %s", r.From.Namespace)
 }
 
-func (r Request) deprecation(ctx context.Context, _ *Decision) (finding, error) {
-	records, problems, err := meta.Deprecations(ctx, r.everywhere(), r.Image)
+func (r Request) deprecation(ctx context.Context, d *Decision) (finding, error) {
+	records, problems, err := meta.Deprecations(ctx, d.attached, r.Image)
 	if err != nil {
 		return finding{}, err
 	}
@@ -91,7 +91,7 @@ func (r Request) deprecation(ctx context.Context, _ *Decision) (finding, error) 
 // tests reads all results and decides again from their cases. Annotations, the
 // state that a document claims, and waivers that it brings along decide nothing.
 func (r Request) tests(ctx context.Context, d *Decision) (finding, error) {
-	results, err := meta.Results(ctx, r.everywhere(), r.Image)
+	results, err := meta.Results(ctx, d.attached, r.Image)
 	if err != nil {
 		return finding{}, err
 	}

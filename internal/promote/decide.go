@@ -23,6 +23,7 @@ type Decision struct {
 	Rules    []meta.RuleResult `json:"rules"`
 	Evidence []Evidence        `json:"evidence"` // all test results of the image, newest first
 
+	attached *union            // to the image, at both places
 	occupant digest.Digest     // what the tag is now; "" if it is free
 	hints    map[string]string // by rule: what to do about it
 }
@@ -42,7 +43,7 @@ type Evidence struct {
 // that this could not be found out.
 func Decide(ctx context.Context, r Request) (Decision, error) {
 	d := Decision{
-		Image: r.Image.Digest, From: placeOf(r.Source, r.From), To: placeOf(r.Target, r.To), hints: map[string]string{},
+		Image: r.Image.Digest, From: placeOf(r.Source, r.From), To: placeOf(r.Target, r.To), hints: map[string]string{}, attached: r.attached(),
 		Rules: []meta.RuleResult{}, Evidence: []Evidence{},
 	}
 	if err := r.check(); err != nil {

@@ -73,7 +73,7 @@ func Apply(ctx context.Context, r Request) (Result, error) {
 func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 	out := Result{Decision: d, Record: r.record(d)}
 	tagged := d.occupant == r.Image.Digest
-	before, recorded, err := r.recorded(ctx)
+	before, recorded, err := r.recorded(ctx, d)
 	if err != nil {
 		return out, err
 	}
@@ -104,8 +104,8 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 }
 
 // recorded returns the newest record of this promotion at the target.
-func (r Request) recorded(ctx context.Context) (meta.Promotion, bool, error) {
-	promotions, _, err := meta.Promotions(ctx, r.Target, r.Image)
+func (r Request) recorded(ctx context.Context, d Decision) (meta.Promotion, bool, error) {
+	promotions, _, err := meta.Promotions(ctx, d.attached.in(r.Target), r.Image)
 	if err != nil {
 		return meta.Promotion{}, false, err
 	}

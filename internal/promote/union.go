@@ -12,32 +12,47 @@ import (
 
 // union reads what is attached to an image in two repositories as if it were in
 // one. An image that was promoted before may since have been tested, or
-// deprecated, under its released name.
+// deprecated, under its released name. Each list is asked for once.
 type union struct {
 	repos []*registry.Repository
+	lists map[*registry.Repository][]ocispec.Descriptor
 	home  map[digest.Digest]*registry.Repository // of manifests and layers that were seen
 }
 
 var _ meta.Source = (*union)(nil)
 
-func (r Request) everywhere() *union {
-	u := &union{repos: []*registry.Repository{r.Source}, home: map[digest.Digest]*registry.Repository{}}
+func (r Request) attached() *union {
+	u := &union{
+		repos: []*registry.Repository{r.Source},
+		lists: map[*registry.Repository][]ocispec.Descriptor{}, home: map[digest.Digest]*registry.Repository{},
+	}
 	if r.Source.String() != r.Target.String() {
 		u.repos = append(u.repos, r.Target)
 	}
 	return u
 }
 
-// Referrers implements meta.Source.
+// in returns what is attached in one of the repositories.
+func (u *union) in(repo *registry.Repository) *union {
+	return &union{[]*registry.Repository{repo}, u.lists, u.home}
+}
+
+// Referrers implements meta.Source. The subject is always the image.
 func (u *union) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
 	var all []ocispec.Descriptor
+	seen := map[digest.Digest]bool{}
 	for _, repo := range u.repos {
-		found, err := repo.Referrers(ctx, subject, artifactType)
-		if err != nil {
-			return nil, err
+		list, known := u.lists[repo]
+		if !known {
+			var err error
+			if list, err = repo.Referrers(ctx, subject, ""); err != nil {
+				return nil, err
+			}
+			u.lists[repo] = list
 		}
-		for _, d := range found {
-			if u.home[d.Digest] == nil {
+		for _, d := range list {
+			if d.ArtifactType == artifactType && !seen[d.Digest] {
+				seen[d.Digest] = true
 				u.home[d.Digest] = repo
 				all = append(all, d)
 			}
