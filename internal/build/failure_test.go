@@ -1,6 +1,7 @@
 package build_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/proc"
 )
 
 // changed returns a copy of the recipe hello-spack with other files.
@@ -153,3 +155,32 @@ class HelloUenv(Package):
     def install(self, spec, prefix):
         Executable("/bin/sleep")("SECONDS")
 `
+
+// TestSpackClone: without a Spack on the machine, the one that the recipe asks
+// for is cloned. What is cloned here is too new, which shows that it was.
+func TestSpackClone(t *testing.T) {
+	needSandbox(t)
+	git, ok := proc.Look("git")
+	if !ok {
+		t.Skip("git is not installed")
+	}
+	repo := t.TempDir()
+	write(t, filepath.Join(repo, "bin/spack"), "#!/bin/sh\n", 0o755)
+	write(t, filepath.Join(repo, "lib/spack/spack/__init__.py"), "__version__ = \"1.7.0\"\n", 0o644)
+	env := []string{"HOME=" + repo, "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b"}
+	for _, args := range [][]string{{"init", "-q"}, {"add", "."}, {"commit", "-q", "-m", "x"}, {"branch", "release"}} {
+		if err := (proc.Cmd{Path: git, Args: args, Dir: repo, Env: env}).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("UENV_CI_SPACK", "")
+	t.Setenv("PATH", filepath.Dir(git)+":/usr/bin:/bin")
+	config := "name: hello-spack\nversion: 1\nspack:\n  repo: file://" + repo + "\n  commit: %s\nmodules: false\n"
+	for reference, want := range map[string]string{"release": "is 1.7.0", "none": "clone file://"} {
+		o := options(t, changed(t, map[string]string{"config.yaml": fmt.Sprintf(config, reference)}))
+		o.Offline = false
+		if _, err := build.Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) || fault.HintOf(err) == "" && reference == "none" {
+			t.Errorf("%s: %v", reference, err)
+		}
+	}
+}
