@@ -6,6 +6,13 @@ import (
 	"uenv-ci.dev/internal/fault"
 )
 
+// The versions of the modules that compress, which are those in go.mod: another
+// version may write other bytes. A test compares them.
+const (
+	klauspostVersion = "v1.20.2"
+	libzstdVersion   = "v1.5.7" // of libzstd itself too
+)
+
 // Codec is how the blocks of an image are compressed.
 type Codec int
 

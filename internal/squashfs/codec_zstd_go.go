@@ -1,10 +1,12 @@
+//go:build !cgo
+
 package squashfs
 
 import "github.com/klauspost/compress/zstd"
 
 const zstdVersion = "klauspost-" + klauspostVersion
 
-// zstdEncoder writes each block as one frame that says its content size and has
+// zstdEncoder is for builds without cgo. It writes each block as one frame that says its content size and has
 // no checksum. The window never exceeds the block: the kernel's decoder has no
 // more memory than that, and fails with EIO.
 type zstdEncoder struct{ e *zstd.Encoder }

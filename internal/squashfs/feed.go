@@ -72,8 +72,10 @@ func (p *packer) submitBatch(ctx context.Context, b *batch) error {
 func (p *packer) readBatch(b *batch) error {
 	b.data = p.pool.get()
 	b.sums = make([]sum, len(b.nodes))
+	dirs := directories{tree: p.tree}
+	defer dirs.close()
 	for i, n := range b.nodes {
-		s, err := p.tree.openSource(n, 1)
+		s, err := dirs.open(n, 1)
 		if err != nil {
 			return err
 		}

@@ -6,9 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -19,6 +19,7 @@ import (
 var golden = map[string]digest.Digest{
 	"zstd klauspost-v1.20.2": "sha256:0fb45c107bc5daffc2a720590d63afacb18ec1cdbb90c514ed5a089a463128a7",
 	"gzip klauspost-v1.20.2": "sha256:f118074ebb164d4930c4c9df43efa4d755de3e5773bceeea2f9d392f6dc165a2",
+	"zstd libzstd-v1.5.7":    "sha256:29d373f7d7c83d0b3de7f81d051bab073737ebd9013c7f8845e9ef7e6cbe5c40",
 	"none ":                  "sha256:1213c6554398bbca175668cfed043192cc0a1bbd29559360cb37e6caf0fa84f9",
 }
 
@@ -63,12 +64,68 @@ func TestCodecVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for module, version := range map[string]string{"github.com/klauspost/compress": klauspostVersion} {
+	for module, version := range map[string]string{
+		"github.com/klauspost/compress": klauspostVersion,
+		"github.com/DataDog/zstd":       libzstdVersion,
+	} {
 		if !bytes.Contains(data, []byte(module+" "+version+"\n")) && !bytes.Contains(data, []byte(module+" "+version+" //")) {
 			t.Errorf("go.mod has another version of %s than %s", module, version)
 		}
 	}
-	if !strings.HasSuffix(gzipVersion, klauspostVersion) {
-		t.Errorf("%q", gzipVersion)
+}
+
+// TestFrames checks what a kernel's decoder needs of each zstd frame.
+func TestFrames(t *testing.T) {
+	g := goldenTree(t)
+	for _, level := range []int{1, 3, 9, 19} {
+		for _, blockSize := range []int{4096, 128 << 10, 1 << 20} {
+			image, _ := packTree(t, g.root, WriteOptions{Level: level, BlockSize: blockSize})
+			checkFrames(t, openImage(t, image))
+		}
+	}
+}
+
+func checkFrames(t *testing.T, m *Image) {
+	t.Helper()
+	frames := 0
+	check := func(at uint64, word uint32) {
+		if word&dataRaw != 0 {
+			return
+		}
+		raw := make([]byte, word)
+		if err := m.readAt(raw, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		var h zstd.Header
+		if err := h.Decode(raw); err != nil {
+			t.Fatal(err)
+		}
+		if window := h.WindowSize; h.HasCheckSum || !h.HasFCS || h.FrameContentSize > uint64(m.sb.BlockSize) || window > uint64(m.sb.BlockSize) {
+			t.Errorf("block size %d: %+v", m.sb.BlockSize, h)
+		}
+		frames++
+	}
+	for i := range m.sb.Fragments {
+		at, word, err := m.fragmentEntry(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(at, word)
+	}
+	w := walker{m: m, directory: func(string, *inode) error { return nil }}
+	w.entry = func(_ string, _ *inode, _ dirent, i *inode) error {
+		if i.kind != typeFile {
+			return nil
+		}
+		c, err := m.content(i)
+		for k, word := range c.words {
+			if !c.hole(k) {
+				check(c.at[k], word)
+			}
+		}
+		return err
+	}
+	if err := w.walk(t.Context()); err != nil || frames == 0 {
+		t.Errorf("%d frames, %v", frames, err)
 	}
 }

@@ -2,7 +2,9 @@ package squashfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -41,11 +43,8 @@ func scan(ctx context.Context, root string, o *WriteOptions, avoid stamp) (*tree
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil, fault.New(fault.Usage, "%s is not a directory", root)
 	}
-	top, err := s.node(nil, "", root, &st)
-	if err != nil {
-		return nil, err
-	}
-	err = s.directory(top, root)
+	top := s.node(nil, "", &st)
+	err := s.directory(top, root)
 	if waited := s.group.Wait(); waited != nil {
 		err = waited
 	}
@@ -55,8 +54,8 @@ func scan(ctx context.Context, root string, o *WriteOptions, avoid stamp) (*tree
 	return plant(root, top)
 }
 
-// plant turns what was scanned into a tree: hard links are joined, inodes
-// numbered, extended attributes gathered.
+// plant turns what was scanned into a tree: hard links are joined and inodes
+// numbered.
 func plant(root string, top *node) (*tree, error) {
 	t := &tree{path: root, root: top}
 	joinLinks(top, map[[2]uint64]*node{})
@@ -65,7 +64,6 @@ func plant(root string, top *node) (*tree, error) {
 		if n.nlink > maxLinks && !n.isDir() {
 			return nil, fault.New(fault.Invalid, "%s has %d hard links in the tree, more than %d", n.relative(), n.nlink, maxLinks)
 		}
-		n.xattrSet = t.xattr.add(n.xattrs)
 	}
 	return t, nil
 }
@@ -102,6 +100,10 @@ func (s *scanner) directory(dir *node, name string) error {
 		return err
 	}
 	defer f.Close()
+	fd := int(f.Fd())
+	if dir.xattrs, err = readXattrs(fd, name); err != nil {
+		return err
+	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		return fmt.Errorf("read directory %s: %w", name, err)
@@ -109,22 +111,72 @@ func (s *scanner) directory(dir *node, name string) error {
 	slices.Sort(names)
 	dir.entries = make([]entry, 0, len(names))
 	for _, child := range names {
-		full := filepath.Join(name, child)
-		if s.excluded(full) {
+		if s.excluded(name, child) {
 			continue
 		}
-		var st unix.Stat_t
-		err := retry(func() error { return unix.Fstatat(int(f.Fd()), child, &st, unix.AT_SYMLINK_NOFOLLOW) })
-		if err != nil {
-			return changed(full, &os.PathError{Op: "lstat", Path: full, Err: err})
+		n, err := s.entry(fd, dir, child)
+		if errors.Is(err, fs.ErrNotExist) {
+			return changed(filepath.Join(name, child), err)
 		}
-		n, err := s.node(dir, child, full, &st)
 		if err != nil {
-			return err
+			return fault.Wrap(fault.KindOf(err), err, "%s", filepath.Join(name, child))
 		}
 		dir.entries = append(dir.entries, entry{child, n})
 	}
 	return s.below(dir, name)
+}
+
+// entry reads what is behind a name of the open directory fd.
+func (s *scanner) entry(fd int, dir *node, name string) (*node, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil {
+		return nil, err
+	}
+	n := s.node(dir, name, &st)
+	if n.stamp.dev == s.avoid.dev && n.stamp.ino == s.avoid.ino {
+		return nil, fault.New(fault.Usage, "the image lies inside the tree that it is to hold")
+	}
+	switch n.kind() {
+	case unix.S_IFLNK:
+		n.target, err = readTarget(fd, name, st.Size)
+	case unix.S_IFBLK, unix.S_IFCHR:
+		if major, minor := unix.Major(n.rdev), unix.Minor(n.rdev); major > 0xfff || minor > 0xfffff {
+			err = fault.New(fault.Invalid, "device %d:%d is beyond what squashfs can hold", major, minor)
+		}
+	case unix.S_IFREG: // others are opened when their content is read
+		if st.Size == 0 {
+			n.xattrs, err = xattrsOfEmpty(fd, name)
+		}
+	}
+	return n, err
+}
+
+// readTarget returns the target of a symbolic link that should have so many bytes.
+func readTarget(fd int, name string, size int64) (string, error) {
+	b, err := growing(make([]byte, size+1), func(b []byte) (int, error) {
+		n, err := unix.Readlinkat(fd, name, b)
+		if err == nil && n == len(b) {
+			err = unix.ERANGE // it may have been cut
+		}
+		return n, err
+	})
+	if err == nil && len(b) > maxTargetLen {
+		err = fault.New(fault.Invalid, "the target of the link is longer than %d bytes", maxTargetLen)
+	}
+	return string(b), err
+}
+
+func xattrsOfEmpty(dir int, name string) ([]xattr, error) {
+	fd, err := openFile(dir, name)
+	if err == unix.EACCES { // its content can be packed without being read
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return readXattrs(fd, name)
 }
 
 // below scans the subdirectories of dir, on other goroutines as far as the
@@ -145,47 +197,30 @@ func (s *scanner) below(dir *node, name string) error {
 	return nil
 }
 
-func (s *scanner) node(parent *node, name, full string, st *unix.Stat_t) (*node, error) {
+func (s *scanner) node(parent *node, name string, st *unix.Stat_t) *node {
 	n := &node{
 		parent: parent, name: name, stamp: stampOf(st),
 		mode: st.Mode, uid: st.Uid, gid: st.Gid, rdev: st.Rdev, nlink: uint32(min(st.Nlink, 2)),
 	}
-	if n.stamp.dev == s.avoid.dev && n.stamp.ino == s.avoid.ino {
-		return nil, fault.New(fault.Usage, "the image %s lies inside the tree that it is to hold", full)
-	}
 	if s.owner != nil {
 		n.uid, n.gid = s.owner.UID, s.owner.GID
 	}
-	var err error
-	switch n.kind() {
-	case unix.S_IFREG:
+	if n.isRegular() {
 		n.file = &file{fragment: noFragment}
 		n.holes = st.Blocks*512 < st.Size
-		n.xattrs, err = readXattrs(full)
-	case unix.S_IFDIR:
-		n.xattrs, err = readXattrs(full)
-	case unix.S_IFLNK:
-		n.target, err = os.Readlink(full)
-		if len(n.target) > maxTargetLen {
-			err = fault.New(fault.Invalid, "%s: the link's target is longer than %d bytes", full, maxTargetLen)
-		}
-	case unix.S_IFBLK, unix.S_IFCHR:
-		if major, minor := unix.Major(n.rdev), unix.Minor(n.rdev); major > 0xfff || minor > 0xfffff {
-			err = fault.New(fault.Invalid, "%s: device %d:%d is beyond what squashfs can hold", full, major, minor)
-		}
 	}
-	return n, err
+	return n
 }
 
-// excluded tells whether a pattern names the path: one with a slash the path
-// from the root, one without the last part of the path.
-func (s *scanner) excluded(full string) bool {
+// excluded tells whether a pattern names an entry: one with a slash its path from
+// the root, one without just its name.
+func (s *scanner) excluded(dir, name string) bool {
 	for _, pattern := range s.exclude {
-		name := filepath.Base(full)
+		name := name
 		if strings.Contains(pattern, "/") {
-			name = strings.TrimPrefix(full, s.root)
-			pattern = strings.TrimPrefix(pattern, "/")
+			name = strings.TrimPrefix(filepath.Join(dir, name), s.root)
 			name = strings.TrimPrefix(name, "/")
+			pattern = strings.TrimPrefix(pattern, "/")
 		}
 		if ok, _ := path.Match(pattern, name); ok { // patterns were checked
 			return true

@@ -15,8 +15,8 @@ import (
 // source is a file of the tree, open while workers read blocks of it.
 type source struct {
 	fd   int
-	path string
-	want stamp
+	n    *node
+	tree *tree
 	left atomic.Int64 // readers that have yet to call release
 	bad  atomic.Bool  // one of them failed
 
@@ -25,22 +25,84 @@ type source struct {
 }
 
 // openSource opens the file of n for so many readers, each of which must call
-// release.
+// release. It also reads the extended attributes of n.
 func (t *tree) openSource(n *node, readers int) (*source, error) {
-	s := &source{path: t.pathOf(n), want: n.stamp}
+	d := directories{tree: t}
+	defer d.close()
+	return d.open(n, readers)
+}
+
+// directories opens files of one directory after the other.
+type directories struct {
+	tree *tree
+	at   *node // the directory that is open
+	fd   int
+}
+
+func (d *directories) close() {
+	if d.at != nil {
+		unix.Close(d.fd)
+		d.at = nil
+	}
+}
+
+func (d *directories) open(n *node, readers int) (*source, error) {
+	err := d.enter(n.parent)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{n: n, tree: d.tree}
+	s.left.Store(int64(readers))
+	if s.fd, err = openFile(d.fd, n.name); err != nil {
+		return nil, s.opening(err)
+	}
+	if !n.opened {
+		n.opened = true
+		if n.xattrs, err = readXattrs(s.fd, n.name); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// enter opens a directory, if it is not the one that is open.
+func (d *directories) enter(dir *node) error {
+	if d.at == dir {
+		return nil
+	}
+	d.close()
+	path := d.tree.pathOf(dir)
 	err := retry(func() (err error) {
-		s.fd, err = unix.Open(s.path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		d.fd, err = unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
-		err = &os.PathError{Op: "open", Path: s.path, Err: err}
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ELOOP) {
-			return nil, changed(s.path, err)
-		}
-		return nil, err
+		return changed(path, &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	s.left.Store(int64(readers))
-	return s, nil
+	d.at = dir
+	return nil
+}
+
+// openFile opens a file of a directory for reading. Should it have become
+// something else meanwhile, that is neither followed nor waited for.
+func openFile(dir int, name string) (fd int, err error) {
+	err = retry(func() error {
+		fd, err = unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
+}
+
+func (s *source) path() string { return s.tree.pathOf(s.n) }
+
+// opening explains why a file could not be opened.
+func (s *source) opening(err error) error {
+	err = &os.PathError{Op: "open", Path: s.path(), Err: err}
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		return changed(s.path(), err)
+	}
+	return err
 }
 
 // read fills b from offset off.
@@ -51,9 +113,9 @@ func (s *source) read(b []byte, off int64) error {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return &os.PathError{Op: "read", Path: s.path, Err: err}
+			return &os.PathError{Op: "read", Path: s.path(), Err: err}
 		case n == 0:
-			return changed(s.path, errors.New("it is shorter than it was"))
+			return changed(s.path(), errors.New("it is shorter than it was"))
 		}
 		b, off = b[n:], off+int64(n)
 	}
@@ -89,10 +151,10 @@ func (s *source) release(err error) error {
 func (s *source) unchanged() error {
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstat(s.fd, &st) }); err != nil {
-		return &os.PathError{Op: "stat", Path: s.path, Err: err}
+		return &os.PathError{Op: "stat", Path: s.path(), Err: err}
 	}
-	if stampOf(&st) != s.want {
-		return changed(s.path, errors.New("its size, times or identity are not those it had"))
+	if stampOf(&st) != s.n.stamp {
+		return changed(s.path(), errors.New("its size, times or identity are not those it had"))
 	}
 	return nil
 }

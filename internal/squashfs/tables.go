@@ -61,6 +61,9 @@ func (p *packer) writeTables(sb *superblock) error {
 		return err
 	}
 	defer encoder.close()
+	for _, n := range p.tree.nodes {
+		n.xattrSet = p.tree.xattr.add(n.xattrs)
+	}
 	ids, err := p.writeInodes(sb, encoder)
 	if err != nil {
 		return err

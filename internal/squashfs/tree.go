@@ -26,6 +26,7 @@ type node struct {
 	name   string // its first name
 	stamp  stamp
 	holes  bool // the file takes less space than its size
+	opened bool // its extended attributes have been read
 
 	mode     uint32 // st_mode, with the type
 	uid, gid uint32

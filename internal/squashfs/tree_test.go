@@ -197,7 +197,12 @@ func describeDir(root string) (listingOf, error) {
 			text += fmt.Sprintf(" dev=%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 		}
 		if d.IsDir() || d.Type().IsRegular() {
-			xattrs, err := readXattrs(name)
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			xattrs, err := readXattrs(int(f.Fd()), name)
 			if err != nil {
 				return err
 			}

@@ -31,10 +31,11 @@ func packable(name string) bool {
 	return strings.HasPrefix(name, "user.") || name == "security.capability"
 }
 
-// readXattrs returns the attributes of a file that belong into an image, sorted.
-func readXattrs(name string) ([]xattr, error) {
-	var small [512]byte
-	list, err := growing(small[:], func(b []byte) (int, error) { return unix.Llistxattr(name, b) })
+// readXattrs returns the attributes of an open file that belong into an image,
+// sorted. The name is for errors.
+func readXattrs(fd int, name string) ([]xattr, error) {
+	var small [256]byte
+	list, err := growing(small[:], func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
 	if err == unix.ENOTSUP || len(list) == 0 && err == nil {
 		return nil, nil
 	}
@@ -46,7 +47,7 @@ func readXattrs(name string) ([]xattr, error) {
 		if !packable(key) {
 			continue
 		}
-		value, err := growing(nil, func(b []byte) (int, error) { return unix.Lgetxattr(name, key, b) })
+		value, err := growing(nil, func(b []byte) (int, error) { return unix.Fgetxattr(fd, key, b) })
 		if err != nil {
 			return nil, &os.PathError{Op: "read extended attribute " + key + " of", Path: name, Err: err}
 		}
