@@ -117,7 +117,7 @@ func runBuild(ctx context.Context, in *invocation) (result, error) {
 	defer cleanup()
 	o.Out = out
 	if in.Bool("push") {
-		if o.Push, err = in.openRepository(l, o.Pack.Events); err != nil {
+		if o.Push, err = in.openRepository(l); err != nil {
 			return nil, err
 		}
 	}

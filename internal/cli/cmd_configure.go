@@ -50,9 +50,7 @@ func runConfigure(ctx context.Context, in *invocation) (result, error) {
 	if system == "" {
 		build.ClusterFor = nil
 	}
-	if build.Events, err = in.events(); err != nil {
-		return nil, err
-	}
+	build.Events = in.events
 	version := buildVersion()
 	versions := map[string]string{"uenv-ci": version.Version}
 	if version.Revision != "" {

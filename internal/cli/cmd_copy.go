@@ -48,7 +48,7 @@ func runCopy(ctx context.Context, in *invocation) (result, error) {
 	if to == found.Label {
 		return nil, fault.New(fault.Usage, "copy: source and destination are the same")
 	}
-	repo, err := in.openRepository(to, nil)
+	repo, err := in.openRepository(to)
 	if err != nil {
 		return nil, err
 	}

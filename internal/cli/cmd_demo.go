@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -41,13 +40,9 @@ func runDemo(ctx context.Context, in *invocation) (_ result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	events, err := in.demoEvents()
-	if err != nil {
-		return nil, err
-	}
 	o := pipeline.DemoOptions{
 		Dir: dir, Spack: in.String("spack"), Cluster: in.String("cluster"), System: "demo", UArch: runtime.GOARCH,
-		BuildRoot: in.String("build-root"), Environ: in.environ, Events: events,
+		BuildRoot: in.String("build-root"), Environ: in.environ, Events: in.onlyWarnings(),
 	}
 	if in.format == "text" {
 		in.out.printf("%s", in.out.bold("uenv-ci demo: from recipe to user, in "+dir))
@@ -55,20 +50,6 @@ func runDemo(ctx context.Context, in *invocation) (_ result, err error) {
 	}
 	report, err := pipeline.Demo(ctx, o)
 	return demoResult{report, in.String("keep") != "", o}, err
-}
-
-// demoEvents shows what matters during the demonstration: its stages are shown
-// by themselves.
-func (in *invocation) demoEvents() (event.Sink, error) {
-	o := in.reporter
-	if o.level == "info" && !o.json {
-		o.level = "warn"
-	}
-	r, err := newReporter(in.stderr, o)
-	if err != nil {
-		return nil, err
-	}
-	return r.sink, nil
 }
 
 func demoDir(keep string) (string, func() error, error) {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/squashfs"
@@ -35,8 +34,7 @@ func (in *invocation) packOptions(ctx context.Context, recipe string) (image.Pac
 	if err != nil {
 		return image.PackOptions{}, err
 	}
-	events, err := in.events()
-	return image.PackOptions{Created: created, Codec: codec, Level: in.Int("level"), BlockSize: in.Int("block-size"), Events: events}, err
+	return image.PackOptions{Created: created, Codec: codec, Level: in.Int("level"), BlockSize: in.Int("block-size"), Events: in.events}, nil
 }
 
 func packCommand() *command {
@@ -104,12 +102,12 @@ func runUnpack(ctx context.Context, in *invocation) (result, error) {
 	if in.String("out") == "" {
 		return nil, usageError([]string{"unpack"}, "--out is missing")
 	}
-	img, events, err := in.openImage()
+	img, err := in.openImage()
 	if err != nil {
 		return nil, err
 	}
 	defer img.Close()
-	err = squashfs.Unpack(ctx, img, in.String("out"), squashfs.UnpackOptions{Preserve: in.Bool("preserve"), Events: events})
+	err = squashfs.Unpack(ctx, img, in.String("out"), squashfs.UnpackOptions{Preserve: in.Bool("preserve"), Events: in.events})
 	if err != nil {
 		return nil, err
 	}
@@ -126,25 +124,21 @@ func verifyCommand() *command {
 }
 
 func runVerify(ctx context.Context, in *invocation) (result, error) {
-	img, events, err := in.openImage()
+	img, err := in.openImage()
 	if err != nil {
 		return nil, err
 	}
 	defer img.Close()
-	if err := squashfs.Verify(ctx, img, events); err != nil {
+	if err := squashfs.Verify(ctx, img, in.events); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "verify %s", in.arg(0))
 	}
 	return fileResult{in.arg(0), true, "good"}, nil
 }
 
-func (in *invocation) openImage() (*squashfs.Image, event.Sink, error) {
-	events, err := in.events()
-	if err != nil {
-		return nil, nil, err
-	}
+func (in *invocation) openImage() (*squashfs.Image, error) {
 	img, err := squashfs.Open(in.arg(0))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fault.New(fault.NotFound, "no file %s", in.arg(0))
+		return nil, fault.New(fault.NotFound, "no file %s", in.arg(0))
 	}
-	return img, events, fault.Wrap(fault.Invalid, err, "read image")
+	return img, fault.Wrap(fault.Invalid, err, "read image")
 }

@@ -44,11 +44,7 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := in.events()
-	if err != nil {
-		return nil, err
-	}
-	reg, err := in.openRegistry(events)
+	reg, err := in.openRegistry()
 	if err != nil {
 		return nil, err
 	}
@@ -161,11 +157,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 			return res, err
 		}
 	}
-	events, err := in.events()
-	if err != nil {
-		return nil, err
-	}
-	reg, err := in.openRegistry(events)
+	reg, err := in.openRegistry()
 	if err != nil {
 		return nil, err
 	}

@@ -143,11 +143,7 @@ func (in *invocation) locate(ctx context.Context, namespace string) (pipeline.Fo
 	if err != nil {
 		return pipeline.Found{}, err
 	}
-	events, err := in.events()
-	if err != nil {
-		return pipeline.Found{}, err
-	}
-	reg, err := in.openRegistry(events)
+	reg, err := in.openRegistry()
 	if err != nil {
 		return pipeline.Found{}, err
 	}

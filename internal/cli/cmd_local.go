@@ -39,15 +39,11 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := in.events()
+	reg, err := in.openRegistry()
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.openRegistry(events)
-	if err != nil {
-		return nil, err
-	}
-	local, err := in.openLocal(ctx, localrepo.Options{Create: true, Events: events})
+	local, err := in.openLocal(ctx, localrepo.Options{Create: true, Events: in.events})
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +52,7 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Events: events})
+	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Events: in.events})
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	target, err := in.targetRegistry(o)
+	target, err := in.targetRegistry()
 	if err != nil {
 		return nil, err
 	}
@@ -93,19 +93,18 @@ func (in *invocation) promoteOptions() (pipeline.PromoteOptions, error) {
 	if len(overrides) > 0 && in.String("reason") == "" {
 		return pipeline.PromoteOptions{}, usageError([]string{"promote"}, "--override needs --reason")
 	}
-	events, err := in.events()
 	return pipeline.PromoteOptions{
 		Rules: rules, Overrides: overrides, Who: in.who(), Tool: programName + " " + buildVersion().Version,
-		Explain: in.Bool("explain"), Events: events,
-	}, err
+		Explain: in.Bool("explain"), Events: in.events,
+	}, nil
 }
 
 // targetRegistry is the registry to promote into.
-func (in *invocation) targetRegistry(o pipeline.PromoteOptions) (*registry.Registry, error) {
+func (in *invocation) targetRegistry() (*registry.Registry, error) {
 	if to := in.String("to"); to != "" {
-		return in.openRegistryAt(to, o.Events)
+		return in.openRegistryAt(to)
 	}
-	return in.openRegistry(o.Events)
+	return in.openRegistry()
 }
 
 func (r promoteResult) text(p *printer) {

@@ -59,15 +59,11 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := in.events()
+	repo, err := in.openRepository(l)
 	if err != nil {
 		return nil, err
 	}
-	repo, err := in.openRepository(l, events)
-	if err != nil {
-		return nil, err
-	}
-	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, Events: events}
+	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, Events: in.events}
 	if dir := in.String("meta"); dir != "" {
 		o.Meta = os.DirFS(dir)
 	}
@@ -134,11 +130,7 @@ func runAttach(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := in.events()
-	if err != nil {
-		return nil, err
-	}
-	reg, err := in.openRegistry(events)
+	reg, err := in.openRegistry()
 	if err != nil {
 		return nil, err
 	}

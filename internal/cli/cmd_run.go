@@ -82,19 +82,11 @@ func (in *invocation) handover(image pipeline.Runnable, views []string) mount.Ru
 }
 
 func (in *invocation) mount(ctx context.Context, image pipeline.Runnable) (*mount.Mount, error) {
-	o := in.reporter
-	if o.level == "info" {
-		o.level = "warn" // the command's own output matters here, not how it came about
-	}
-	r, err := newReporter(in.stderr, o)
-	if err != nil {
-		return nil, err
-	}
 	methods, err := mountMethods(in.StringSlice("method"))
 	if err != nil {
 		return nil, err
 	}
-	return image.Mount(ctx, pipeline.MountOptions{MountPoint: in.String("mount"), Methods: methods, Events: r.sink})
+	return image.Mount(ctx, pipeline.MountOptions{MountPoint: in.String("mount"), Methods: methods, Events: in.onlyWarnings()})
 }
 
 // execute runs the user's command on the user's terminal.

@@ -85,11 +85,7 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	if err != nil {
 		return pipeline.TestOptions{}, err
 	}
-	events, err := in.events()
-	if err != nil {
-		return pipeline.TestOptions{}, err
-	}
-	o := pipeline.TestOptions{Methods: methods, NoSandbox: in.Bool("no-sandbox"), Out: in.String("out"), Events: events}
+	o := pipeline.TestOptions{Methods: methods, NoSandbox: in.Bool("no-sandbox"), Out: in.String("out"), Events: in.events}
 	o.Run = evidence.Options{
 		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
 		Runner: evidence.Runner(first(in.String("runner"), s.Tests.Runner)), ReFrame: first(in.String("reframe"), s.Tests.Reframe),

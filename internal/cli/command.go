@@ -2,10 +2,11 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/event"
 )
 
 const programName = "uenv-ci"
@@ -38,9 +39,10 @@ type invocation struct {
 	*cli.Context
 	globals
 	streams
-	args []string
-	tail []string // what followed "--"
-	out  *printer
+	args   []string
+	tail   []string // what followed "--"
+	out    *printer
+	events event.Sink // shows what the work says
 }
 
 func (in *invocation) arg(i int) string {
@@ -89,7 +91,11 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		if err != nil {
 			return err
 		}
-		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail}
+		r, err := newReporter(s.stderr, g.reporter)
+		if err != nil {
+			return err
+		}
+		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail, events: r.sink}
 		in.out = newPrinter(s.stdout, s.environ)
 		res, err := c.run(parsed.Context, in)
 		done(res, err)
@@ -127,5 +133,3 @@ func (c *command) synopsis(path []string) string {
 	}
 	return strings.Join(words, " ")
 }
-
-func (c *command) String() string { return fmt.Sprintf("command %s", c.name) }

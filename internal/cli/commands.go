@@ -3,7 +3,7 @@ package cli
 // allCommands lists the program's commands in the order of the overview.
 func allCommands() []*command {
 	return []*command{
-		configureCommand(), buildCommand(),
+		lintCommand(), configureCommand(), buildCommand(),
 		testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(),

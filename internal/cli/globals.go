@@ -54,13 +54,17 @@ func readGlobals(c *cli.Context) (globals, error) {
 	return g, nil
 }
 
-// events returns the sink for the events of the command's work.
-func (in *invocation) events() (event.Sink, error) {
-	r, err := newReporter(in.stderr, in.reporter)
-	if err != nil {
-		return nil, err
+// onlyWarnings is for work whose own output matters more than how it came about;
+// who asks for a log level gets it all.
+func (in *invocation) onlyWarnings() event.Sink {
+	if in.IsSet("log-level") || in.IsSet("log-json") {
+		return in.events
 	}
-	return r.sink, nil
+	return func(e event.Event) {
+		if e.Kind == event.Warning {
+			in.events(e)
+		}
+	}
 }
 
 // site reads the site file: the one that was named, else the first found.
@@ -69,7 +73,7 @@ func (in *invocation) site() (*site.Site, error) {
 }
 
 // openRegistry opens the registry that the flags or the site file name.
-func (in *invocation) openRegistry(events event.Sink) (*registry.Registry, error) {
+func (in *invocation) openRegistry() (*registry.Registry, error) {
 	address := in.String("registry")
 	if address == "" {
 		s, err := in.site()
@@ -82,17 +86,17 @@ func (in *invocation) openRegistry(events event.Sink) (*registry.Registry, error
 		err := fault.New(fault.Usage, "no registry is named")
 		return nil, fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
 	}
-	return in.openRegistryAt(address, events)
+	return in.openRegistryAt(address)
 }
 
-func (in *invocation) openRegistryAt(address string, events event.Sink) (*registry.Registry, error) {
+func (in *invocation) openRegistryAt(address string) (*registry.Registry, error) {
 	return registry.Open(address, registry.Options{
 		PlainHTTP: in.Bool("plain-http"),
 		CAFile:    in.String("ca-file"),
 		Credentials: registry.Credentials{
 			DockerConfig: in.String("registry-config"), TokenFile: in.String("token"), Username: in.String("username"), Getenv: in.getenv,
 		},
-		Events: events,
+		Events: in.events,
 	})
 }
 
@@ -145,8 +149,8 @@ func (in *invocation) hereLabel(i int, namespace string) (label.Label, error) {
 }
 
 // openRepository opens the registry's repository of a full label.
-func (in *invocation) openRepository(l label.Label, events event.Sink) (*registry.Repository, error) {
-	reg, err := in.openRegistry(events)
+func (in *invocation) openRepository(l label.Label) (*registry.Repository, error) {
+	reg, err := in.openRegistry()
 	if err != nil {
 		return nil, err
 	}

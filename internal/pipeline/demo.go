@@ -232,7 +232,7 @@ func (d *demo) publish(ctx context.Context, s *Stage) error {
 		return err
 	}
 	desc, err := image.Publish(ctx, repo, d.file, image.PublishOptions{Created: d.created, Tags: []string{l.Tag}, Events: d.Events})
-	d.found = Found{l, repo, desc}
+	d.found = Found{Label: l, Repo: repo, Descriptor: desc}
 	d.report.Image = DemoImage{l.String(), desc.Digest, d.file.Size}
 	s.Detail, s.Digest = l.String(), desc.Digest.String()
 	return err

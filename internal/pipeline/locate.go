@@ -18,6 +18,7 @@ import (
 // Found is one image in a registry, resolved to its digest.
 type Found struct {
 	Label      label.Label
+	Also       []label.Label // further labels of the image that the incomplete one named
 	Repo       *registry.Repository
 	Descriptor ocispec.Descriptor
 }
@@ -25,18 +26,23 @@ type Found struct {
 // Locate finds the one image that a label names. An incomplete label is looked
 // up in the list of the namespace and must name a single image.
 func Locate(ctx context.Context, reg *registry.Registry, l label.Label) (Found, error) {
+	reference := l.Tag
+	var also []label.Label
 	if len(l.Missing()) > 0 {
-		complete, err := completeLabel(ctx, reg, l)
+		records, err := complete(ctx, reg, l)
 		if err != nil {
 			return Found{}, err
 		}
-		l = complete
+		l, reference = records[0].Label, records[0].Digest.String()
+		for _, r := range records[1:] {
+			also = append(also, r.Label)
+		}
 	}
 	repo, err := reg.Repository(l.Repository())
 	if err != nil {
 		return Found{}, err
 	}
-	desc, err := repo.Resolve(ctx, l.Tag)
+	desc, err := repo.Resolve(ctx, reference)
 	if fault.KindOf(err) == fault.NotFound {
 		err = fault.New(fault.NotFound, "no image %s in %s", l, reg)
 		return Found{}, fault.WithHint(err, "'uenv-ci find %s' lists what there is", label.Label{Namespace: l.Namespace, Name: l.Name})
@@ -44,22 +50,22 @@ func Locate(ctx context.Context, reg *registry.Registry, l label.Label) (Found, 
 	if err != nil {
 		return Found{}, err
 	}
-	return Found{Label: l, Repo: repo, Descriptor: desc}, nil
+	return Found{Label: l, Also: also, Repo: repo, Descriptor: desc}, nil
 }
 
-// completeLabel finds the one label in the registry that l, which lacks parts,
-// stands for. Several labels of the same image are as good as one.
-func completeLabel(ctx context.Context, reg *registry.Registry, l label.Label) (label.Label, error) {
+// complete finds the image in the registry that l, which lacks parts, stands for.
+// Several labels of the same image are as good as one.
+func complete(ctx context.Context, reg *registry.Registry, l label.Label) ([]catalog.Record, error) {
 	if l.Name == "" {
-		return l, fault.New(fault.Usage, "label %q has no name", l)
+		return nil, fault.New(fault.Usage, "label %q has no name", l)
 	}
-	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true})
+	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true, NamesOnly: true})
 	if err != nil {
-		return l, err
+		return nil, err
 	}
 	if len(records) == 0 {
 		err := fault.New(fault.NotFound, "no image matches %s in %s", l, reg)
-		return l, fault.WithHint(err, "'uenv-ci find %s' lists what there is", label.Label{Namespace: l.Namespace})
+		return nil, fault.WithHint(err, "'uenv-ci find %s' lists what there is", label.Label{Namespace: l.Namespace})
 	}
 	var names []string
 	for _, r := range records {
@@ -68,10 +74,7 @@ func completeLabel(ctx context.Context, reg *registry.Registry, l label.Label) (
 			err = fault.New(fault.Usage, "%s names more than one image", l)
 		}
 	}
-	if err != nil {
-		return l, fault.WithHint(err, "say which: %s", strings.Join(names[:min(len(names), 10)], ", "))
-	}
-	return records[0].Label, nil
+	return records, fault.WithHint(err, "say which: %s", strings.Join(names[:min(len(names), 10)], ", "))
 }
 
 // Complete returns l with the parts that it lacks taken from another label.

@@ -34,7 +34,7 @@ func Promote(ctx context.Context, from Found, reg *registry.Registry, to label.L
 	if err != nil {
 		return done, err
 	}
-	done.To = Found{to, target, from.Descriptor}
+	done.To = Found{Label: to, Repo: target, Descriptor: from.Descriptor}
 	request := promote.Request{
 		Image: from.Descriptor, From: from.Label, Source: from.Repo, To: to, Target: target,
 		Rules: o.Rules, Overrides: o.Overrides, Who: o.Who, Tool: o.Tool, Events: o.Events,

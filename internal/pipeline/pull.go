@@ -58,7 +58,7 @@ func Pull(ctx context.Context, found Found, local *localrepo.Repo, o PullOptions
 	defer lock.Unlock()
 	paths := local.Paths(found.Descriptor.Digest)
 	pulled := Pulled{Label: found.Label, Digest: found.Descriptor.Digest, Size: m.Layer.Size, Path: paths.Image, Deprecation: status.Deprecation}
-	if o.Force || !complete(paths, m, o.OnlyMeta) {
+	if o.Force || !present(paths, m, o.OnlyMeta) {
 		if err := fetchInto(ctx, local, lock, found.Repo, m, o); err != nil {
 			return Pulled{}, fmt.Errorf("pull %s: %w", found.Label, err)
 		}
@@ -67,12 +67,12 @@ func Pull(ctx context.Context, found Found, local *localrepo.Repo, o PullOptions
 	if _, err := os.Stat(paths.Image); errors.Is(err, fs.ErrNotExist) {
 		pulled.Path = ""
 	}
-	return pulled, local.Add(ctx, recordOf(found, m))
+	return pulled, local.Add(ctx, recordsOf(found, m)...)
 }
 
-// complete tells whether what m names is in the repository. The size is compared
+// present tells whether what m names is in the repository. The size is compared
 // because other clients leave part of a file under its final name when killed.
-func complete(paths localrepo.Paths, m image.Manifest, onlyMeta bool) bool {
+func present(paths localrepo.Paths, m image.Manifest, onlyMeta bool) bool {
 	if onlyMeta {
 		_, err := os.Stat(paths.Meta)
 		return err == nil
@@ -81,41 +81,84 @@ func complete(paths localrepo.Paths, m image.Manifest, onlyMeta bool) bool {
 	return err == nil && info.Size() == m.Layer.Size
 }
 
+// filesOfPull is how many files and directories an image comes to at least.
+const filesOfPull = 16
+
 func fetchInto(ctx context.Context, local *localrepo.Repo, lock *localrepo.Lock, repo *registry.Repository, m image.Manifest, o PullOptions) error {
 	stage, err := local.Stage(lock)
 	if err != nil {
 		return err
 	}
 	defer stage.Abort()
-	layer, err := image.MetaOf(ctx, repo, m.Descriptor)
-	switch {
-	case fault.KindOf(err) == fault.NotFound && !o.OnlyMeta:
-		o.Events.Warn("pull", "the image has no metadata attached: clients may need an explicit mount point for it")
-	case err != nil:
-		return err
-	default:
-		if err := registry.UnpackLayer(ctx, repo, layer, stage.Dir(), registry.UnpackLimits{}); err != nil {
-			return fmt.Errorf("unpack metadata: %w", err)
+	if o.Force || o.OnlyMeta {
+		if err := stage.Reset(); err != nil {
+			return err
 		}
+	}
+	need := localrepo.Need{Files: filesOfPull}
+	if !o.OnlyMeta {
+		need.Bytes = m.Layer.Size - stage.Staged()
+	}
+	if err := local.CheckSpace(ctx, need); err != nil {
+		return err
+	}
+	if err := unpackMeta(ctx, repo, m, stage, o); err != nil {
+		return local.Explain(ctx, err)
 	}
 	content := localrepo.Content{Manifest: m.Raw}
 	if !o.OnlyMeta {
-		if err := image.Fetch(ctx, repo, m, stage.Image(), o.Events); err != nil {
-			return err
+		if err := fetchImage(ctx, repo, m, stage, lock, o); err != nil {
+			return local.Explain(ctx, err)
 		}
 		content.Verified = m.Layer.Digest
 	}
 	return stage.Commit(ctx, content)
 }
 
-func recordOf(found Found, m image.Manifest) localrepo.Record {
-	l := found.Label
-	l.Namespace = ""
+func unpackMeta(ctx context.Context, repo *registry.Repository, m image.Manifest, stage *localrepo.Stage, o PullOptions) error {
+	layer, err := image.MetaOf(ctx, repo, m.Descriptor)
+	if fault.KindOf(err) == fault.NotFound && !o.OnlyMeta {
+		o.Events.Warn("pull", "the image has no metadata attached: clients may need an explicit mount point for it")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := registry.UnpackLayer(ctx, repo, layer, stage.Dir(), registry.UnpackLimits{}); err != nil {
+		return fmt.Errorf("unpack metadata: %w", err)
+	}
+	return nil
+}
+
+// fetchImage downloads the image itself and tells other processes that wait for
+// it how far it is.
+func fetchImage(ctx context.Context, repo *registry.Repository, m image.Manifest, stage *localrepo.Stage, lock *localrepo.Lock, o PullOptions) error {
+	stage.Stripe(ctx)
+	events := func(e event.Event) {
+		if e.Kind == event.Progress && e.Stage == "pull" {
+			lock.Report(e.Stage, e.Done, e.Total)
+		}
+		o.Events.Emit(e)
+	}
+	err := image.Fetch(ctx, repo, m, stage.Image(), events)
+	if kind := fault.KindOf(err); kind == fault.Network || kind == fault.Interrupted || kind == fault.Unauthorized {
+		stage.Keep()
+	}
+	return err
+}
+
+// recordsOf returns a record for each of the image's labels.
+func recordsOf(found Found, m image.Manifest) []localrepo.Record {
 	created, err := time.Parse(time.RFC3339, m.Created)
 	if err != nil {
 		created = time.Now()
 	}
-	return localrepo.Record{
-		Label: l, Digest: m.Descriptor.Digest, ID: localrepo.ID(m.Descriptor.Digest), Date: created.UTC(), Size: m.Layer.Size,
+	var records []localrepo.Record
+	for _, l := range append([]label.Label{found.Label}, found.Also...) {
+		l.Namespace = ""
+		records = append(records, localrepo.Record{
+			Label: l, Digest: m.Descriptor.Digest, ID: localrepo.ID(m.Descriptor.Digest), Date: created.UTC(), Size: m.Layer.Size,
+		})
 	}
+	return records
 }
