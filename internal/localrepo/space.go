@@ -54,6 +54,15 @@ func (r *Repo) CheckSpace(ctx context.Context, n Need) error {
 	return fault.WithHint(err, "%s", r.spaceHint(ctx))
 }
 
+// Explain adds to an error that tells of a full file system or quota what could be
+// freed. Other errors stay as they are.
+func (r *Repo) Explain(ctx context.Context, err error) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return fault.WithHint(err, "%s", r.spaceHint(context.WithoutCancel(ctx)))
+}
+
 // spaceHint says what could be freed.
 func (r *Repo) spaceHint(ctx context.Context) string {
 	var tips []string

@@ -91,6 +91,20 @@ func (s *Stage) Reset() error {
 	return explain(err, "stage image %s", ID(s.lock.digest))
 }
 
+// Staged returns how many bytes on disk there are of the image and of what belongs
+// to its download.
+func (s *Stage) Staged() int64 {
+	entries, _ := os.ReadDir(s.dir)
+	var total int64
+	for _, e := range entries {
+		var stat unix.Stat_t
+		if strings.HasPrefix(e.Name(), imageName) && unix.Lstat(filepath.Join(s.dir, e.Name()), &stat) == nil {
+			total += stat.Blocks * 512 // what stat(2) counts in, on every file system
+		}
+	}
+	return total
+}
+
 // Keep lets Abort leave what there is of the image, so that a later Stage finds
 // it.
 func (s *Stage) Keep() { s.keep = true }
@@ -109,7 +123,7 @@ func (s *Stage) Image() string { return filepath.Join(s.dir, imageName) }
 // Abort removes what was staged, unless Keep was called. It does nothing after
 // Commit.
 func (s *Stage) Abort() {
-	if s.keep {
+	if s.keep && s.Staged() > 0 {
 		return
 	}
 	if err := s.remove(); err != nil {

@@ -158,6 +158,9 @@ func TestInterruptedDownloadIsKept(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(first.Dir(), metaName), 0o700), os.Symlink("/etc/passwd", first.Image())); err != nil {
 		t.Fatal(err)
 	}
+	if n := first.Staged(); n <= 0 {
+		t.Errorf("%d bytes are staged", n)
+	}
 	first.Keep()
 	first.Abort()
 
