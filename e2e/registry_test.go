@@ -30,40 +30,37 @@ const (
 
 // registry [KIND] [auth|tls] starts an empty registry, by default of the kind
 // that the script runs against, and makes it the program's by UENV_CI_REGISTRY.
-// $ADDRESS is its host and port, $PREFIX what stands before repository names.
+// $ADDRESS is its host and port. tls is for kinds that run in the process.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	s := stateOf(ts)
-	kind, guarded := s.kind, ""
+	kind, guard := s.kind, ""
 	for _, arg := range args {
 		if arg == "auth" || arg == "tls" {
-			guarded = arg
+			guard = arg
 		} else {
 			kind = registrytest.Kind(arg)
 		}
 	}
 	usage(ts, !neg && kind != "", "registry [KIND] [auth|tls]")
-	ts.Setenv("KIND", string(kind))
 	if kind == layout {
 		ts.Setenv("UENV_CI_REGISTRY", "oci:"+ts.MkAbs("registry"))
 		return
 	}
 	around := []registrytest.Middleware{s.breakable, s.counter.Middleware()}
-	address := ""
-	switch {
-	case guarded == "tls":
-		address, caFile := registrytest.ServeTLS(s.t, registrytest.Handler(kind), around...)
+	scheme, address := "", ""
+	switch guard {
+	case "tls":
+		var caFile string
+		address, caFile = registrytest.ServeTLS(s.t, registrytest.Handler(kind), around...)
 		ts.Setenv("CA_FILE", caFile)
-		ts.Setenv("ADDRESS", address)
-		ts.Setenv("UENV_CI_REGISTRY", "https://"+address+"/uenv")
-		return
-	case guarded == "auth":
+		scheme = "https://"
+	case "auth":
 		address = registrytest.Start(s.t, kind, append(around, registrytest.Basic(registryUser, registryPassword))...)
 	default:
 		address = registrytest.Start(s.t, kind, around...)
 	}
 	ts.Setenv("ADDRESS", address)
-	ts.Setenv("PREFIX", "uenv/")
-	ts.Setenv("UENV_CI_REGISTRY", address+"/uenv")
+	ts.Setenv("UENV_CI_REGISTRY", scheme+address+"/uenv")
 }
 
 // breakage is what stands before a registry while something is wrong with it.
