@@ -183,7 +183,7 @@ func (o *Options) run(ctx context.Context, w *workspace) (*Result, error) {
 	}
 	j := &job{Options: o, cell: cell, views: map[string]meta.View{}}
 	j.report.Sandbox = !o.NoSandbox
-	if err := j.stage("prepare", "", func() error { return j.prepare() }); err != nil {
+	if err := j.stage("prepare", func() error { return j.prepare() }); err != nil {
 		return nil, err
 	}
 	if o.script() {
@@ -194,7 +194,7 @@ func (o *Options) run(ctx context.Context, w *workspace) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := j.stage("finish", "", j.finish); err != nil {
+	if err := j.stage("finish", j.finish); err != nil {
 		return nil, err
 	}
 	env, err := j.env()
@@ -222,8 +222,8 @@ func (j *job) prepare() error {
 }
 
 // stage runs a part of the build and notes how long it took.
-func (j *job) stage(name, about string, do func() error) error {
-	j.Events.Start(name, "%s", about)
+func (j *job) stage(name string, do func() error) error {
+	j.Events.Start(name, "")
 	start := time.Now()
 	err := do()
 	seconds := time.Since(start).Seconds()
@@ -232,7 +232,7 @@ func (j *job) stage(name, about string, do func() error) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	j.report.Stages = append(j.report.Stages, Stage{name, seconds})
-	j.Events.Done(name, "%s", about)
+	j.Events.Done(name, "")
 	return nil
 }
 
@@ -241,7 +241,7 @@ func (j *job) hook(ctx context.Context, name, file string) error {
 	if file == "" {
 		return nil
 	}
-	return j.stage(name, "", func() error {
+	return j.stage(name, func() error {
 		return j.cell.run(ctx, step{name: name, cmd: j.program(file), network: j.Network, watch: j.echo(name)})
 	})
 }

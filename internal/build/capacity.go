@@ -16,7 +16,7 @@ import (
 // The room a build needs if nothing is known about it, in bytes.
 const (
 	spackSize  = 2 << 30
-	scriptSize = 64 << 20
+	scriptSize = 16 << 20
 )
 
 // checkCapacity returns an error if a directory has no room for size bytes. In

@@ -202,7 +202,7 @@ func (b *spackBuild) compilerEnvironment(ctx context.Context, env environment) e
 	if err := b.install(ctx, env); err != nil {
 		return err
 	}
-	return b.stage("find "+env.Name, "", func() error { return b.findCompilers(env) })
+	return b.stage("find "+env.Name, func() error { return b.findCompilers(env) })
 }
 
 // allExternal notes the compilers of an environment if the system has them all.

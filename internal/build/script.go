@@ -22,13 +22,13 @@ func (j *job) buildScript(ctx context.Context) error {
 	}
 	j.cell.env = append(j.cell.env, "UENV_SOURCE="+source)
 	build := proc.Cmd{Path: filepath.Join(source, path.Base(j.tree.Hooks.Build)), Dir: source}
-	err = j.stage("build", "", func() error {
+	err = j.stage("build", func() error {
 		return j.cell.run(ctx, step{name: "build", cmd: build, network: j.Network, watch: j.echo("build")})
 	})
 	if err != nil {
 		return err
 	}
-	return j.stage("metadata", "", func() error {
+	return j.stage("metadata", func() error {
 		for _, env := range j.tree.Environments {
 			for _, v := range env.Views {
 				j.views[v.Name] = meta.SpackView(v.Root, v.Description, v.Variables)

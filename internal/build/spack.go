@@ -36,7 +36,7 @@ func (j *job) buildSpack(ctx context.Context) error {
 			fault.New(fault.Invalid, "recipe format %d needs Spack 1.x, which this builder does not drive yet", j.tree.Version),
 			"recipes of format 1 build with Spack 0.21 to 0.23")
 	}
-	if err := j.stage("spack", "", func() error { return b.setUp(ctx) }); err != nil {
+	if err := j.stage("spack", func() error { return b.setUp(ctx) }); err != nil {
 		return err
 	}
 	if err := j.hook(ctx, "pre-install", j.tree.Hooks.PreInstall); err != nil {
@@ -174,7 +174,7 @@ func (b *spackBuild) environment(ctx context.Context, env environment) error {
 		return err
 	}
 	for _, view := range env.Views {
-		if err := b.stage("view "+view.Name, "", func() error { return b.view(ctx, env, view) }); err != nil {
+		if err := b.stage("view "+view.Name, func() error { return b.view(ctx, env, view) }); err != nil {
 			return err
 		}
 	}
@@ -184,7 +184,7 @@ func (b *spackBuild) environment(ctx context.Context, env environment) error {
 // install writes the files that the environment includes, concretizes and installs.
 func (b *spackBuild) install(ctx context.Context, env environment) error {
 	dir := b.cell.inside(env.Dir)
-	err := b.stage("concretize "+env.Name, "", func() error {
+	err := b.stage("concretize "+env.Name, func() error {
 		if err := writeYAML(b.cell.path(env.Dir, "spack.yaml"), env.document); err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 		return err
 	}
 	stage := "install " + env.Name
-	return b.stage(stage, "", func() error {
+	return b.stage(stage, func() error {
 		s := step{name: "install-" + env.Name, network: !b.Offline, watch: b.watchInstall(stage)}
 		return b.run(ctx, s, "-e", dir, "install", "--fail-fast", "--jobs", fmt.Sprint(b.jobs()))
 	})
@@ -274,11 +274,11 @@ func (b *spackBuild) complete(ctx context.Context) error {
 	}
 	sortPackages(b.report.Packages)
 	if len(b.tree.Modules.Types) > 0 {
-		if err := b.stage("modules", "", func() error { return b.modules(ctx) }); err != nil {
+		if err := b.stage("modules", func() error { return b.modules(ctx) }); err != nil {
 			return err
 		}
 	}
-	return b.stage("metadata", "", func() error {
+	return b.stage("metadata", func() error {
 		if err := b.userConfig(); err != nil {
 			return err
 		}

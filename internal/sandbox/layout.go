@@ -23,6 +23,7 @@ type layout struct {
 	bind    string   // option that binds an entry of the host
 	strict  bool     // directories of the host must stay what they are
 	hidden  []string // resolved, sorted, none below another
+	own     []string // resolved targets of binds that every sandbox has
 	missing []string // resolved targets that the host does not have
 	args    []string
 }
@@ -34,13 +35,17 @@ func (s Spec) layout() (*layout, error) {
 	} else {
 		l.hidden = hidden(s.Hide)
 	}
-	binds := append(s.private(), s.Binds...)
+	private := s.private()
+	binds := append(private, s.Binds...)
 	for i, b := range binds {
 		target, err := l.target(b)
 		if err != nil {
 			return nil, fmt.Errorf("sandbox: %w", err)
 		}
 		binds[i].Target = target
+		if i < len(private) {
+			l.own = append(l.own, target)
+		}
 	}
 	if err := l.host(); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
@@ -90,7 +95,7 @@ func (l *layout) target(b Bind) (string, error) {
 	if path == "/" {
 		return "", fmt.Errorf("cannot bind %q to %q: that is the root directory", b.Source, b.Target)
 	}
-	if !exists && !l.isHidden(path) {
+	if !exists && !l.isCovered(path) {
 		l.missing = append(l.missing, path)
 	}
 	return path, nil
@@ -115,7 +120,7 @@ func (l *layout) host() error {
 func (l *layout) show(path string) error {
 	info, err := os.Lstat(path)
 	switch {
-	case err != nil || l.isHidden(path):
+	case err != nil || l.isCovered(path):
 		return nil
 	case info.Mode().Type() == fs.ModeSymlink:
 		to, err := os.Readlink(path)
@@ -181,8 +186,11 @@ func (l *layout) mask(path string) {
 
 func (l *layout) add(args ...string) { l.args = append(l.args, args...) }
 
-func (l *layout) isHidden(path string) bool {
-	return slices.ContainsFunc(l.hidden, func(h string) bool { return within(path, h) })
+// isCovered tells whether nothing of the host is to be seen at a path, so that
+// what is missing there can be created.
+func (l *layout) isCovered(path string) bool {
+	below := func(dir string) bool { return within(path, dir) }
+	return slices.ContainsFunc(l.hidden, below) || slices.ContainsFunc(l.own, below)
 }
 
 // missingIn returns a missing target below a directory, "" if there is none.

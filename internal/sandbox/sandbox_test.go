@@ -57,7 +57,7 @@ func write(t *testing.T, path, text string) {
 func TestMountPointNeedNotExist(t *testing.T) {
 	need(t)
 	store := t.TempDir()
-	for _, target := range []string{"/uenv-ci-no-such-directory", "/usr/share/uenv-ci-none/deeper/still"} {
+	for _, target := range []string{"/uenv-ci-no-such-directory", "/usr/share/uenv-ci-none/deeper/still", "/tmp/uenv-ci-none/x", "/home/uenv-ci-none"} {
 		s := Spec{Binds: []Bind{{store, target, true}}}
 		out, code := shell(t, s, "echo hello > "+target+"/file && ls -d /usr/share /usr/bin/env /etc/passwd")
 		if code != 0 {
