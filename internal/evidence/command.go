@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -64,7 +65,7 @@ func (o Options) execute(ctx context.Context, c proc.Cmd) (ended, error) {
 	if err != nil {
 		return ended{}, err
 	}
-	limited, cancel := o.limit(ctx)
+	limited, cancel := o.limit(ctx, 0)
 	defer cancel()
 	err = c.Run(limited)
 	var exit *proc.ExitError
@@ -94,11 +95,12 @@ func (o Options) wrap(c proc.Cmd) (proc.Cmd, error) {
 	return wrapped, nil
 }
 
-func (o Options) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+// limit ends the context when the time for the tests is over, and some more.
+func (o Options) limit(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
 	if o.Timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, o.Timeout, errTimeout)
+	return context.WithTimeoutCause(ctx, o.Timeout+more, errTimeout)
 }
 
 func (o Options) timedOut() string { return fmt.Sprintf("the tests were stopped after %s", o.Timeout) }

@@ -28,7 +28,7 @@ func (o Options) baseEnviron(l layout) []string {
 			env = append(env, entry)
 		}
 	}
-	return append(env,
+	return append(env, o.mark,
 		"HOME="+l.home, "TMPDIR="+l.tmp, "PYTHONDONTWRITEBYTECODE=1",
 		"UENV_CI_MOUNT="+o.MountPoint, "UENV_CI_SYSTEM="+o.System, "UENV_CI_UARCH="+o.UArch)
 }

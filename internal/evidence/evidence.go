@@ -67,6 +67,8 @@ type Options struct {
 	Pass    []string      // names of further variables that are passed on
 	Now     func() time.Time
 	Events  event.Sink
+
+	mark string // of all processes of the run
 }
 
 // Suite is a site's collection of ReFrame checks.
@@ -124,9 +126,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	o.mark = newMark()
 	o.Events.Start(stage, "%s", runner.describe())
 	start := o.Now()
 	out, err := runner.run(ctx, o, l)
+	err = errors.Join(err, endLeftovers(o.mark))
 	if err != nil {
 		if ctx.Err() != nil {
 			err = fault.Wrap(fault.Interrupted, context.Cause(ctx), "test")
@@ -182,6 +186,31 @@ func (o Options) has(file string) bool {
 	}
 	_, err := os.Stat(filepath.Join(o.Extra, file))
 	return err == nil
+}
+
+// maxExtra bounds a file of extra/ that is read, in bytes.
+const maxExtra = 10 << 20
+
+// readExtra reads a file of the image's extra/. The image may be hostile: a link
+// out of it is not followed, or errors would show what is in a file of ours.
+func (o Options) readExtra(name string) ([]byte, error) {
+	root, err := os.OpenRoot(o.Extra)
+	if err != nil {
+		return nil, fmt.Errorf("read the image's extra/%s: %w", name, err)
+	}
+	defer root.Close()
+	info, err := root.Stat(name)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxExtra) {
+		return nil, fault.New(fault.Invalid, "the image's extra/%s is not a file of at most %d bytes", name, maxExtra)
+	}
+	var data []byte
+	if err == nil {
+		data, err = root.ReadFile(name)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read the image's extra/%s: %w", name, err)
+	}
+	return data, nil
 }
 
 // choose picks the runner by what the image and the site have.

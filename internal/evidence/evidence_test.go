@@ -198,6 +198,36 @@ func TestInterruptionIsNoVerdict(t *testing.T) {
 	}
 }
 
+func TestNoProcessIsLeft(t *testing.T) {
+	for name, ending := range map[string]string{"at the end": "exit 0", "when the time is over": "sleep 600"} {
+		pids := filepath.Join(t.TempDir(), "pids")
+		o := options(t, extra(t, map[string]string{"test": `#!/bin/sh
+setsid sh -c 'echo $$ >> "$PIDS"; sleep 600 & echo $! >> "$PIDS"; wait' > /dev/null 2>&1 &
+while [ "$(wc -l < "$PIDS")" -lt 2 ]; do sleep 0.05; done
+echo 1..1; echo ok 1 - a
+` + ending + "\n"}))
+		if err := os.WriteFile(pids, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o.Environ, o.Pass, o.Timeout = append(o.Environ, "PIDS="+pids), []string{"PIDS"}, 2*time.Second
+		run(t, o)
+		data, err := os.ReadFile(pids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := strings.Fields(string(data))
+		if len(list) != 2 {
+			t.Errorf("%s: the test started %d processes", name, len(list))
+		}
+		for _, pid := range list {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			if err == nil && !strings.Contains(string(stat), ") Z ") { // a zombie is over, if not buried
+				t.Errorf("%s: process %s is left: %s", name, pid, stat)
+			}
+		}
+	}
+}
+
 func TestNothingToRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		files  map[string]string
@@ -244,6 +274,14 @@ func TestBadOptions(t *testing.T) {
 			o.Extra = extra(t, map[string]string{"reframe.yaml": "a: {views: [nope]}\n", "reframe/c.py": ""})
 			o.ReFrame = fakeVersion(t)
 		}, fault.NotFound},
+		"a link out of the image": {func(o *Options) {
+			o.Extra = extra(t, map[string]string{"reframe/c.py": ""})
+			secret := filepath.Join(t.TempDir(), "secret")
+			if err := errors.Join(os.WriteFile(secret, []byte("auths: hush"), 0o600), os.Symlink(secret, filepath.Join(o.Extra, "reframe.yaml"))); err != nil {
+				t.Fatal(err)
+			}
+			o.ReFrame = fakeVersion(t)
+		}, fault.Invalid},
 		"ReFrame is missing": {func(o *Options) {
 			o.Runner, o.ReFrame = ReFrame, filepath.Join(t.TempDir(), "reframe")
 		}, fault.Untested},
@@ -251,7 +289,7 @@ func TestBadOptions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options(t, good)
 			c.change(&o)
-			if r, err := Run(t.Context(), o); fault.KindOf(err) != c.kind || err == nil {
+			if r, err := Run(t.Context(), o); fault.KindOf(err) != c.kind || err == nil || strings.Contains(err.Error(), "auths") {
 				t.Errorf("got %+v, %v", r, err)
 			}
 		})

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/reframe"
 )
 
@@ -39,23 +41,45 @@ func (reframeRunner) run(ctx context.Context, o Options, l layout) (out outcome,
 		return out, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	command, err := o.wrap(call.Command(env))
+	command, err := o.wrap(o.inTime(call.Command(env)))
 	if err != nil {
 		return out, err
 	}
-	limited, cancel := o.limit(ctx)
+	limited, cancel := o.limit(ctx, 2*command.Grace)
 	defer cancel()
+	start := time.Now()
 	e, runErr := reframe.Do(limited, command, log, o.Events)
 	if ctx.Err() != nil {
 		return out, context.Cause(ctx)
 	}
-	if limited.Err() != nil {
+	late := o.Timeout > 0 && time.Since(start) >= o.Timeout
+	if limited.Err() != nil || late && (e.Exit == timeoutExit || e.Exit == killedExit) {
 		runErr = errTimeout
 	}
 	out = o.reported(call, e, runErr)
 	out.suite, out.runner.Version = o.suiteName(), program.Version
 	return out, l.keepOutputs(call.Prefix)
 }
+
+// Exit statuses of timeout(1) when the time was over, and when ReFrame had to be
+// killed then.
+const timeoutExit, killedExit = 124, 137
+
+// inTime returns the command that ends ReFrame when the time is over. This is done
+// from inside, next to ReFrame: ended from outside, what makes the image appear
+// would die first and take ReFrame with it before it writes its report.
+func (o Options) inTime(c proc.Cmd) proc.Cmd {
+	if _, ok := proc.Look("timeout"); !ok || o.Timeout <= 0 {
+		return c
+	}
+	c.Args = append([]string{
+		"--foreground", "--signal=TERM", "--kill-after=" + inSeconds(c.Grace), inSeconds(o.Timeout), c.Path,
+	}, c.Args...)
+	c.Path = "timeout"
+	return c
+}
+
+func inSeconds(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
 
 // prepare returns the call of ReFrame for the site's configuration, or for one
 // that is written here, and the environment for it.
@@ -140,11 +164,13 @@ func (o Options) own(l layout, env []string) (reframe.Run, error) {
 func (o Options) environments(env []string) ([]reframe.Environment, map[string][]string, error) {
 	list := []reframe.Environment{{Name: "default"}}
 	if o.has(reframeFile) {
-		read, err := reframe.LoadEnvironments(filepath.Join(o.Extra, reframeFile))
+		data, err := o.readExtra(reframeFile)
 		if err != nil {
 			return nil, nil, err
 		}
-		list = read
+		if list, err = reframe.ParseEnvironments("extra/"+reframeFile, data); err != nil {
+			return nil, nil, err
+		}
 	}
 	prepare := map[string][]string{}
 	for i := range list {
@@ -232,8 +258,8 @@ func noCases(e reframe.Ended, reportErr error) string {
 // expected failure has failed.
 func caseOf(c reframe.Case) meta.Case {
 	out := meta.Case{
-		Name: c.Name, System: c.System, Partition: c.Partition, Environment: c.Environ, Outcome: meta.Failed,
-		Phase: c.Phase, Reason: c.Reason, Seconds: c.Seconds, Flaky: c.Flaky, JobID: c.JobID,
+		Name: shorten(c.Name, maxName), System: c.System, Partition: c.Partition, Environment: c.Environ, Outcome: meta.Failed,
+		Phase: c.Phase, Reason: shorten(c.Reason, maxReason), Seconds: c.Seconds, Flaky: c.Flaky, JobID: c.JobID,
 	}
 	if c.Attempts > 1 {
 		out.Attempts = c.Attempts

@@ -12,6 +12,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/reframe"
 )
 
@@ -205,12 +206,30 @@ func TestReFrameWithASuiteWithoutConfiguration(t *testing.T) {
 	}
 }
 
+// killing makes a command run below one that dies at once when it is ended, as
+// the sandbox does.
+type killing struct{}
+
+func (killing) Command(c proc.Cmd) (proc.Cmd, error) {
+	c.Args = append([]string{"-c", `setsid "$0" "$@" & wait $!`, c.Path}, c.Args...)
+	c.Path = "/bin/sh"
+	return c, nil
+}
+
 func TestReFrameIsStoppedInTime(t *testing.T) {
-	o := withReFrame(t, options(t, extra(t, map[string]string{"reframe/c.py": header + "@rfm.simple_test\nclass Slow(Base):\n    executable = 'sleep 600'\n"})))
-	o.Timeout = 4 * time.Second
-	v := run(t, o)
-	if v.State != meta.Fail || !strings.HasPrefix(v.Reason, "the tests were stopped after 4s") {
-		t.Errorf("%s: %s", v.State, v.Reason)
+	for name, mounted := range map[string]Mounted{"as it is": nil, "below a sandbox": killing{}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := withReFrame(t, options(t, extra(t, map[string]string{"reframe/c.py": header + "@rfm.simple_test\nclass Slow(Base):\n    executable = 'sleep 600'\n"})))
+			o.Timeout, o.Mounted = 10*time.Second, mounted // time enough for ReFrame to begin
+			v := run(t, o)
+			if v.State != meta.Fail || !strings.HasPrefix(v.Reason, "the tests were stopped after 10s") {
+				t.Errorf("%s: %s", v.State, v.Reason)
+			}
+			if len(v.Cases) != 1 || v.Cases[0].Outcome != meta.Failed {
+				t.Errorf("ReFrame did not report: %+v", v.Cases)
+			}
+		})
 	}
 }
 

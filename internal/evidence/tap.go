@@ -26,7 +26,8 @@ type tapParser struct {
 
 const (
 	maxCases   = 100_000
-	maxReason  = 4 << 10 // bytes of diagnostics that are kept for a test
+	maxReason  = 4 << 10 // bytes that are kept of why a test failed
+	maxName    = 1 << 10 // bytes that are kept of a test's name
 	noPlan     = -1
 	maxPlanned = 1 << 30
 )
@@ -51,7 +52,7 @@ func (p *tapParser) line(line string) {
 	}
 	if reason, ok := strings.CutPrefix(line, "Bail out!"); ok && p.bail == "" {
 		p.bail = "the tests bailed out"
-		if reason = strings.TrimSpace(reason); reason != "" {
+		if reason = shorten(strings.TrimSpace(reason), maxReason); reason != "" {
 			p.bail += ": " + reason
 		}
 		return
@@ -95,7 +96,7 @@ func (p *tapParser) test(failed bool, number, rest string) {
 	}
 	p.numbers[n] = true
 	name, directive := splitDirective(rest)
-	c := meta.Case{Name: name, Outcome: meta.Passed}
+	c := meta.Case{Name: shorten(name, maxName), Outcome: meta.Passed}
 	if c.Name == "" {
 		c.Name = fmt.Sprintf("test %d", n)
 	}
@@ -105,9 +106,9 @@ func (p *tapParser) test(failed bool, number, rest string) {
 	if m := tapDirective.FindStringSubmatch(directive); m != nil {
 		switch reason := strings.TrimSpace(m[2]); {
 		case strings.EqualFold(m[1], "skip") && !failed:
-			c.Outcome, c.Reason = meta.Skipped, reason
+			c.Outcome, c.Reason = meta.Skipped, shorten(reason, maxReason)
 		case strings.EqualFold(m[1], "todo") && failed:
-			c.Expected, c.Reason = true, reason
+			c.Expected, c.Reason = true, shorten(reason, maxReason)
 		}
 	}
 	p.cases = append(p.cases, c)
@@ -130,6 +131,14 @@ func splitDirective(rest string) (name, directive string) {
 		}
 		from = i + 1
 	}
+}
+
+// shorten cuts a text to n bytes, between characters.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 func unescape(name string) string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"uenv-ci.dev/internal/meta"
 )
@@ -71,6 +72,10 @@ func TestTAPIsBounded(t *testing.T) {
 	}
 	if n := len(p.cases[0].Reason); n > maxReason || n < maxReason/2 {
 		t.Errorf("%d bytes of diagnostics are kept", n)
+	}
+	p.line("ok - " + strings.Repeat("é", maxName))
+	if n := len(p.cases[1].Name); n > maxName+len("…") || !utf8.ValidString(p.cases[1].Name) {
+		t.Errorf("%d bytes of a name are kept", n)
 	}
 	for range maxCases + 5 {
 		p.line("ok")

@@ -2,8 +2,6 @@ package reframe
 
 import (
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -29,21 +27,8 @@ var (
 	listSettings = []string{"cppflags", "cflags", "cxxflags", "fflags", "ldflags", "modules"}
 )
 
-// LoadEnvironments reads an extra/reframe.yaml. Whatever is wrong with it is
-// returned as fault.Problems; a file that does not exist is of kind NotFound.
-func LoadEnvironments(path string) ([]Environment, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		if os.IsNotExist(err) {
-			return nil, fault.New(fault.NotFound, "read %s: %w", path, fs.ErrNotExist)
-		}
-		return nil, fmt.Errorf("read environments: %w", err)
-	}
-	return ParseEnvironments(path, data)
-}
-
-// ParseEnvironments is LoadEnvironments for text at hand; file is its name in
-// messages.
+// ParseEnvironments reads the text of an extra/reframe.yaml; file is its name in
+// messages. Whatever is wrong with it is returned as fault.Problems.
 func ParseEnvironments(file string, data []byte) ([]Environment, error) {
 	root, err := yamlpos.Parse(file, data)
 	if err != nil {
