@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
@@ -28,8 +29,8 @@ type cell struct {
 	mount string
 	spec  *sandbox.Spec // nil without a sandbox
 	env   []string
-	logs  string // directory on the host
-	count int    // commands so far
+	logs  string       // directory on the host
+	count atomic.Int32 // commands so far
 }
 
 // step is one program that a cell runs.
@@ -101,9 +102,12 @@ func (c *cell) onHost(path string) string {
 	if c.spec == nil {
 		return path
 	}
-	for inside, host := range map[string]string{c.Build: c.host, c.mount: c.store(), "/tmp": c.path("tmp")} {
-		if rest, ok := strings.CutPrefix(path, inside+"/"); ok {
-			return filepath.Join(host, rest)
+	// The mount point first: it may be below /tmp.
+	for _, dir := range []struct{ inside, host string }{
+		{c.mount, c.store()}, {c.Build, c.host}, {"/tmp", c.path("tmp")},
+	} {
+		if rest, ok := strings.CutPrefix(path, dir.inside+"/"); ok {
+			return filepath.Join(dir.host, rest)
 		}
 	}
 	return path
@@ -133,8 +137,7 @@ func (c *cell) put(dir, name string) (string, error) {
 // run runs a step and keeps what it says in a log file. Its error, if the program
 // ran and failed, is a *stepError.
 func (c *cell) run(ctx context.Context, s step) error {
-	c.count++
-	name := filepath.Join(c.logs, fmt.Sprintf("%02d-%s.log", c.count, s.name))
+	name := filepath.Join(c.logs, fmt.Sprintf("%02d-%s.log", c.count.Add(1), s.name))
 	log, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)

@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
 	"uenv-ci.dev/internal/yamlpos"
@@ -173,10 +176,31 @@ func (b *spackBuild) environment(ctx context.Context, env environment) error {
 	if err := b.install(ctx, env); err != nil {
 		return err
 	}
-	for _, view := range env.Views {
-		if err := b.stage("view "+view.Name, func() error { return b.view(ctx, env, view) }); err != nil {
+	if len(env.Views) == 0 {
+		return nil
+	}
+	return b.stage("views "+env.Name, func() error { return b.makeViews(ctx, env) })
+}
+
+// makeViews makes the views of an environment, several at once: each waits for a
+// Spack of its own.
+func (b *spackBuild) makeViews(ctx context.Context, env environment) error {
+	made := make([]meta.View, len(env.Views))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(b.jobs())
+	for i, view := range env.Views {
+		group.Go(func() (err error) {
+			if made[i], err = b.view(ctx, env, view); err != nil {
+				err = fmt.Errorf("view %s: %w", view.Name, err)
+			}
 			return err
-		}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, view := range env.Views {
+		b.views[view.Name] = made[i]
 	}
 	return nil
 }

@@ -25,35 +25,39 @@ var prefixVariables = []string{
 }
 
 // view finds out what a view does to the environment, and completes its directory.
-func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) error {
+func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) (meta.View, error) {
 	root, ok := locate(b.cell.store(), b.mount(), v.Root)
 	if !ok {
-		return fmt.Errorf("%s is a link that leads nowhere", v.Root)
+		return meta.View{}, fmt.Errorf("%s is a link that leads nowhere", v.Root)
 	}
 	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
-		return err
+		return meta.View{}, err
 	}
 	var script bytes.Buffer
 	s := step{name: "view-" + v.Name}
 	s.cmd.Stdout = &script
 	if err := b.run(ctx, s, "env", "activate", "--with-view", v.SpackName, "--sh", "-d", b.cell.inside(env.Dir)); err != nil {
-		return err
+		return meta.View{}, err
 	}
-	vars := b.activation(script.String())
 	if v.AddCompilers {
 		if err := b.linkCompilers(filepath.Join(root, "bin"), v.Compilers); err != nil {
-			return err
+			return meta.View{}, err
 		}
 	}
-	vars = prefixPaths(vars, v, b.isDir)
-	b.views[v.Name] = meta.SpackView(v.Root, v.Description, vars.Overlay(v.Variables))
-	if b.tree.Version == 1 {
-		view := b.views[v.Name]
-		view.Activate = v.Root + "/activate.sh"
-		b.views[v.Name] = view
-		if err := os.WriteFile(filepath.Join(root, "activate.sh"), script.Bytes(), 0o644); err != nil {
-			return err
-		}
+	vars := prefixPaths(b.activation(script.String()), v, b.isDir)
+	if err := writeViewFiles(root, script.Bytes(), vars); err != nil {
+		return meta.View{}, err
+	}
+	view := meta.SpackView(v.Root, v.Description, vars.Overlay(v.Variables))
+	view.Activate = v.Root + "/activate.sh"
+	return view, nil
+}
+
+// writeViewFiles writes what the directory of a view tells of its environment:
+// the script for shells, and the changes as data.
+func writeViewFiles(root string, script []byte, vars meta.Variables) error {
+	if err := os.WriteFile(filepath.Join(root, "activate.sh"), script, 0o644); err != nil {
+		return err
 	}
 	data, err := json.Marshal(meta.ViewEnv{Version: 1, Values: vars})
 	if err != nil {
