@@ -6,52 +6,63 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"uenv-ci.dev/internal/fault"
 )
 
-// blob opens a blob from offset on. A registry that ignores ranges sends it all;
-// what comes before offset is thrown away then.
-func (h *hosted) blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+// errRange marks a registry, or something before it, that gets ranges wrong.
+var errRange = errors.New("the registry does not keep to the range that was asked for")
+
+// blob opens a part of a blob. The part is asked for only if it is not the whole.
+func (h *hosted) blob(ctx context.Context, d ocispec.Descriptor, offset, length int64) (io.ReadCloser, bool, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(h.pull(ctx), http.MethodGet, h.url("blobs", d.Digest.String()), nil)
 	if err != nil {
-		return nil, err
+		cancel(nil)
+		return nil, false, err
 	}
-	if offset > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, d.Size-1))
+	req.Header.Set("Accept-Encoding", "identity")
+	whole := offset == 0 && length == d.Size
+	if !whole {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
 	}
 	resp, err := h.request(req, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
-		return nil, err
+		cancel(nil)
+		return nil, false, err
 	}
-	skip, err := checkBody(resp, d, offset)
-	body := &answer{resp.Body, h.server.host}
-	if err == nil {
-		_, err = io.CopyN(io.Discard, body, skip)
+	body := h.server.newAnswer(resp.Body, cancel)
+	ranged := resp.StatusCode == http.StatusPartialContent
+	if !ranged {
+		offset, length = 0, d.Size
 	}
-	if err != nil {
+	if err := checkBody(resp, d, offset, length); err != nil {
 		body.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return body, nil
+	return body, ranged || whole, nil
 }
 
-// checkBody compares the header of a blob's answer with what was asked for, and
-// returns how many bytes come before offset.
-func checkBody(resp *http.Response, d ocispec.Descriptor, offset int64) (skip int64, err error) {
-	want := d.Size - offset
-	if resp.StatusCode == http.StatusOK {
-		skip, want = offset, d.Size
-	} else if first, _, total, err := parseContentRange(resp.Header.Get("Content-Range")); err != nil || first != offset || total >= 0 && total != d.Size {
-		return 0, fault.New(fault.Network, "the registry sent the range %q of a blob of %d bytes, asked for from %d on",
-			clean(resp.Header.Get("Content-Range")), d.Size, offset)
+// checkBody compares the header of a blob's answer with the part it should be.
+func checkBody(resp *http.Response, d ocispec.Descriptor, offset, length int64) error {
+	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return fault.New(fault.Network, "%w: it comes encoded as %q", errRange, clean(encoding))
 	}
-	if resp.ContentLength >= 0 && resp.ContentLength != want {
-		return 0, fault.New(fault.Network, "%w: the registry announces %d bytes, not %d%s", errContent, resp.ContentLength, want, htmlNote(resp))
+	if resp.StatusCode == http.StatusPartialContent {
+		header := resp.Header.Get("Content-Range")
+		first, last, total, err := parseContentRange(header)
+		if err != nil || first != offset || last >= offset+length || total >= 0 && total != d.Size {
+			return fault.New(fault.Network, "%w: %q of %d bytes, asked for from %d on", errRange, clean(header), d.Size, offset)
+		}
+		length = last - first + 1 // it may be less
 	}
-	return skip, nil
+	if resp.ContentLength >= 0 && resp.ContentLength != length {
+		return fault.New(fault.Network, "%w: the registry announces %d bytes, not %d%s", errContent, resp.ContentLength, length, htmlNote(resp))
+	}
+	return nil
 }
 
 // parseContentRange reads "bytes FIRST-LAST/TOTAL" (RFC 9110); an unknown total
@@ -73,41 +84,65 @@ func parseContentRange(header string) (first, last, total int64, err error) {
 	return first, last, total, nil
 }
 
-// answer is a body whose errors say what failed.
+// answer is a body that says what failed, and fails when nothing arrives for too
+// long.
 type answer struct {
-	io.ReadCloser
-	host string
+	body   io.ReadCloser
+	server *server
+	cancel context.CancelCauseFunc
+	stall  *time.Timer
+}
+
+// errStalled ends a connection on which nothing arrives any more.
+var errStalled = fault.New(fault.Network, "the transfer stands still")
+
+func (s *server) newAnswer(body io.ReadCloser, cancel context.CancelCauseFunc) *answer {
+	return &answer{body, s, cancel, time.AfterFunc(s.retry.stall(), func() { cancel(errStalled) })}
 }
 
 func (a *answer) Read(b []byte) (int, error) {
-	n, err := a.ReadCloser.Read(b)
+	a.stall.Reset(a.server.retry.stall())
+	n, err := a.body.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = failure(err, a.host)
+		err = failure(err, a.server.host)
 	}
 	return n, err
 }
 
-// resumer reads a blob and opens it again where it broke.
+func (a *answer) Close() error {
+	a.stall.Stop()
+	err := a.body.Close()
+	a.cancel(nil)
+	return err
+}
+
+// resumer reads a part of a blob and opens it again where it broke.
 type resumer struct {
 	ctx     context.Context
 	store   store
 	d       ocispec.Descriptor
 	options RetryOptions
+	offset  int64 // of the next byte
+	end     int64
+	strict  bool // errNoRanges instead of reading, in vain, what comes before
 
 	rc       io.ReadCloser
-	offset   int64
-	failures int // since the last byte arrived
+	failures int  // since the last byte arrived
+	noRanges bool // the registry gets them wrong
 }
 
 func (r *resumer) Read(b []byte) (int, error) {
 	for {
+		if r.offset >= r.end && r.end < r.d.Size {
+			return 0, io.EOF
+		}
 		n, err := r.rc.Read(b)
 		if n > 0 {
 			r.offset += int64(n)
 			r.failures = 0
 			return n, nil // an error shows again, or the blob is resumed
 		}
-		if err == nil || errors.Is(err, io.EOF) && r.offset >= r.d.Size {
+		if err == nil || errors.Is(err, io.EOF) && r.offset >= r.end {
 			return 0, err
 		}
 		if errors.Is(err, io.EOF) {
@@ -119,10 +154,20 @@ func (r *resumer) Read(b []byte) (int, error) {
 	}
 }
 
+// start opens the blob for the first time. Requests repeat themselves.
+func (r *resumer) start() error {
+	err := r.open()
+	if errors.Is(err, errRange) && !r.strict {
+		return r.reopen(err)
+	}
+	return err
+}
+
 // reopen continues after cause, or returns it when that is hopeless.
 func (r *resumer) reopen(cause error) error {
 	for {
 		r.failures++
+		r.noRanges = r.noRanges || errors.Is(cause, errRange)
 		if r.ctx.Err() != nil {
 			return context.Cause(r.ctx)
 		}
@@ -132,14 +177,41 @@ func (r *resumer) reopen(cause error) error {
 		if err := pause(r.ctx, backOff(r.failures, r.options)); err != nil {
 			return err
 		}
-		r.rc.Close()
-		rc, err := r.store.blob(r.ctx, r.d, r.offset)
-		if err == nil {
-			r.rc = rc
+		r.Close()
+		if cause = r.open(); cause == nil {
 			return nil
 		}
-		r.rc, cause = http.NoBody, err
 	}
+}
+
+// open opens the blob at the present offset. What a registry sends before it,
+// since it ignores ranges, is thrown away.
+func (r *resumer) open() error {
+	r.rc = http.NoBody
+	offset, end := r.offset, r.end
+	if r.noRanges {
+		offset, end = 0, r.d.Size
+	}
+	rc, ranged, err := r.store.blob(r.ctx, r.d, offset, end-offset)
+	if r.strict && (errors.Is(err, errRange) || err == nil && !ranged) {
+		if err == nil {
+			rc.Close()
+		}
+		return errNoRanges
+	}
+	if err != nil {
+		return err
+	}
+	skip := r.offset - offset
+	if !ranged {
+		skip = r.offset
+	}
+	if _, err := io.CopyN(io.Discard, rc, skip); err != nil {
+		rc.Close()
+		return err
+	}
+	r.rc = rc
+	return nil
 }
 
 func (r *resumer) Close() error { return r.rc.Close() }

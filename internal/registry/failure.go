@@ -109,6 +109,8 @@ func failure(err error, host string) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errStalled):
+		return errStalled
 	case errors.Is(err, context.Canceled):
 		return fault.Wrap(fault.Interrupted, context.Canceled, "request")
 	case errors.As(err, &response):

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -128,6 +129,32 @@ func TestFetchGoesOnWhereItBroke(t *testing.T) {
 				t.Errorf("%d bytes were sent, more than %d", seen.Bytes(), c.most)
 			}
 		})
+	}
+}
+
+func TestStalledTransferIsTakenUpAgain(t *testing.T) {
+	l := blobOf(1 << 20)
+	stalled := make(chan struct{})
+	address := Start(t, Referrers, Faults(
+		Rule{Method: "GET", Path: "blobs", Times: 1, Fault: Slow(1<<19, func() func() {
+			pieces := 0
+			return func() {
+				if pieces++; pieces > 1 {
+					<-stalled
+				}
+			}
+		}())},
+		Rule{Method: "GET", Path: "blobs", Times: 1, Fault: func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }},
+	))
+	t.Cleanup(func() { close(stalled) })
+	r, err := registry.Open(address, registry.Options{Retry: registry.RetryOptions{Attempts: 4, Wait: 1, Stall: 200 * time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := repository(t, r, "hello/1.0")
+	push(t, p, registry.Artifact{Type: image, Layers: []registry.Layer{l}})
+	if got := readAll(t, p, l.Descriptor); len(got) != 1<<20 {
+		t.Errorf("%d bytes", len(got))
 	}
 }
 

@@ -57,6 +57,9 @@ func (h *hosted) request(req *http.Request, expected ...int) (*http.Response, er
 		}
 	}
 	defer resp.Body.Close()
+	if from := resp.Request.URL.Host; from != req.URL.Host { // a signature that expired: the registry gives another
+		return nil, fault.New(fault.Network, "the storage behind the registry, %s, answered %s", from, clean(resp.Status))
+	}
 	return nil, unexpected(resp, h.server.host)
 }
 

@@ -115,20 +115,27 @@ func (l *layout) manifest(ctx context.Context, reference string) ([]byte, string
 	return nil, "", fault.New(fault.NotFound, "not found")
 }
 
-func (l *layout) blob(_ context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+func (l *layout) blob(_ context.Context, d ocispec.Descriptor, offset, length int64) (io.ReadCloser, bool, error) {
 	root, err := l.tree.open(false)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	f, _, err := l.openBlob(root, d.Digest)
+	f, size, err := l.openBlob(root, d.Digest)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		f.Close()
-		return nil, err
+	if offset == 0 && length == d.Size {
+		length = size // so that surplus bytes are noticed
 	}
-	return f, nil
+	return sectionOf(f, offset, length), true, nil
+}
+
+// sectionOf reads a part of a file and closes the file with it.
+func sectionOf(f *os.File, offset, length int64) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, offset, length), f}
 }
 
 func (l *layout) exists(_ context.Context, d ocispec.Descriptor) (bool, error) {

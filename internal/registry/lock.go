@@ -18,6 +18,11 @@ import (
 // lockFile takes an exclusive lock on an open file and waits for it as long as
 // ctx lives. The lock ends with unlock or with the process, whichever is first.
 func lockFile(ctx context.Context, f *os.File) (unlock func(), err error) {
+	return lockFileWatching(ctx, f, func() {})
+}
+
+// lockFileWatching is lockFile and calls watch now and then while it waits.
+func lockFileWatching(ctx context.Context, f *os.File, watch func()) (unlock func(), err error) {
 	wait := time.Millisecond
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -30,6 +35,7 @@ func lockFile(ctx context.Context, f *os.File) (unlock func(), err error) {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
+		watch()
 		if err := pause(ctx, wait/2+rand.N(wait)); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("wait for lock %s: %w", f.Name(), err)

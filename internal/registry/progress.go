@@ -22,11 +22,20 @@ type meter struct {
 
 func (m *meter) add(n int64) {
 	done := m.done.Add(n)
+	if m.events == nil {
+		return
+	}
 	now := time.Now().UnixNano()
 	next := m.next.Load()
 	if done == m.total || now >= next && m.next.CompareAndSwap(next, now+int64(progressStep)) {
 		m.events.Progress(m.stage, done, m.total, "B")
 	}
+}
+
+// set tells how far somebody else got.
+func (m *meter) set(done int64) {
+	m.done.Store(0)
+	m.add(done)
 }
 
 // counted returns an opener whose content reports how far it was read.

@@ -157,11 +157,11 @@ func (p *Repository) openBlob(ctx context.Context, d ocispec.Descriptor) (io.Rea
 	if err := validDescriptor(d); err != nil {
 		return nil, err
 	}
-	rc, err := p.store.blob(ctx, d, 0)
-	if err != nil {
+	r := &resumer{ctx: ctx, store: p.store, d: d, options: p.registry.retry, end: d.Size}
+	if err := r.start(); err != nil {
 		return nil, err
 	}
-	return newVerifier(&resumer{ctx: ctx, store: p.store, d: d, options: p.registry.retry, rc: rc}, d), nil
+	return newVerifier(r, d), nil
 }
 
 // Exists tells whether the blob or manifest is in the repository.

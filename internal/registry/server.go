@@ -106,12 +106,13 @@ func isLoopback(host string) bool {
 }
 
 // newTransport returns the connections with their retries. Compression is off:
-// a blob must arrive as the bytes that its digest names.
+// a blob must arrive as the bytes that its digest names. So is HTTP/2, which
+// would send all ranges of a blob through one connection.
 func newTransport(o Options) (http.RoundTripper, error) {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		ForceAttemptHTTP2:     true,
+		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
 		MaxIdleConnsPerHost:   maxIdle,
 		IdleConnTimeout:       idleTimeout,
 		TLSHandshakeTimeout:   connectTimeout,

@@ -15,8 +15,9 @@ type store interface {
 	// manifest returns the bytes behind a tag or digest, at most MaxManifest of
 	// them, and the media type that the registry gives them. Nothing is verified.
 	manifest(ctx context.Context, reference string) (data []byte, mediaType string, err error)
-	// blob opens a blob from offset on.
-	blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error)
+	// blob opens length bytes of a blob from offset on. Where the registry cannot
+	// do that, ranged is false and the content is the whole blob.
+	blob(ctx context.Context, d ocispec.Descriptor, offset, length int64) (rc io.ReadCloser, ranged bool, err error)
 	// exists tells whether a manifest or blob is there.
 	exists(ctx context.Context, d ocispec.Descriptor) (bool, error)
 	// putBlob uploads a blob that was not there a moment ago. Its bytes are

@@ -116,7 +116,8 @@ func shortReason(resp *http.Response, err error, host string) string {
 	return host + " answered " + resp.Status
 }
 
-func (o RetryOptions) attempts() int { return cmp.Or(o.Attempts, 5) }
+func (o RetryOptions) attempts() int        { return cmp.Or(o.Attempts, 5) }
+func (o RetryOptions) stall() time.Duration { return cmp.Or(o.Stall, time.Minute) }
 
 // backOff returns how long to wait after the given failed attempt (from 1):
 // doubled each time, with a random part so that many clients spread.

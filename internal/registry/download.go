@@ -1,0 +1,184 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/fault"
+)
+
+// DownloadOptions say how a blob is fetched into a file. The zero value adapts
+// itself to the connection.
+type DownloadOptions struct {
+	// Connections is how many parts of the blob are fetched at a time; 0 starts
+	// with one and adds more, up to MaxConnections, while that makes it faster.
+	Connections int
+	// Limit bounds the rate, in bytes per second; 0 does not.
+	Limit int64
+	// Stage names the events; "" is "download".
+	Stage string
+	// Create opens the partial file for reading and writing, and creates it if it
+	// is not there, for example with a stripe layout; nil does the plain thing.
+	Create func(path string) (*os.File, error)
+}
+
+// MaxConnections is how many connections one download uses at most.
+const MaxConnections = 8
+
+// Names of what a download keeps beside the file until it is complete.
+const (
+	PartialSuffix = ".partial"
+	JournalSuffix = ".journal"
+)
+
+// Download fetches a blob into a new file. The content is kept in path.partial,
+// and what of it is right in path.journal, so that any later call goes on where
+// this one was interrupted, by a crash too. Several parts may be fetched at a
+// time. The file appears under its name only after the digest of the whole was
+// right. Whoever else downloads to the same path meanwhile waits and shows the
+// progress. A file of the right size that is there already is left alone.
+func (p *Repository) Download(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions) error {
+	if err := validDescriptor(d); err != nil {
+		return err
+	}
+	if err := p.download(ctx, d, path, o); err != nil {
+		return fmt.Errorf("download %s of %s: %w", d.Digest, p, withSpaceHint(err))
+	}
+	return nil
+}
+
+func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions) error {
+	meter := &meter{events: p.registry.events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
+	partial, err := claim(ctx, d, path, o, meter)
+	if err != nil || partial == nil {
+		return err
+	}
+	defer partial.Close()
+	journal, claims, err := openJournal(path+JournalSuffix, d)
+	if err != nil {
+		return err
+	}
+	defer journal.Close()
+	if err := allocate(partial, d.Size); err != nil {
+		return err
+	}
+	t := newTransfer(p, d, partial, journal, claims, o, meter)
+	err = t.run(ctx)
+	if errors.Is(err, errContent) && t.complete() {
+		// Which part is wrong cannot be told: the next attempt starts anew.
+		return errors.Join(err, os.Remove(path+JournalSuffix), os.Remove(path+PartialSuffix))
+	}
+	if err != nil {
+		return err
+	}
+	return publish(partial, path)
+}
+
+// claim opens and locks the partial file. It returns nil if the whole file is
+// there, perhaps because another process finished it while this one waited.
+func claim(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions, m *meter) (*os.File, error) {
+	create := o.Create
+	if create == nil {
+		create = func(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666) }
+	}
+	for {
+		if there, err := complete(path, d); there || err != nil {
+			return nil, err
+		}
+		f, err := create(path + PartialSuffix)
+		if err != nil {
+			return nil, err
+		}
+		watch := func() { m.set(journalled(path+JournalSuffix, d)) }
+		if _, err := lockFileWatching(ctx, f, watch); err != nil {
+			return nil, err
+		}
+		// Whoever held the lock may have finished: then this file has another
+		// name now, or none.
+		held, err1 := f.Stat()
+		named, err2 := os.Stat(path + PartialSuffix)
+		if err1 == nil && err2 == nil && os.SameFile(held, named) {
+			return f, nil
+		}
+		f.Close()
+		if err := cmp.Or(err1, ignore(err2, fs.ErrNotExist)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func ignore(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
+}
+
+// complete tells whether the file is there. Only verified content gets its name,
+// so the size is enough; another size is not for us to overwrite.
+func complete(path string, d ocispec.Descriptor) (bool, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !info.Mode().IsRegular() || info.Size() != d.Size {
+		return false, fault.New(fault.Failure, "%s is there, and it is something else: %w", path, fs.ErrExist)
+	}
+	return true, nil
+}
+
+// allocate reserves the space, so that a full disk shows before the transfer.
+func allocate(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != size {
+		if err := f.Truncate(size); err != nil {
+			return fmt.Errorf("allocate %d bytes: %w", size, err)
+		}
+	}
+	if size == 0 {
+		return nil
+	}
+	for {
+		err = syscall.Fallocate(int(f.Fd()), 0, 0, size)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("allocate %d bytes: %w", size, err)
+	}
+	return nil // not every file system can reserve
+}
+
+// publish gives a verified file its name.
+func publish(partial *os.File, path string) error {
+	if err := partial.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(path+PartialSuffix, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := ignore(dir.Sync(), syscall.EINVAL); err != nil {
+		return err
+	}
+	return ignore(os.Remove(path+JournalSuffix), fs.ErrNotExist)
+}
