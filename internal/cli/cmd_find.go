@@ -11,7 +11,6 @@ import (
 	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
-	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -175,12 +174,12 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 // inspectLocal looks into the local repository; both results are nil if the
 // image is not there.
 func (in *invocation) inspectLocal(ctx context.Context, l label.Label) (result, error) {
-	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+	all, err := in.openLocals(ctx)
 	if err != nil {
 		return nil, nil
 	}
-	defer local.Close()
-	records, err := local.Lookup(ctx, l)
+	defer all.Close()
+	local, records, err := all.lookup(ctx, l)
 	if err != nil {
 		return nil, nil
 	}

@@ -43,7 +43,7 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := in.openLocal(ctx, localrepo.Options{Create: true, Events: in.events})
+	local, err := in.openLocal(ctx, localrepo.Options{Create: true})
 	if err != nil {
 		return nil, err
 	}
@@ -89,9 +89,14 @@ uenv-ci ls prgenv --format json`,
 }
 
 type lsResult struct {
-	Records  []localrepo.Record `json:"records"`
+	Records  []lsRecord `json:"records"`
 	noHeader bool
-	path     string
+	dirs     []string
+}
+
+type lsRecord struct {
+	localrepo.Record
+	Repository string `json:"repository"`
 }
 
 func runLs(ctx context.Context, in *invocation) (result, error) {
@@ -100,37 +105,50 @@ func runLs(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	pattern.Namespace = ""
-	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+	all, err := in.openLocals(ctx)
 	if fault.KindOf(err) == fault.NotFound {
 		return nil, fault.WithHint(err, "'uenv-ci pull LABEL' makes one")
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer local.Close()
-	records, err := local.Find(ctx, pattern, true)
-	if err != nil {
-		return nil, err
+	defer all.Close()
+	r := lsResult{Records: []lsRecord{}, noHeader: in.Bool("no-header")}
+	for _, local := range all {
+		records, err := local.Find(ctx, pattern, true)
+		if err != nil {
+			return nil, err
+		}
+		for _, record := range records {
+			r.Records = append(r.Records, lsRecord{record, local.Dir()})
+		}
+		r.dirs = append(r.dirs, local.Dir())
 	}
-	if records == nil {
-		records = []localrepo.Record{}
-	}
-	return lsResult{records, in.Bool("no-header"), local.Dir()}, nil
+	return r, nil
 }
 
+// text shows in which repository an image is only where that is not clear.
 func (r lsResult) text(p *printer) {
 	if len(r.Records) == 0 {
-		p.printf("no image in %s matches", r.path)
+		p.printf("no image in %s matches", strings.Join(r.dirs, ", "))
 		return
+	}
+	header := []string{"uenv", "arch", "system", "id", "size", "date"}
+	if len(r.dirs) > 1 {
+		header = append(header, "repository")
 	}
 	var rows [][]string
 	for _, record := range r.Records {
 		l := record.Label
-		rows = append(rows, []string{
+		row := []string{
 			fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), formatDate(record.Date),
-		})
+		}
+		if len(r.dirs) > 1 {
+			row = append(row, record.Repository)
+		}
+		rows = append(rows, row)
 	}
-	p.listing(r.noHeader, []string{"uenv", "arch", "system", "id", "size", "date"}, rows, 4)
+	p.listing(r.noHeader, header, rows, 4)
 }
 
 func formatDate(t time.Time) string {
@@ -160,15 +178,20 @@ func runRm(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	pattern.Namespace = ""
-	local, err := in.openLocal(ctx, localrepo.Options{})
+	all, err := in.openLocals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	where, records, err := all.lookup(ctx, pattern)
+	if err != nil {
+		return nil, err
+	}
+	local, err := localrepo.Open(ctx, where.Dir(), localrepo.Options{Events: in.events})
 	if err != nil {
 		return nil, err
 	}
 	defer local.Close()
-	records, err := local.Lookup(ctx, pattern)
-	if err != nil {
-		return nil, err
-	}
 	named := records[0].Digest
 	if isIdentity(pattern.Name, named.Encoded()) && pattern.Version == "" {
 		removed, err := local.RemoveDigest(ctx, named)

@@ -12,7 +12,6 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
-	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/mount"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/proc"
@@ -27,7 +26,7 @@ func runCommand() *command {
 		args: "(LABEL|FILE) -- COMMAND [ARG…]", minArgs: 1, maxArgs: 1, takesCmd: true,
 		details: `The image is mounted for the command alone, with the environment of the given
 views, or of the image's default view. The exit code is the command's; 125 means
-that it could not be started.`,
+that the image could not be mounted, 126 and 127 that there is no such command.`,
 		examples: `uenv-ci run prgenv-gnu/25.11:v1 -- gcc --version
 uenv-ci run --view modules ./store.squashfs -- bash`,
 		flags: []cli.Flag{
@@ -151,12 +150,12 @@ func (in *invocation) runnable(ctx context.Context, i int) (pipeline.Runnable, e
 		return pipeline.Runnable{}, err
 	}
 	l.Namespace = ""
-	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+	all, err := in.openLocals(ctx)
 	if err != nil {
 		return pipeline.Runnable{}, hintPull(err, l)
 	}
-	defer local.Close()
-	records, err := local.Lookup(ctx, l)
+	defer all.Close()
+	local, records, err := all.lookup(ctx, l)
 	if err != nil {
 		return pipeline.Runnable{}, hintPull(err, l)
 	}

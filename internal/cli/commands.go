@@ -5,7 +5,7 @@ func allCommands() []*command {
 	return []*command{
 		lintCommand(), configureCommand(), buildCommand(),
 		testCommand(), pushCommand(), attachCommand(),
-		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(),
+		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(), repoCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(),
 		packCommand(), unpackCommand(), verifyCommand(),
 		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),

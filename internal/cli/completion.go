@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"uenv-ci.dev/internal/label"
-	"uenv-ci.dev/internal/localrepo"
 )
 
 // completeWord is the hidden command by which completion scripts ask for
@@ -92,16 +91,21 @@ func flagCandidates(line arranged) []string {
 func labelsHere(ctx context.Context, s streams, line arranged) []string {
 	var labels []string
 	app := newApp(s, []*command{{name: completeWord, run: func(ctx context.Context, in *invocation) (result, error) {
-		local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+		all, err := in.openLocals(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer local.Close()
-		records, err := local.Find(ctx, label.Label{}, false)
-		for _, r := range records {
-			labels = append(labels, r.Label.String())
+		defer all.Close()
+		for _, local := range all {
+			records, err := local.Find(ctx, label.Label{}, false)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range records {
+				labels = append(labels, r.Label.String())
+			}
 		}
-		return nil, err
+		return nil, nil
 	}}}, line, func(result, error) {})
 	argv := append([]string{programName}, line.global...)
 	app.RunContext(ctx, append(argv, completeWord))

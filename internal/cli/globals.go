@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -9,7 +8,6 @@ import (
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
-	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/site"
 )
@@ -25,7 +23,7 @@ func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "site", Usage: "read the site's settings from `FILE` (else uenv-ci.yaml upwards from here, the user's configuration, /etc/uenv-ci/site.yaml)", EnvVars: []string{"UENV_CI_SITE"}},
 		&cli.StringFlag{Name: "registry", Usage: "the registry `R`: HOST[:PORT][/PREFIX], or oci:DIR for a directory", EnvVars: []string{"UENV_CI_REGISTRY"}},
-		&cli.StringFlag{Name: "repo", Usage: "the local repository `DIR` (else where the uenv client looks)", EnvVars: []string{"UENV_CI_REPO"}},
+		&cli.StringFlag{Name: "repo", Usage: "the local repository `DIR`, or its name in the uenv client's configuration (else where that client looks)", EnvVars: []string{"UENV_CI_REPO"}},
 		&cli.StringFlag{Name: "token", Usage: "`FILE` with a registry token, or a directory with a file TOKEN"},
 		&cli.StringFlag{Name: "username", Usage: "the `NAME` that goes with --token"},
 		&cli.StringFlag{Name: "registry-config", Usage: "take registry credentials from this docker configuration `FILE`"},
@@ -98,25 +96,6 @@ func (in *invocation) openRegistryAt(address string) (*registry.Registry, error)
 		},
 		Events: in.events,
 	})
-}
-
-// openLocal opens the users' local repository.
-func (in *invocation) openLocal(ctx context.Context, o localrepo.Options) (*localrepo.Repo, error) {
-	dir := in.String("repo")
-	if dir == "" {
-		s, err := in.site()
-		if err != nil {
-			return nil, err
-		}
-		dir = s.Repo
-	}
-	if dir == "" {
-		var err error
-		if dir, err = localrepo.DefaultPath(in.getenv); err != nil {
-			return nil, err
-		}
-	}
-	return localrepo.Open(ctx, dir, o)
 }
 
 // label reads argument i as a label in the given default namespace.

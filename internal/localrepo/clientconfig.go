@@ -64,7 +64,7 @@ func (c *clientConfig) read(newFile, oldFile string, getenv func(string) string)
 		key, value, _ := strings.Cut(line, "=")
 		if strings.TrimSpace(key) == "repo" && strings.TrimSpace(value) != "" && c.repo == nil {
 			path := expand(strings.TrimSpace(value), getenv)
-			c.repo = &Location{Name: "default", Path: path, Priority: priorityDefault, Source: oldFile}
+			c.repo = &Location{Name: "default", Path: path, Priority: priorityDefault, Source: oldFile, Default: true}
 		}
 	}
 	return nil

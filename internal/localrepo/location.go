@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/fault"
 )
 
@@ -20,7 +22,24 @@ type Location struct {
 	Name     string `json:"name"`
 	Path     string `json:"path"`
 	Priority int    `json:"priority"`
-	Source   string `json:"source"` // the file or rule that says so
+	Source   string `json:"source"`  // the file or rule that says so
+	Default  bool   `json:"default"` // the one into which the client pulls
+}
+
+// CanWrite tells whether we could write into a repository at path, which need not
+// exist.
+func CanWrite(path string) bool {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	if exists(filepath.Join(path, databaseName)) {
+		return writableBy(path)
+	}
+	for !exists(path) {
+		path = filepath.Dir(path)
+	}
+	return unix.Access(path, unix.W_OK) == nil
 }
 
 // DefaultPath returns the repository that the uenv client would use by default.
@@ -31,7 +50,7 @@ func DefaultPath(getenv func(string) string) (string, error) {
 		return "", err
 	}
 	if len(locations) == 0 {
-		return "", fault.WithHint(fault.New(fault.Usage, "no place for a local repository is known: HOME is not set"),
+		return "", fault.WithHint(fault.New(fault.Usage, "no place for a local repository is known: neither a scratch directory nor HOME can be written"),
 			"name one with --repo")
 	}
 	return locations[0].Path, nil
@@ -48,7 +67,7 @@ func Locations(getenv func(string) string) ([]Location, error) {
 	if config.repo != nil {
 		all = append(all, *config.repo)
 	} else if path := searchDefault(getenv); path != "" {
-		all = append(all, Location{Name: "default", Path: path, Priority: priorityDefault, Source: "default search"})
+		all = append(all, Location{Name: "default", Path: path, Priority: priorityDefault, Source: "default search", Default: true})
 	}
 	all = append(all, config.others...)
 	slices.SortStableFunc(all, func(a, b Location) int { return cmp.Compare(a.Priority, b.Priority) })

@@ -218,7 +218,8 @@ func (r *Repo) leftovers(ctx context.Context, d digest.Digest, o PruneOptions) (
 		found = append(found, Leftover{Path: filepath.Join(imagesName, f.file), Kind: f.kind, Bytes: diskUsage(path)})
 	}
 	row = row && labels == 0
-	if row {
+	hasImage := slices.ContainsFunc(found, func(l Leftover) bool { return l.Kind == LeftImage })
+	if row && !hasImage { // else it goes without saying
 		found = append(found, Leftover{Kind: LeftRow})
 	}
 	return found, row, nil

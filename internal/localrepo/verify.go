@@ -216,7 +216,7 @@ func (r *Repo) checkContent(ctx context.Context, f *Finding, want identity, know
 		return nil
 	}
 	const stage = "verify"
-	r.events.Start(stage, "image %s", f.ID)
+	r.events.Start(stage, "")
 	var done int64
 	got, err := HashFile(ctx, r.Paths(f.Digest).Image, func(n int) {
 		done += int64(n)

@@ -1,0 +1,359 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func repoCommand() *command {
+	return &command{
+		name: "repo", group: "Users", usage: "look after the local repository",
+		sub: []*command{
+			{
+				name: "status", usage: "sum up: images, space, what is wrong", run: runRepoStatus,
+				examples: "uenv-ci repo status --format json",
+			},
+			{
+				name: "verify", usage: "check the images against their digests", args: "[LABEL…]", maxArgs: -1, run: runRepoVerify,
+				details: `Every image is read whole. Exit code 1: some are missing, truncated or corrupt;
+'repo repair' mends them.`,
+				flags: []cli.Flag{&cli.BoolFlag{Name: "quick", Usage: "compare sizes only"}},
+			},
+			{
+				name: "repair", usage: "fetch again what is missing, truncated or corrupt", args: "[LABEL…]", maxArgs: -1, run: runRepoRepair,
+				details: `Images are looked for by their digests in the registry's namespaces. One that
+another client has pulled without keeping its manifest gets it, so that it can be
+verified from then on.`,
+				flags: []cli.Flag{
+					&cli.StringSliceFlag{Name: "namespace", Usage: "look in the `NAMESPACE` only; may be given more than once (else deploy, build, service)"},
+					&cli.BoolFlag{Name: "quick", Usage: "believe images of the right size"},
+				},
+			},
+			{
+				name: "prune", usage: "remove what nobody needs", run: runRepoPrune,
+				details: `That are images without a label, what killed processes have left, and old lock
+files. What is young is spared, since somebody may be about to use it.`,
+				examples: `uenv-ci repo prune --dry-run
+uenv-ci repo prune --unused 90d`,
+				flags: []cli.Flag{
+					&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only show what would go"},
+					&cli.StringFlag{Name: "unused", Usage: "also remove images that nobody has used for `TIME`, such as 90d"},
+					&cli.BoolFlag{Name: "all", Usage: "do not spare what is young, such as an interrupted download"},
+				},
+			},
+			{
+				name: "du", usage: "show what each image takes on disk", run: runRepoDu,
+				flags: []cli.Flag{&cli.StringFlag{Name: "unused", Usage: "only images that nobody has used for `TIME`, such as 90d"}},
+			},
+		},
+	}
+}
+
+// reading opens the local repository that commands about one repository mean.
+func (in *invocation) reading(ctx context.Context) (*localrepo.Repo, error) {
+	return in.openLocal(ctx, localrepo.Options{ReadOnly: true})
+}
+
+type repoStatus localrepo.Status
+
+func runRepoStatus(ctx context.Context, in *invocation) (result, error) {
+	local, err := in.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	s, err := local.Status(ctx)
+	return repoStatus(s), err
+}
+
+func (r repoStatus) text(p *printer) {
+	state := "writable"
+	if !r.Writable {
+		state = "read-only"
+	}
+	if r.FileSystem == "lustre" {
+		state += ", on Lustre"
+	}
+	p.printf("%s  %s", p.bold(r.Path), p.dim(state))
+	p.printf("  %-9s %s under %s, %s", "images", plural(r.Images, "image"), plural(r.Labels, "label"), formatSize(r.Bytes))
+	space := "unknown"
+	if r.Space.Free >= 0 {
+		space = formatSize(r.Space.Free)
+	}
+	if r.Space.Quota >= 0 {
+		space += fmt.Sprintf(", your quota leaves %s", formatSize(r.Space.Quota))
+	}
+	p.printf("  %-9s %s", "free", space)
+	if r.Reclaim > 0 {
+		p.printf("  %-9s %s, by 'uenv-ci repo prune'", "to free", formatSize(r.Reclaim))
+	}
+	var bad []string
+	for condition, n := range r.Bad {
+		bad = append(bad, fmt.Sprintf("%d %s", n, condition))
+	}
+	slices.Sort(bad)
+	if len(bad) > 0 {
+		p.printf("  %-9s %s", "wrong", p.red(strings.Join(bad, ", ")))
+	}
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// digests returns the images that the arguments name; nil without arguments.
+func (in *invocation) digests(ctx context.Context, local *localrepo.Repo) ([]digest.Digest, error) {
+	var found []digest.Digest
+	for i := range in.args {
+		l, err := in.label(i, "")
+		if err != nil {
+			return nil, err
+		}
+		l.Namespace = ""
+		records, err := local.Find(ctx, l, false)
+		if err != nil {
+			return nil, err
+		}
+		if len(records) == 0 {
+			return nil, fault.New(fault.NotFound, "%s is not in the local repository %s", l, local.Dir())
+		}
+		for _, r := range records {
+			found = append(found, r.Digest)
+		}
+	}
+	return found, nil
+}
+
+type verifiedResult struct {
+	Path   string              `json:"path"`
+	Images []localrepo.Finding `json:"images"`
+}
+
+func runRepoVerify(ctx context.Context, in *invocation) (result, error) {
+	local, err := in.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	only, err := in.digests(ctx, local)
+	if err != nil {
+		return nil, err
+	}
+	findings, err := local.Verify(ctx, localrepo.VerifyOptions{Quick: in.Bool("quick"), Only: only})
+	if err != nil {
+		return nil, err
+	}
+	bad := 0
+	for _, f := range findings {
+		if f.Bad() {
+			bad++
+		}
+	}
+	r := verifiedResult{local.Dir(), append([]localrepo.Finding{}, findings...)}
+	if bad == 0 {
+		return r, nil
+	}
+	err = fault.New(fault.Failure, "%s of %d in %s must be repaired", plural(bad, "image"), len(findings), local.Dir())
+	return r, fault.WithHint(err, "'uenv-ci repo repair' does that")
+}
+
+func (r verifiedResult) text(p *printer) {
+	if len(r.Images) == 0 {
+		p.printf("no images in %s", r.Path)
+	}
+	var rows [][]string
+	for _, f := range r.Images {
+		rows = append(rows, []string{p.mark(!f.Bad()), f.ID, string(f.Condition), labelsText(f.Labels), p.dim(f.Detail)})
+	}
+	p.rows(rows, nil)
+}
+
+func labelsText(labels []label.Label) string {
+	const most = 3
+	var texts []string
+	for _, l := range labels[:min(len(labels), most)] {
+		texts = append(texts, l.String())
+	}
+	if more := len(labels) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	if len(texts) == 0 {
+		return "no label"
+	}
+	return strings.Join(texts, " ")
+}
+
+type repairedResult struct {
+	Path   string              `json:"path"`
+	Images []pipeline.Repaired `json:"images"`
+}
+
+func runRepoRepair(ctx context.Context, in *invocation) (result, error) {
+	local, err := in.openLocal(ctx, localrepo.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	only, err := in.digests(ctx, local)
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.openRegistry()
+	if err != nil {
+		return nil, err
+	}
+	namespaces := commaList(in.StringSlice("namespace"))
+	if len(namespaces) == 0 {
+		namespaces = []string{deployNamespace, buildNamespace, "service"}
+	}
+	repaired, err := pipeline.Repair(ctx, reg, local, pipeline.RepairOptions{
+		Namespaces: namespaces, Quick: in.Bool("quick"), Only: only, Events: in.events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	left := 0
+	for _, r := range repaired {
+		if r.Bad() && !r.Repaired {
+			left++
+		}
+	}
+	r := repairedResult{local.Dir(), repaired}
+	if left == 0 {
+		return r, nil
+	}
+	err = fault.New(fault.NotFound, "%s in %s could not be repaired: %s does not have them", plural(left, "image"), local.Dir(), reg)
+	return r, fault.WithHint(err, "name other namespaces with --namespace, or remove them with 'uenv-ci rm ID'")
+}
+
+func (r repairedResult) text(p *printer) {
+	if len(r.Images) == 0 {
+		p.printf("nothing to repair in %s", r.Path)
+	}
+	var rows [][]string
+	for _, f := range r.Images {
+		rows = append(rows, []string{p.mark(f.Repaired), f.ID, "was " + string(f.Condition), f.Note, labelsText(f.Labels)})
+	}
+	p.rows(rows, nil)
+}
+
+type prunedResult struct {
+	Path    string               `json:"path"`
+	DryRun  bool                 `json:"dry_run"`
+	Removed []localrepo.Leftover `json:"removed"`
+	Bytes   int64                `json:"bytes"`
+}
+
+func runRepoPrune(ctx context.Context, in *invocation) (result, error) {
+	o := localrepo.PruneOptions{Dry: in.Bool("dry-run"), All: in.Bool("all")}
+	var err error
+	if o.Unused, err = in.days("unused"); err != nil {
+		return nil, err
+	}
+	local, err := in.openLocal(ctx, localrepo.Options{ReadOnly: o.Dry})
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	gone, err := local.Prune(ctx, o)
+	r := prunedResult{Path: local.Dir(), DryRun: o.Dry, Removed: append([]localrepo.Leftover{}, gone...)}
+	for _, l := range gone {
+		r.Bytes += l.Bytes
+	}
+	return r, err
+}
+
+func (r prunedResult) text(p *printer) {
+	var rows [][]string
+	for _, l := range r.Removed {
+		what := l.Path
+		if what == "" {
+			what = "a row of the database"
+		}
+		remark := ""
+		if l.LastUsed != nil {
+			remark = fmt.Sprintf("%s, last used %s", labelsText(l.Labels), formatDate(*l.LastUsed))
+		}
+		rows = append(rows, []string{l.Kind, formatSize(l.Bytes), what, remark})
+	}
+	p.rows(rows, []int{1})
+	verb := "freed"
+	if r.DryRun {
+		verb = "would free"
+	}
+	if len(r.Removed) == 0 {
+		p.printf("nothing to prune in %s", r.Path)
+		return
+	}
+	p.printf("%s %s", verb, formatSize(r.Bytes))
+}
+
+// days reads a flag such as 90d, or any duration that Go knows; 0 if it is unset.
+func (in *invocation) days(flag string) (time.Duration, error) {
+	text := in.String(flag)
+	if text == "" {
+		return 0, nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n > 0 && n < 36500 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return d, nil
+	}
+	return 0, fault.New(fault.Usage, "--%s %q is not a time such as 90d or 12h", flag, text)
+}
+
+type duResult struct {
+	Path   string            `json:"path"`
+	Bytes  int64             `json:"bytes"`
+	Images []localrepo.Usage `json:"images"`
+}
+
+func runRepoDu(ctx context.Context, in *invocation) (result, error) {
+	unused, err := in.days("unused")
+	if err != nil {
+		return nil, err
+	}
+	local, err := in.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	all, err := local.Du(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := duResult{Path: local.Dir(), Images: []localrepo.Usage{}}
+	for _, u := range all {
+		if unused == 0 || time.Since(u.LastUsed) >= unused {
+			r.Images = append(r.Images, u)
+			r.Bytes += u.Bytes
+		}
+	}
+	return r, nil
+}
+
+func (r duResult) text(p *printer) {
+	var rows [][]string
+	for _, u := range r.Images {
+		rows = append(rows, []string{formatSize(u.Bytes), u.ID, formatDate(u.LastUsed), string(u.Condition), labelsText(u.Labels)})
+	}
+	p.table([]string{"size", "id", "last used", "condition", "labels"}, rows, 0)
+	p.printf("%s in %s", formatSize(r.Bytes), r.Path)
+}
