@@ -184,3 +184,26 @@ func TestSpackClone(t *testing.T) {
 		}
 	}
 }
+
+// TestAnotherSpack: a Spack of this machine takes the place of what the recipe
+// asks for, but not in silence.
+func TestAnotherSpack(t *testing.T) {
+	needSpack(t)
+	for reference, want := range map[string]string{
+		"releases/v0.21":           "warning spack: the recipe asks for Spack releases/v0.21, ",
+		strings.Repeat("ab12", 10): "warning spack: the recipe asks for Spack ab12",
+		"v0.23.0":                  "",
+	} {
+		config := "name: hello-spack\nversion: 1\nspack:\n  repo: none\n  commit: " + reference + "\nmodules: false\n"
+		o := options(t, changed(t, map[string]string{"config.yaml": config, "pre-install": "#!/bin/sh\nexit 1\n"}))
+		var events log
+		o.Events = events.sink()
+		if _, err := build.Run(t.Context(), o); err == nil {
+			t.Fatal("it built")
+		}
+		said := strings.Join(events.lines, "\n")
+		if !strings.Contains(said, want) || want == "" && strings.Contains(said, "asks for") {
+			t.Errorf("%s: %s", reference, said)
+		}
+	}
+}

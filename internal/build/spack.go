@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,9 +72,7 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	if ok {
-		if revision, err := git.Head(ctx, in.Dir); err == nil {
-			in.Commit = revision.Commit
-		}
+		b.recognize(ctx, &in)
 	} else if in, err = b.cloneSpack(ctx); err != nil {
 		return err
 	}
@@ -101,6 +100,25 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 	}
 	b.compilers, err = readToolbox(b.cell.path("config"))
 	return err
+}
+
+// recognize finds out which commit a Spack of this machine is, and warns if it is
+// not what the recipe asks for.
+func (b *spackBuild) recognize(ctx context.Context, in *spack.Installation) {
+	if revision, err := git.Head(ctx, in.Dir); err == nil {
+		in.Commit = revision.Commit
+		if revision.Dirty {
+			b.Events.Warn("spack", "%s has changes that are in no commit", in.Source)
+		}
+	}
+	reference := b.Stack.Recipe.Spack.Commit
+	switch {
+	case reference == nil:
+	case git.IsCommit(*reference) && *reference != in.Commit:
+		b.Events.Warn("spack", "the recipe asks for Spack %s, %s is %s", *reference, in.Source, cmp.Or(in.Commit, "of unknown origin"))
+	case !in.Version.Matches(*reference):
+		b.Events.Warn("spack", "the recipe asks for Spack %s, %s is %s", *reference, in.Source, in.Version)
+	}
 }
 
 // cloneSpack clones the Spack that the recipe asks for into the build directory.

@@ -122,6 +122,15 @@ func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
 
+var namedVersion = regexp.MustCompile(`v?([0-9]+)\.([0-9]+)`)
+
+// Matches tells whether v may be what a branch or tag names: it is not if that
+// holds another version, as releases/v0.22 does.
+func (v Version) Matches(reference string) bool {
+	m := namedVersion.FindStringSubmatch(reference)
+	return m == nil || m[1] == strconv.Itoa(v.Major) && m[2] == strconv.Itoa(v.Minor)
+}
+
 // Reads returns an error if this version of Spack cannot read the configuration
 // that a recipe format stands for.
 func (in Installation) Reads(format int) error {

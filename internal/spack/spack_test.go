@@ -206,6 +206,17 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+func TestMatches(t *testing.T) {
+	v := Version{0, 23, "0.23.1"}
+	for reference, want := range map[string]bool{
+		"v0.23.0": true, "releases/v0.23": true, "develop": true, "0.23": true, "releases/v0.22": false, "v1.0.2": false, "v0.2": false,
+	} {
+		if got := v.Matches(reference); got != want {
+			t.Errorf("%s: %v", reference, got)
+		}
+	}
+}
+
 func TestLocate(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"bin/spack": "#!/bin/sh\n", "lib/spack/spack/__init__.py": "#: version\nspack_version = '0.22.1'\n"} {
