@@ -44,7 +44,6 @@ type listingReader struct {
 	last   string
 	count  int
 	limit  int
-	below  map[uint32]bool // inode numbers of the directories so far
 }
 
 // listing starts a reader at so many bytes in a directory's listing.
@@ -114,7 +113,7 @@ func (l *listingReader) header() error {
 func (l *listingReader) check(d dirent) error {
 	l.count++
 	switch {
-	case d.name == "." || d.name == ".." || strings.ContainsAny(d.name, "/\x00"):
+	case d.name == "." || d.name == ".." || strings.IndexByte(d.name, '/') >= 0 || strings.IndexByte(d.name, 0) >= 0:
 		return invalid("directory", fmt.Errorf("the name %q", d.name))
 	case d.name <= l.last:
 		return invalid("directory", fmt.Errorf("the name %q after %q", d.name, l.last))
@@ -124,16 +123,6 @@ func (l *listingReader) check(d dirent) error {
 		return invalid("directory", fmt.Errorf("more entries than the limit of %d", l.limit))
 	}
 	l.last = d.name
-	if d.kind != typeDir {
-		return nil
-	}
-	if l.below[d.number] {
-		return invalid("directory", fmt.Errorf("%q is a second name of directory %d", d.name, d.number))
-	}
-	if l.below == nil {
-		l.below = map[uint32]bool{}
-	}
-	l.below[d.number] = true
 	return nil
 }
 
@@ -201,14 +190,14 @@ func (m *Image) root() (*inode, error) {
 	if i.kind != typeDir {
 		return nil, invalid("root", errors.New("it is not a directory"))
 	}
-	return i, m.claim(i)
+	return i, m.claim(i, "")
 }
 
 // child reads the inode of an entry.
 //
 // Here it is made sure that directories form a tree, so that every walk ends: an
-// inode number belongs to one directory only, that names as its parent the one
-// directory that lists it, and no listing has it twice (listingReader.check).
+// inode number belongs to one directory only, which names as its parent the one
+// directory that lists it, and has one name there.
 func (m *Image) child(dir *inode, d dirent) (*inode, error) {
 	i, err := m.inode(d.ref)
 	if err != nil {
@@ -223,15 +212,24 @@ func (m *Image) child(dir *inode, d dirent) (*inode, error) {
 	if i.parent != dir.number {
 		return nil, invalid("directory", fmt.Errorf("%q in directory %d says that its parent is %d", d.name, dir.number, i.parent))
 	}
-	return i, m.claim(i)
+	return i, m.claim(i, d.name)
 }
 
-func (m *Image) claim(dir *inode) error {
+// claimed says where the inode of a directory was found, and under what name.
+type claimed struct {
+	ref  uint64
+	name string
+}
+
+func (m *Image) claim(dir *inode, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if ref, taken := m.dirs[dir.number]; taken && ref != dir.ref {
-		return invalid("directory", fmt.Errorf("two directories are inode %d", dir.number))
+	c, taken := m.dirs[dir.number]
+	if taken && (c.ref != dir.ref || c.name != name) {
+		return invalid("directory", fmt.Errorf("%q and %q are both inode %d", c.name, name, dir.number))
 	}
-	m.dirs[dir.number] = dir.ref
+	if !taken {
+		m.dirs[dir.number] = claimed{dir.ref, name}
+	}
 	return nil
 }

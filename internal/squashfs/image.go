@@ -69,7 +69,7 @@ type Image struct {
 	xattrs         func() (xattrTable, error)
 
 	mu   sync.Mutex
-	dirs map[uint32]uint64 // where each directory's inode was found, by its number
+	dirs map[uint32]claimed // the directories met so far, by inode number
 }
 
 // Info describes an image as a whole.
@@ -118,7 +118,7 @@ func NewReader(r io.ReaderAt, size int64, l Limits) (*Image, error) {
 	if err != nil {
 		return nil, invalid("superblock", err)
 	}
-	m := &Image{r: r, sb: sb, limits: l.orDefaults(), dirs: map[uint32]uint64{}}
+	m := &Image{r: r, sb: sb, limits: l.orDefaults(), dirs: map[uint32]claimed{}}
 	if m.codec, err = codecOf(sb.Compressor); err != nil {
 		return nil, invalid("superblock", err)
 	}

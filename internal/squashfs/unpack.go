@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -58,7 +59,12 @@ func Unpack(ctx context.Context, m *Image, dst string, o UnpackOptions) (err err
 		return err
 	}
 	defer top.Close()
-	u := &unpacker{m: m, o: o, top: top, first: map[uint32]string{}}
+	dir, err := top.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	u := &unpacker{m: m, o: o, top: top, topFD: int(dir.Fd()), first: map[uint32]string{}}
 	u.meter = &meter{sink: o.Events, stage: unpackStage}
 	return u.run(ctx)
 }
@@ -79,6 +85,9 @@ func prepareEmpty(dst string) (undo func() error, err error) {
 	defer d.Close()
 	if _, err := d.Readdirnames(1); err != io.EOF {
 		return nil, fault.Wrap(fault.Usage, errors.Join(err, fs.ErrExist), "the directory is not empty")
+	}
+	if err := d.Chmod(0o700); err != nil { // nobody else shall write to it meanwhile
+		return nil, err
 	}
 	return func() error { return removeContent(dst) }, nil
 }
@@ -103,6 +112,7 @@ type unpacker struct {
 	m     *Image
 	o     UnpackOptions
 	top   *os.Root
+	topFD int
 	group *errgroup.Group
 	ctx   context.Context
 	meter *meter
@@ -143,16 +153,10 @@ func (u *unpacker) run(ctx context.Context) error {
 	return nil
 }
 
-// directory makes a directory and goes into it. Its final mode comes last: it
-// may forbid to write.
-func (u *unpacker) directory(path string, dir *inode) error {
+// directory goes into a directory, which its parent's listing has made. Its final
+// mode comes last: it may forbid to write.
+func (u *unpacker) directory(path string, dir *inode) (err error) {
 	u.at.release()
-	if path != "" {
-		if err := u.top.Mkdir(path, 0o700); err != nil {
-			return err
-		}
-	}
-	var err error
 	u.at, err = u.open(path)
 	u.dirs = append(u.dirs, pendingDir{path, dir})
 	return err
@@ -161,7 +165,7 @@ func (u *unpacker) directory(path string, dir *inode) error {
 func (u *unpacker) entry(path string, _ *inode, d dirent, i *inode) error {
 	switch i.kind {
 	case typeDir:
-		return nil
+		return u.at.mkdir(d.name)
 	case typeFile:
 		return u.file(path, d.name, i)
 	case typeBlockDevice, typeCharDevice:
@@ -176,7 +180,7 @@ func (u *unpacker) entry(path string, _ *inode, d dirent, i *inode) error {
 	if err := u.at.special(d.name, i); err != nil {
 		return err
 	}
-	return u.attributes(u.at, d.name, i, u.at.chmod(d.name))
+	return u.attributes(u.at, d.name, -1, i)
 }
 
 // linked tells whether an inode is there under another name already. If so the
@@ -219,11 +223,23 @@ func (u *unpacker) write(at *place, name string, c *content) error {
 	if u.ctx.Err() != nil {
 		return context.Cause(u.ctx)
 	}
-	f, err := at.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	fd, err := at.create(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	if err := u.fill(fd, c); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if err := u.attributes(at, name, fd, c.i); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// fill writes the content of a file, leaving holes where there are.
+func (u *unpacker) fill(fd int, c *content) error {
 	buf := u.m.buffer(int(u.m.sb.BlockSize))
 	defer u.m.buffers.Put(buf)
 	for k := range c.blocks() {
@@ -240,20 +256,29 @@ func (u *unpacker) write(at *place, name string, c *content) error {
 		if err := c.read(k, part); err != nil {
 			return err
 		}
-		if _, err := f.WriteAt(part, int64(k)*int64(u.m.sb.BlockSize)); err != nil {
+		if err := writeAt(fd, part, int64(k)*int64(u.m.sb.BlockSize)); err != nil {
 			return err
 		}
 		u.meter.add(int64(len(part)))
 	}
 	if last := c.blocks() - 1; last >= 0 && c.hole(last) {
-		if err := f.Truncate(c.i.size); err != nil {
-			return err
+		return retry(func() error { return unix.Ftruncate(fd, c.i.size) })
+	}
+	return nil
+}
+
+func writeAt(fd int, b []byte, off int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, off)
+		if err == unix.EINTR {
+			continue
 		}
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		b, off = b[n:], off+int64(n)
 	}
-	if err := u.attributes(at, name, c.i, f.Chmod); err != nil {
-		return err
-	}
-	return f.Close()
+	return nil
 }
 
 // allow counts bytes against the limit.
@@ -288,5 +313,5 @@ func (u *unpacker) finishDir(d pendingDir) error {
 		return err
 	}
 	defer at.release()
-	return u.attributes(at, ".", d.dir, at.chmod("."))
+	return u.attributes(at, ".", at.fd, d.dir)
 }
