@@ -15,8 +15,14 @@ import (
 )
 
 func packFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, the recipe's last commit, or now"},
+	}, codecFlags()...)
+}
+
+// codecFlags say how images are compressed.
+func codecFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "codec", Usage: "compress with `zstd|gzip|none`", Value: "zstd"},
 		&cli.IntFlag{Name: "level", Usage: "compression `LEVEL` (0: the codec's default)"},
 		&cli.IntFlag{Name: "block-size", Usage: "block size in `BYTES`, a power of two from 4096 to 1048576", Value: 128 << 10},
@@ -24,9 +30,9 @@ func packFlags() []cli.Flag {
 }
 
 func (in *invocation) packOptions(ctx context.Context, recipe string) (image.PackOptions, error) {
-	codec, err := squashfs.ParseCodec(in.String("codec"))
+	codec, err := in.codec()
 	if err != nil {
-		return image.PackOptions{}, fault.New(fault.Usage, "%w", err)
+		return image.PackOptions{}, err
 	}
 	created, err := image.Created(ctx, image.CreatedOptions{
 		Explicit: in.String("created"), SourceEpoch: in.getenv("SOURCE_DATE_EPOCH"), Recipe: recipe, Now: time.Now(),
@@ -35,6 +41,14 @@ func (in *invocation) packOptions(ctx context.Context, recipe string) (image.Pac
 		return image.PackOptions{}, err
 	}
 	return image.PackOptions{Created: created, Codec: codec, Level: in.Int("level"), BlockSize: in.Int("block-size"), Events: in.events}, nil
+}
+
+func (in *invocation) codec() (squashfs.Codec, error) {
+	codec, err := squashfs.ParseCodec(in.String("codec"))
+	if err != nil {
+		return codec, fault.New(fault.Usage, "%w", err)
+	}
+	return codec, nil
 }
 
 func packCommand() *command {

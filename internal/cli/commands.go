@@ -4,7 +4,7 @@ package cli
 func allCommands() []*command {
 	return []*command{
 		lintCommand(), configureCommand(), buildCommand(),
-		testCommand(), pushCommand(), attachCommand(),
+		ciCommand(), testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(), repoCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(),
 		packCommand(), unpackCommand(), verifyCommand(),

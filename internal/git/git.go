@@ -23,6 +23,10 @@ var commitPattern = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 // abbreviated is the beginning of a commit id, long enough to be meant as one.
 var abbreviated = regexp.MustCompile(`^[0-9a-f]{7,39}$`)
 
+// IsAbbreviated tells whether a reference looks like the beginning of a commit
+// id. Only its repository can complete it, but what it stands for does not move.
+func IsAbbreviated(reference string) bool { return abbreviated.MatchString(reference) }
+
 // IsCommit tells whether a reference is a full commit id, which never moves.
 func IsCommit(reference string) bool { return commitPattern.MatchString(reference) }
 
@@ -200,7 +204,7 @@ func Clone(ctx context.Context, url, reference, dir string) (commit string, err 
 		{"fetch", "--quiet", "--depth", "1", "origin", reference},
 		{"checkout", "--quiet", "--detach", "FETCH_HEAD"},
 	}
-	if abbreviated.MatchString(reference) {
+	if IsAbbreviated(reference) {
 		steps = [][]string{
 			{"clone", "--quiet", "--filter=tree:0", "--no-checkout", "--", url, "."},
 			{"checkout", "--quiet", "--detach", reference, "--"},

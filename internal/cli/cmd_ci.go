@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/plan"
+)
+
+func ciCommand() *command {
+	return &command{
+		name: "ci", group: "CI", usage: "plan and run the jobs of a pipeline",
+		sub: []*command{ciPlanCommand()},
+	}
+}
+
+func ciPlanCommand() *command {
+	flags := append(clusterFlags(),
+		&cli.StringFlag{Name: "matrix", Usage: "the pipeline's `FILE` (else that of the site file, else config.yaml here)"},
+		&cli.StringFlag{Name: "uenv", Usage: "only this one: `N[/V]`, a name or a name and a version"},
+		&cli.StringFlag{Name: "system", Aliases: []string{"s"}, Usage: "only for the cluster `S`"},
+		&cli.StringFlag{Name: "uarch", Usage: "only for the microarchitecture `A`"},
+		&cli.BoolFlag{Name: "all", Usage: "everything that is deployed; the same as selecting nothing"},
+		&cli.BoolFlag{Name: "undeployed", Usage: "also what can be built and is deployed nowhere"},
+		&cli.StringFlag{Name: "since", Usage: "only jobs whose image has changed since the git revision `REV`"},
+		&cli.BoolFlag{Name: "offline", Usage: "do not ask git servers what branches stand for; such jobs have no key"},
+		&cli.StringSliceFlag{Name: "env", Usage: "the build will see the variable `NAME` (those with the prefix UENV_CIBUILDV_ always are)"},
+	)
+	return &command{
+		name: "plan", usage: "show which images are to be built, and why",
+		details: `Every job comes with the key of its image: a hash of everything that determines it,
+with the branches that recipes name resolved to commits. With --registry (or
+UENV_CI_REGISTRY) jobs are left out whose image is there already. What the matrix
+deploys is planned; a target that is named in full, by --uenv N/V, --system and
+--uarch, need not be deployed.`,
+		examples: `uenv-ci ci plan --all
+# what a change needs
+uenv-ci ci plan --since origin/main --format json
+uenv-ci ci plan --uenv prgenv-gnu/25.11 --system daint --uarch gh200`,
+		flags: append(flags, codecFlags()...),
+		run:   runPlan,
+	}
+}
+
+func runPlan(ctx context.Context, in *invocation) (result, error) {
+	o, err := in.planOptions()
+	if err != nil {
+		return nil, err
+	}
+	made, err := pipeline.Plan(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	o.Events.Info("plan", "%s, %d left out", count(len(made.Jobs), "job", "jobs"), len(made.Dropped))
+	if err := made.Problems.Err(); err != nil {
+		return planResult(made), fmt.Errorf("what is selected cannot all be planned:\n%w", err)
+	}
+	return planResult(made), nil
+}
+
+func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
+	o := pipeline.PlanOptions{Since: in.String("since"), Offline: in.Bool("offline"), Events: in.events}
+	var err error
+	if o.Select, err = in.selection(); err != nil {
+		return o, err
+	}
+	s, err := in.siteWithClusters()
+	if err != nil {
+		return o, err
+	}
+	o.ClusterFor = clustersOf(s)
+	if o.Matrix, err = in.matrixFile(s.Matrix); err != nil {
+		return o, err
+	}
+	o.Namespace = cmp.Or(s.Namespaces.Build, buildNamespace)
+	if in.String("registry") != "" {
+		if o.Registry, err = in.openRegistry(); err != nil {
+			return o, err
+		}
+	}
+	o.Variables = in.buildVariables()
+	if o.Pack.Codec, err = in.codec(); err != nil {
+		return o, err
+	}
+	o.Pack.Level, o.Pack.BlockSize = in.Int("level"), in.Int("block-size")
+	return o, nil
+}
+
+func (in *invocation) selection() (plan.Selection, error) {
+	s := plan.Selection{System: in.String("system"), UArch: in.String("uarch")}
+	if uenv := in.String("uenv"); uenv != "" {
+		// A colon, as the field's pipelines have it, will do too.
+		name, version, hasVersion := strings.Cut(strings.Replace(uenv, ":", "/", 1), "/")
+		if !label.Valid(name) || hasVersion && !label.Valid(version) {
+			return s, usageError([]string{"ci", "plan"}, "--uenv must be a name or name/version, not %q", uenv)
+		}
+		s.Uenv, s.Version = name, version
+	}
+	if in.Bool("all") && (s != plan.Selection{}) {
+		return s, usageError([]string{"ci", "plan"}, "--all with a selection")
+	}
+	inFull := s.Version != "" && s.System != "" && s.UArch != ""
+	s.Deployed = !inFull && !in.Bool("undeployed")
+	return s, nil
+}
+
+// matrixFile is the matrix that is named, that of the site, or the one here.
+func (in *invocation) matrixFile(ofSite string) (string, error) {
+	if path := cmp.Or(in.String("matrix"), ofSite); path != "" {
+		return path, nil
+	}
+	if _, err := os.Stat("config.yaml"); err == nil {
+		return "config.yaml", nil
+	}
+	err := usageError([]string{"ci", "plan"}, "no matrix is named, and there is no config.yaml here")
+	return "", fault.WithHint(err, "use --matrix FILE, or 'matrix:' in the site file")
+}
+
+// buildVariables are those of our environment that builds see.
+func (in *invocation) buildVariables() map[string]string {
+	variables := map[string]string{}
+	for _, v := range in.environ {
+		name, value, _ := strings.Cut(v, "=")
+		rest, marked := strings.CutPrefix(name, "UENV_CIBUILDV_")
+		switch {
+		case marked && rest != "":
+			variables[rest] = value
+		case slices.Contains(in.StringSlice("env"), name):
+			variables[name] = value
+		}
+	}
+	return variables
+}
+
+type planResult plan.Plan
+
+func (r planResult) text(p *printer) {
+	if len(r.Jobs) > 0 {
+		var rows [][]string
+		for _, j := range r.Jobs {
+			key := p.dim("unresolved")
+			if j.Key != "" {
+				key = j.Key[:12]
+			}
+			rows = append(rows, []string{j.ID, j.Recipe, cmp.Or(j.Runner.Kind, j.Runner.SlurmTag, j.Runner.BaremetalTag), key, strings.Join(j.Reasons, "; ")})
+		}
+		p.table([]string{"JOB", "RECIPE", "RUNNER", "KEY", "WHY"}, rows)
+	}
+	if len(r.Dropped) > 0 {
+		if len(r.Jobs) > 0 {
+			p.printf("")
+		}
+		var rows [][]string
+		for _, d := range r.Dropped {
+			rows = append(rows, []string{d.ID, d.Reason})
+		}
+		p.table([]string{"LEFT OUT", "WHY"}, rows)
+	}
+}

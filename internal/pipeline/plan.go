@@ -1,0 +1,230 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/plan"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/squashfs"
+)
+
+// PlanOptions say which jobs are planned.
+type PlanOptions struct {
+	Matrix string // file
+	Select plan.Selection
+	// ClusterFor finds the configuration of a system for recipes of a version,
+	// "" if there is none. Nil: none is known.
+	ClusterFor func(system string, recipeVersion int) string
+	Since      string // keep what changed since this git revision; "" for all
+	// Registry is asked for what is built already; nil for not. Keys are in the
+	// namespace that belongs to that of the images.
+	Registry  *registry.Registry
+	Namespace string
+	Offline   bool              // leave branches and tags unresolved
+	Variables map[string]string // passed to every build; no secrets
+	Pack      squashfs.WriteOptions
+	Events    event.Sink
+}
+
+// Plan finds out what CI has to do. The error is that of a selection that cannot
+// select anything or of something that cannot be read as a whole; what is wrong
+// with single rows is in the plan.
+func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
+	coding, err := o.Pack.Coding()
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	p := &planner{PlanOptions: o, commits: map[plan.Reference]func() (string, error){}}
+	p.packing = plan.Packing{Codec: coding.Codec.String(), CodecVersion: coding.Version, Level: coding.Level, BlockSize: coding.BlockSize}
+	made, err := p.make(ctx, o.Matrix, o.ClusterFor)
+	if err != nil {
+		return made, err
+	}
+	if o.Since != "" {
+		before, err := p.before(ctx)
+		if err != nil {
+			return made, err
+		}
+		made = made.Since(before, o.Since)
+	}
+	if o.Registry != nil {
+		built, err := p.built(ctx, made.Jobs)
+		if err != nil {
+			return made, err
+		}
+		made = made.WithoutBuilt(built)
+	}
+	return made, nil
+}
+
+// planner makes plans that share what was resolved.
+type planner struct {
+	PlanOptions
+	packing plan.Packing
+	mu      sync.Mutex // guards commits
+	commits map[plan.Reference]func() (string, error)
+}
+
+func (p *planner) make(ctx context.Context, matrix string, clusterFor func(string, int) string) (plan.Plan, error) {
+	m, err := site.LoadMatrix(matrix)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	read := plan.ReadOptions{
+		Matrix: m, Select: p.Select, ClusterDir: clusterFor,
+		Variables: p.Variables, Packing: p.packing, Runners: plan.DefaultRunners(),
+	}
+	if !p.Offline {
+		read.Resolve = p.resolve
+	}
+	in, err := plan.Read(ctx, read)
+	if err != nil {
+		return plan.Plan{}, fmt.Errorf("plan: %w", err)
+	}
+	return plan.Make(in)
+}
+
+// resolve finds out what a reference stands for, once. Why that is impossible is
+// told once too: the jobs that need it have no key, and are planned all the same.
+func (p *planner) resolve(ctx context.Context, repo, ref string) (string, error) {
+	key := plan.Reference{Repo: repo, Ref: ref}
+	p.mu.Lock()
+	if p.commits[key] == nil {
+		p.commits[key] = sync.OnceValues(func() (string, error) {
+			commit, err := git.ResolveRemote(ctx, repo, ref)
+			if err != nil && ctx.Err() == nil && !git.IsAbbreviated(ref) {
+				p.Events.Warn("plan", "%v", err)
+			}
+			return commit, err
+		})
+	}
+	do := p.commits[key]
+	p.mu.Unlock()
+	return do()
+}
+
+// before makes the plan of the revision to compare with. If it had no matrix, or
+// nothing of what is selected, the plan is empty.
+func (p *planner) before(ctx context.Context) (plan.Plan, error) {
+	matrix, err := filepath.Abs(p.Matrix)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	here, err := git.Describe(ctx, filepath.Dir(matrix))
+	if err != nil {
+		return plan.Plan{}, fault.Wrap(fault.Usage, err, "compare with revision '%s'", p.Since)
+	}
+	old, err := exportRevision(ctx, here.Root, p.Since)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	defer os.RemoveAll(old)
+	moved := func(dir string) string { return relocate(here.Root, old, dir) }
+	before, err := p.make(ctx, moved(matrix), func(system string, recipeVersion int) string {
+		if p.ClusterFor == nil {
+			return ""
+		}
+		return moved(p.ClusterFor(system, recipeVersion))
+	})
+	switch {
+	case err == nil, fault.KindOf(err) == fault.NotFound:
+		return before, nil
+	case fault.KindOf(err) == fault.Invalid:
+		p.Events.Warn("plan", "the matrix of revision '%s' is invalid, so everything counts as changed", p.Since)
+		return plan.Plan{}, nil
+	}
+	return before, err
+}
+
+// exportRevision puts the files of a revision into a temporary directory. It is
+// marked as the top of a repository: links are followed inside of that.
+func exportRevision(ctx context.Context, root, revision string) (string, error) {
+	dir, err := os.MkdirTemp("", "uenv-ci-since-")
+	if err != nil {
+		return "", err
+	}
+	err = os.Mkdir(filepath.Join(dir, ".git"), 0o755)
+	if err == nil {
+		err = git.Export(ctx, root, revision, dir)
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return "", err
+	}
+	return dir, nil
+}
+
+// relocate returns the place of path in a copy of root; path itself if it is not
+// below root.
+func relocate(root, to, path string) string {
+	if path == "" {
+		return ""
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if resolved, err := filepath.EvalSymlinks(filepath.Dir(absolute)); err == nil {
+		absolute = filepath.Join(resolved, filepath.Base(absolute))
+	}
+	relative, err := filepath.Rel(root, absolute)
+	if err != nil || !filepath.IsLocal(relative) {
+		return path
+	}
+	return filepath.Join(to, relative)
+}
+
+// built asks the registry which of the jobs' images exist. It returns where, by
+// content key. A tag alone is not believed: it holds only half of the key.
+func (p *planner) built(ctx context.Context, jobs []plan.Job) (map[string]string, error) {
+	var mu sync.Mutex
+	found := map[string]string{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4 * runtime.GOMAXPROCS(0)) // they wait for the network
+	for _, j := range jobs {
+		if j.Key == "" {
+			continue
+		}
+		group.Go(func() error {
+			where, err := p.lookup(ctx, j)
+			if where != "" {
+				mu.Lock()
+				defer mu.Unlock()
+				found[j.Key] = where
+			}
+			return err
+		})
+	}
+	return found, group.Wait()
+}
+
+// lookup returns where the image of a job is; "" if there is none.
+func (p *planner) lookup(ctx context.Context, j plan.Job) (string, error) {
+	repo, err := p.Registry.Repository(j.Label().WithNamespace(p.Namespace + "-keys").Repository())
+	if err != nil {
+		return "", err
+	}
+	d, err := repo.Resolve(ctx, plan.KeyTag(j.Key))
+	if err == nil {
+		manifest, _, readErr := repo.Manifest(ctx, d)
+		if err = readErr; err == nil && manifest.Annotations[meta.AnnotationKey] == j.Key {
+			return repo.Name() + "@" + d.Digest.String(), nil
+		}
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return "", nil
+	}
+	return "", fault.Wrap(fault.KindOf(err), err, "look for what is built of %s", j.ID)
+}
