@@ -21,12 +21,24 @@ import (
 // defaultWorkers is how many requests are under way at once.
 const defaultWorkers = 16
 
-// Options say how to look. The zero value matches names by prefix and reads
-// what each image is.
+// Depth is how much is found out about each label. Each takes a request for each
+// image more than the one after it.
+type Depth int
+
+// The depths.
+const (
+	All     Depth = iota // test results and deprecations too
+	Images               // digest, size, date and mount point
+	Digests              // the same requests, and no image needs to be read
+	Labels               // only labels: one request for each repository
+)
+
+// Options say how to look. The zero value matches names by prefix and finds out
+// all.
 type Options struct {
-	Exact     bool // the name must be the whole name
-	NamesOnly bool // only labels and digests: two requests per image less
-	Workers   int  // requests under way at once; 0 is 16
+	Exact   bool // the name must be the whole name
+	Depth   Depth
+	Workers int // requests under way at once; 0 is 16
 
 	// Repositories are paths to look at, for registries that offer no list of them.
 	// Those that do not exist are skipped. nil asks the registry.
@@ -76,12 +88,15 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 	if err != nil {
 		return nil, err
 	}
-	tagged, err := each(ctx, o.Workers, slices.Concat(labelled...), resolve)
-	if err != nil {
-		return nil, err
+	places := slices.Concat(labelled...)
+	if o.Depth < Labels {
+		tagged, err := each(ctx, o.Workers, places, resolve)
+		if err != nil {
+			return nil, err
+		}
+		places = slices.DeleteFunc(tagged, func(p place) bool { return p.image.Digest == "" })
 	}
-	found := slices.DeleteFunc(tagged, func(p place) bool { return p.image.Digest == "" })
-	records, err := describeAll(ctx, found, o)
+	records, err := describeAll(ctx, places, o)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +152,7 @@ func candidates(ctx context.Context, reg *registry.Registry, pattern label.Label
 // place is a label in a repository and the image that it names.
 type place struct {
 	repo  *registry.Repository
+	tags  registry.TagList
 	label label.Label
 	image ocispec.Descriptor // without a digest if the tag vanished
 }
@@ -147,7 +163,7 @@ func list(ctx context.Context, reg *registry.Registry, name string, pattern labe
 	if err != nil {
 		return nil, err
 	}
-	tags, err := repo.Tags(ctx)
+	tags, err := repo.TagList(ctx)
 	if fault.KindOf(err) == fault.NotFound {
 		return nil, nil
 	}
@@ -155,9 +171,9 @@ func list(ctx context.Context, reg *registry.Registry, name string, pattern labe
 		return nil, err
 	}
 	var places []place
-	for _, tag := range tags {
+	for _, tag := range tags.Tags {
 		if l, err := label.FromRepository(name, tag); err == nil && l.Match(pattern, !o.Exact) {
-			places = append(places, place{repo: repo, label: l})
+			places = append(places, place{repo: repo, tags: tags, label: l})
 		}
 	}
 	return places, nil
@@ -203,8 +219,11 @@ func describeAll(ctx context.Context, places []place, o Options) ([]Record, erro
 }
 
 func describe(ctx context.Context, p place, o Options) (Record, error) {
+	if o.Depth == Labels {
+		return Record{Label: p.label}, nil
+	}
 	r := Record{Label: p.label, Digest: p.image.Digest, ID: p.image.Digest.Encoded()[:16]}
-	if o.NamesOnly {
+	if o.Depth == Digests {
 		return r, nil
 	}
 	m, _, err := p.repo.Manifest(ctx, p.image)
@@ -216,7 +235,10 @@ func describe(ctx context.Context, p place, o Options) (Record, error) {
 		return r, err
 	}
 	r.fill(m)
-	attached, err := p.repo.Referrers(ctx, p.image, "")
+	if o.Depth == Images {
+		return r, nil
+	}
+	attached, err := p.repo.ReferrersListed(ctx, p.image, p.tags)
 	if err != nil {
 		return r, err
 	}

@@ -16,7 +16,7 @@ import (
 
 const (
 	firstPoll = 20 * time.Millisecond
-	lastPoll  = 500 * time.Millisecond
+	lastPoll  = 100 * time.Millisecond
 	ownerPoll = 80 * time.Millisecond // time that an owner gets to say who it is
 )
 

@@ -59,7 +59,7 @@ func complete(ctx context.Context, reg *registry.Registry, l label.Label) ([]cat
 	if l.Name == "" {
 		return nil, fault.New(fault.Usage, "label %q has no name", l)
 	}
-	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true, NamesOnly: true})
+	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true, Depth: catalog.Digests})
 	if err != nil {
 		return nil, err
 	}

@@ -41,12 +41,17 @@ func (p *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor, 
 	if artifactType != "" {
 		found = slices.DeleteFunc(found, func(d ocispec.Descriptor) bool { return d.ArtifactType != artifactType })
 	}
+	sortReferrers(found)
+	return found, nil
+}
+
+// sortReferrers puts the newest first.
+func sortReferrers(found []ocispec.Descriptor) {
 	slices.SortFunc(found, func(a, b ocispec.Descriptor) int {
 		return cmp.Or(
 			cmp.Compare(b.Annotations[ocispec.AnnotationCreated], a.Annotations[ocispec.AnnotationCreated]),
 			cmp.Compare(a.Digest, b.Digest))
 	})
-	return found, nil
 }
 
 // listReferrers merges what there is. Where the repository's tags are known, only
