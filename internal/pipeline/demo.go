@@ -297,7 +297,7 @@ func (d *demo) run(ctx context.Context, s *Stage) error {
 	if err != nil {
 		return err
 	}
-	environ, err := runnable.Environ(d.Environ, runnable.ChooseViews(nil, true))
+	environ, err := runnable.Environ(d.Environ, runnable.ChooseViews(d.views(), true))
 	if err != nil {
 		return err
 	}
@@ -306,13 +306,13 @@ func (d *demo) run(ctx context.Context, s *Stage) error {
 		return err
 	}
 	defer mounted.Close()
-	cmd, err := mounted.Command(proc.Cmd{Path: d.program(), Env: environ, Dir: d.Dir})
+	cmd, err := mounted.Command(proc.Cmd{Path: demoProgram, Env: environ, Dir: d.Dir})
 	if err != nil {
 		return err
 	}
 	out, err := cmd.Output(ctx)
 	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	s.Detail = fmt.Sprintf("%s: %q", d.program(), first)
+	s.Detail = fmt.Sprintf("%s: %q", demoProgram, first)
 	return err
 }
 
@@ -334,12 +334,16 @@ func (d *demo) inspect(ctx context.Context, s *Stage) error {
 	return nil
 }
 
-// program is the image's program that says something.
-func (d *demo) program() string {
+// demoProgram is a program of every example's image, and says something.
+const demoProgram = "hello"
+
+// views are those in which it runs, nil for the image's default view: recipes of
+// version 1 cannot name one.
+func (d *demo) views() []string {
 	if d.Spack != "" {
-		return "hello-uenv"
+		return []string{"default"}
 	}
-	return "hello"
+	return nil
 }
 
 // commands are what a person would type for each stage.
@@ -352,16 +356,20 @@ func (d *demo) commands() []string {
 	if d.Spack != "" {
 		unboxed += fmt.Sprintf(" --spack %s --cluster %s", d.Spack, d.Cluster)
 	}
+	view := ""
+	for _, v := range d.views() {
+		view += " --view " + v
+	}
 	local := deploy
 	local.Namespace = ""
 	return []string{
 		"export UENV_CI_REGISTRY=oci:" + d.RegistryDir() + " UENV_CI_REPO=" + d.RepoDir(),
-		fmt.Sprintf("uenv-ci build --recipe %s %s --out %s%s", d.recipe, build, d.ImageFile(), unboxed),
-		fmt.Sprintf("uenv-ci push %s %s", d.ImageFile(), build),
+		// With the same time it is the same image, which may have the same names.
+		fmt.Sprintf("uenv-ci build --recipe %s %s --out %s --push --created %s%s", d.recipe, build, d.ImageFile(), d.created.UTC().Format(time.RFC3339), unboxed),
 		fmt.Sprintf("uenv-ci test %s", build),
 		fmt.Sprintf("uenv-ci promote %s %s", build, deploy),
 		fmt.Sprintf("uenv-ci pull %s", local),
-		fmt.Sprintf("uenv-ci run %s -- %s", local, d.program()),
+		fmt.Sprintf("uenv-ci run%s %s -- %s", view, local, demoProgram),
 		fmt.Sprintf("uenv-ci find @%s", d.System),
 		fmt.Sprintf("uenv-ci inspect %s", deploy),
 	}
