@@ -21,15 +21,14 @@ import (
 // defaultWorkers is how many requests are under way at once.
 const defaultWorkers = 16
 
-// Depth is how much is found out about each label. Each takes a request for each
-// image more than the one after it.
+// Depth is how much is found out about each label.
 type Depth int
 
 // The depths.
 const (
-	All     Depth = iota // test results and deprecations too
-	Images               // digest, size, date and mount point
-	Digests              // the same requests, and no image needs to be read
+	All     Depth = iota // test results and deprecations too: two requests or three for each image
+	Images               // digest, size, date and mount point: one for each image
+	Digests              // likewise, and what is no image does no harm
 	Labels               // only labels: one request for each repository
 )
 
@@ -43,6 +42,9 @@ type Options struct {
 	// Repositories are paths to look at, for registries that offer no list of them.
 	// Those that do not exist are skipped. nil asks the registry.
 	Repositories []string
+	// Listed are the labels there are, with digest, size and date, where somebody
+	// else has listed them; nil asks the registry.
+	Listed []Record
 }
 
 // Record is one label in a registry and the image that it names.
@@ -78,17 +80,13 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 		return nil, fault.New(fault.Usage, "find: no namespace given")
 	}
 	o.Workers = cmp.Or(o.Workers, defaultWorkers)
-	repositories, err := candidates(ctx, reg, pattern, o)
+	if o.Listed != nil && o.Depth > All {
+		return onlyListed(o.Listed, pattern, o), nil
+	}
+	places, err := placesOf(ctx, reg, pattern, o)
 	if err != nil {
 		return nil, err
 	}
-	labelled, err := each(ctx, o.Workers, repositories, func(ctx context.Context, name string) ([]place, error) {
-		return list(ctx, reg, name, pattern, o)
-	})
-	if err != nil {
-		return nil, err
-	}
-	places := slices.Concat(labelled...)
 	if o.Depth < Labels {
 		tagged, err := each(ctx, o.Workers, places, resolve)
 		if err != nil {
@@ -102,6 +100,50 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 	}
 	slices.SortFunc(records, compare)
 	return records, nil
+}
+
+// placesOf lists the labels that the pattern names.
+func placesOf(ctx context.Context, reg *registry.Registry, pattern label.Label, o Options) ([]place, error) {
+	if o.Listed != nil {
+		return listedPlaces(reg, onlyListed(o.Listed, pattern, o)), nil
+	}
+	repositories, err := candidates(ctx, reg, pattern, o)
+	if err != nil {
+		return nil, err
+	}
+	labelled, err := each(ctx, o.Workers, repositories, func(ctx context.Context, name string) ([]place, error) {
+		return list(ctx, reg, name, pattern, o)
+	})
+	return slices.Concat(labelled...), err
+}
+
+// onlyListed returns those records of a listing that the pattern names.
+func onlyListed(listed []Record, pattern label.Label, o Options) []Record {
+	kept := []Record{}
+	for _, r := range listed {
+		if r.Label.Match(pattern, !o.Exact) {
+			kept = append(kept, r)
+		}
+	}
+	slices.SortFunc(kept, compare)
+	return kept
+}
+
+func listedPlaces(reg *registry.Registry, listed []Record) []place {
+	repos := map[string]*registry.Repository{}
+	var places []place
+	for _, r := range listed {
+		name := r.Label.Repository()
+		if repos[name] == nil {
+			repo, err := reg.Repository(name)
+			if err != nil {
+				continue // a name that no registry allows is not there
+			}
+			repos[name] = repo
+		}
+		places = append(places, place{repo: repos[name], label: r.Label, reference: r.Digest.String()})
+	}
+	return places
 }
 
 // each calls do for all items, several at once, and returns the results in the
@@ -155,6 +197,8 @@ type place struct {
 	tags  registry.TagList
 	label label.Label
 	image ocispec.Descriptor // without a digest if the tag vanished
+
+	reference string // digest by which the image is known; "" goes by the tag
 }
 
 // list returns the labels of a repository that the pattern names.
@@ -181,7 +225,7 @@ func list(ctx context.Context, reg *registry.Registry, name string, pattern labe
 
 func resolve(ctx context.Context, p place) (place, error) {
 	var err error
-	p.image, err = p.repo.Resolve(ctx, p.label.Tag)
+	p.image, err = p.repo.Resolve(ctx, cmp.Or(p.reference, p.label.Tag))
 	if fault.KindOf(err) == fault.NotFound {
 		return place{}, nil
 	}

@@ -27,6 +27,7 @@ type Site struct {
 	Explicit bool
 
 	Registry   string
+	Listing    string // URL or file of the listing of images that the uenv client reads
 	Repo       string // local repository of pulled images
 	Clusters   string // directory of cluster configurations
 	ClustersV1 string // that for recipes of version 1; "" = Clusters
@@ -214,6 +215,7 @@ func (r *siteReader) parse(path string, data []byte) *yamlpos.Node {
 
 func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	s.Registry = r.registry(root.Get("registry"))
+	s.Listing = r.listing(root.Get("listing"))
 	s.Repo = r.path(root.Get("repo"))
 	s.Clusters = r.path(root.Get("clusters"))
 	s.ClustersV1 = r.path(root.Get("clusters_v1"))
@@ -264,6 +266,14 @@ func (r *siteReader) registry(n *yamlpos.Node) string {
 		return "oci:" + filepath.Join(r.dir, dir)
 	}
 	return given
+}
+
+// listing is an URL or a path.
+func (r *siteReader) listing(n *yamlpos.Node) string {
+	if s := text(n); strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
+		return expand(s, r.getenv)
+	}
+	return r.path(n)
 }
 
 func (r *siteReader) uenv(name string, n *yamlpos.Node) Uenv {
