@@ -46,7 +46,7 @@ func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	p := &planner{PlanOptions: o, commits: map[plan.Reference]func() (string, error){}}
+	p := &planner{PlanOptions: o, remotes: map[string]func() (git.References, error){}, told: map[string]bool{}}
 	p.packing = plan.Packing{Codec: coding.Codec.String(), CodecVersion: coding.Version, Level: coding.Level, BlockSize: coding.BlockSize}
 	made, err := p.make(ctx, o.Matrix, o.ClusterFor)
 	if err != nil {
@@ -73,8 +73,9 @@ func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
 type planner struct {
 	PlanOptions
 	packing plan.Packing
-	mu      sync.Mutex // guards commits
-	commits map[plan.Reference]func() (string, error)
+	mu      sync.Mutex // guards the maps
+	remotes map[string]func() (git.References, error)
+	told    map[string]bool // warnings
 }
 
 func (p *planner) make(ctx context.Context, matrix string, clusterFor func(string, int) string) (plan.Plan, error) {
@@ -96,23 +97,52 @@ func (p *planner) make(ctx context.Context, matrix string, clusterFor func(strin
 	return plan.Make(in)
 }
 
-// resolve finds out what a reference stands for, once. Why that is impossible is
-// told once too: the jobs that need it have no key, and are planned all the same.
+// resolve finds out what a reference stands for. Each repository is asked once;
+// why it cannot be is told once too: the jobs that need it have no key, and are
+// planned all the same.
 func (p *planner) resolve(ctx context.Context, repo, ref string) (string, error) {
-	key := plan.Reference{Repo: repo, Ref: ref}
+	refs, err := p.references(ctx, repo)
+	if err != nil {
+		return "", err
+	}
+	commit := refs.Resolve(ref)
+	if ref == "" {
+		commit, err = git.ResolveRemote(ctx, repo, ref)
+	}
+	if commit == "" && err == nil {
+		err = fault.New(fault.NotFound, "%s has no branch or tag '%s'", repo, ref)
+	}
+	if err != nil && ctx.Err() == nil && !git.IsAbbreviated(ref) {
+		p.warnOnce(err.Error())
+	}
+	return commit, err
+}
+
+// references returns the branches and tags of a repository.
+func (p *planner) references(ctx context.Context, repo string) (git.References, error) {
 	p.mu.Lock()
-	if p.commits[key] == nil {
-		p.commits[key] = sync.OnceValues(func() (string, error) {
-			commit, err := git.ResolveRemote(ctx, repo, ref)
-			if err != nil && ctx.Err() == nil && !git.IsAbbreviated(ref) {
+	if p.remotes[repo] == nil {
+		p.remotes[repo] = sync.OnceValues(func() (git.References, error) {
+			refs, err := git.ListRemote(ctx, repo)
+			if err != nil && ctx.Err() == nil {
 				p.Events.Warn("plan", "%v", err)
 			}
-			return commit, err
+			return refs, err
 		})
 	}
-	do := p.commits[key]
+	list := p.remotes[repo]
 	p.mu.Unlock()
-	return do()
+	return list()
+}
+
+func (p *planner) warnOnce(text string) {
+	p.mu.Lock()
+	told := p.told[text]
+	p.told[text] = true
+	p.mu.Unlock()
+	if !told {
+		p.Events.Warn("plan", "%s", text)
+	}
 }
 
 // before makes the plan of the revision to compare with. If it had no matrix, or
