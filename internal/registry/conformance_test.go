@@ -42,10 +42,11 @@ func backends(t *testing.T, test func(*testing.T, backend)) {
 		test(t, backend{address: "oci:" + t.TempDir(), mounts: true, catalog: true})
 	})
 	for kind, b := range map[registrytest.Kind]backend{
-		registrytest.Referrers:  {mounts: true, catalog: true},
-		registrytest.Fallback:   {catalog: true},
-		registrytest.HalfBroken: {catalog: true},
-		registrytest.Docker:     {mounts: true, catalog: true},
+		registrytest.Referrers:    {mounts: true, catalog: true},
+		registrytest.Fallback:     {catalog: true},
+		registrytest.HalfBroken:   {catalog: true},
+		registrytest.Docker:       {mounts: true, catalog: true},
+		registrytest.Distribution: {mounts: true, catalog: true},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			b.address = registrytest.Start(t, kind)

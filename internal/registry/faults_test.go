@@ -246,7 +246,7 @@ func TestLyingManifestsAreRefused(t *testing.T) {
 
 func TestBrokenUploadIsResumedOrRepeated(t *testing.T) {
 	l := blobOf(20 << 20)
-	for _, kind := range []Kind{Referrers, Fallback, Docker} {
+	for _, kind := range []Kind{Referrers, Fallback, Docker, Distribution} {
 		t.Run(string(kind), func(t *testing.T) {
 			var seen Counter
 			p := at(t, Start(t, kind, seen.Middleware(), Faults(

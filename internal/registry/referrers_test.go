@@ -94,7 +94,7 @@ func TestRegctlReadsWhatWePush(t *testing.T) {
 	if !ok {
 		t.Skip("regctl not installed: go install github.com/regclient/regclient/cmd/regctl@v0.11.7")
 	}
-	for _, kind := range []Kind{Referrers, Fallback, HalfBroken, Docker} {
+	for _, kind := range []Kind{Referrers, Fallback, HalfBroken, Docker, Distribution} {
 		t.Run(string(kind), func(t *testing.T) {
 			address := Start(t, kind)
 			p := at(t, address)

@@ -19,7 +19,7 @@ import (
 	"uenv-ci.dev/internal/proc"
 )
 
-// dockerConfig is what docker-registry 2.8 is started with. Deletion is off by
+// dockerConfig is what distribution 2 and 3 are started with. Deletion is off by
 // default there; its log goes nowhere.
 const dockerConfig = `version: 0.1
 log: {level: error, accesslog: {disabled: true}}
@@ -27,9 +27,22 @@ storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
 http: {addr: %q}
 `
 
-// DockerRegistry returns the name of the program, or skips the test.
+// DockerRegistry returns the name of Debian's program, or skips the test.
 func DockerRegistry(t testing.TB) string {
 	t.Helper()
+	return program(t, Docker)
+}
+
+// program returns what runs a kind that is a process of its own, or skips.
+func program(t testing.TB, kind Kind) string {
+	t.Helper()
+	if kind == Distribution {
+		name := os.Getenv("UENV_CI_DISTRIBUTION")
+		if name == "" {
+			t.Skip("UENV_CI_DISTRIBUTION does not name a program: go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2")
+		}
+		return name
+	}
 	name, ok := proc.Look("docker-registry")
 	if !ok {
 		t.Skip("docker-registry not installed: apt-get install docker-registry")
@@ -37,9 +50,10 @@ func DockerRegistry(t testing.TB) string {
 	return name
 }
 
-func startDocker(t testing.TB) string {
+// startProcess starts distribution 2 or 3, which read the same configuration.
+func startProcess(t testing.TB, kind Kind) string {
 	t.Helper()
-	program, dir, address := DockerRegistry(t), t.TempDir(), freePort(t)
+	program, dir, address := program(t, kind), t.TempDir(), freePort(t)
 	config := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, dockerConfig, filepath.Join(dir, "data"), address), 0o600); err != nil {
 		t.Fatal(err)
@@ -74,7 +88,7 @@ func awaitAnswer(t testing.TB, address string, ended chan error, output string) 
 		case err := <-ended:
 			ended <- err
 			text, _ := os.ReadFile(output)
-			t.Fatalf("docker-registry ended: %v\n%s", err, text)
+			t.Fatalf("the registry ended: %v\n%s", err, text)
 		default:
 		}
 		if resp, err := http.Get("http://" + address + "/v2/"); err == nil {
@@ -82,7 +96,7 @@ func awaitAnswer(t testing.TB, address string, ended chan error, output string) 
 			return
 		}
 	}
-	t.Fatalf("docker-registry at %s does not answer", address)
+	t.Fatalf("the registry at %s does not answer", address)
 }
 
 // proxyTo passes requests on to another registry, under the name that the client

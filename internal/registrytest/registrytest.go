@@ -28,6 +28,9 @@ const (
 	Fallback   Kind = "fallback"    // go-containerregistry: neither of the two
 	HalfBroken Kind = "half-broken" // go-containerregistry: a referrers API that gives wrong artifact types and no OCI-Subject
 	Docker     Kind = "docker"      // docker-registry 2.8 as a process: no referrers API, mounts
+	// Distribution is version 3 of the same, run from the program that
+	// UENV_CI_DISTRIBUTION names; no system packages it.
+	Distribution Kind = "distribution"
 )
 
 // InProcess are the kinds that work everywhere.
@@ -57,7 +60,7 @@ func Start(t testing.TB, kind Kind, around ...Middleware) string {
 	t.Helper()
 	h := Handler(kind)
 	if h == nil {
-		address := startDocker(t)
+		address := startProcess(t, kind)
 		if len(around) == 0 {
 			return address
 		}
