@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -116,6 +118,53 @@ func TestCredentialHelper(t *testing.T) {
 	wantKind(t, err, fault.Unauthorized)
 	if err == nil || !strings.Contains(err.Error(), "docker-credential-is-not-installed") {
 		t.Errorf("%v does not name the helper", err)
+	}
+}
+
+func TestCredentialsOfTheMiddleware(t *testing.T) {
+	noDocker(t)
+	const jobToken = "job-t0ken"
+	var query string
+	good := fmt.Sprintf(`{"container_registry":{"username":%q,"password":%q}}`, username, password)
+	middleware := func(status int, body string) func(string) string {
+		address := Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			query = r.URL.RequestURI()
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+		}))
+		return environment("CSCS_CI_MW_URL", "http://"+address+"/ci", "CI_JOB_TOKEN", jobToken, "CI_JOB_ID", "42")
+	}
+	address := Start(t, Referrers, Basic(username, password))
+	for name, c := range map[string]struct {
+		getenv func(string) string
+		kind   fault.Kind
+	}{
+		"good":      {middleware(200, good), fault.Failure},
+		"forbidden": {middleware(403, ""), fault.Unauthorized},
+		"none":      {middleware(200, "{}"), fault.Unauthorized},
+		"web page":  {middleware(200, "<html>"), fault.Unauthorized},
+		"down":      {environment("CSCS_CI_MW_URL", "http://127.0.0.1:1", "CI_JOB_TOKEN", jobToken, "CI_JOB_ID", "42"), fault.Network},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			if name == "down" { // its retries are patient
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, 10*time.Millisecond)
+				defer stop()
+			}
+			o := registry.Options{Credentials: registry.Credentials{Getenv: c.getenv}}
+			_, err := backend{address: address, options: o}.repository(t, "hello/1.0").Push(ctx, artifact(image, "hello", nil))
+			if c.kind == fault.Failure {
+				if err != nil || query != "/ci/credentials?creds=container_registry&job_id=42&token="+jobToken {
+					t.Errorf("asked %s: %v", query, err)
+				}
+				return
+			}
+			wantKind(t, err, c.kind)
+			if strings.Contains(fmt.Sprint(err), jobToken) {
+				t.Errorf("the job's token is in %q", err)
+			}
+		})
 	}
 }
 

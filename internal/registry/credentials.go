@@ -22,7 +22,9 @@ import (
 // first source that has something for the registry wins: the token file, the
 // explicit docker configuration, the environment (UENV_CI_REGISTRY_USERNAME and
 // _PASSWORD, then CSCS_REGISTRY_USERNAME and _PASSWORD), the user's docker
-// configuration with its credential helpers. None at all means anonymous.
+// configuration with its credential helpers. In a job of CSCS's middleware
+// (CSCS_CI_MW_URL, CI_JOB_TOKEN and CI_JOB_ID are set) its credentials service comes
+// before the user's docker configuration. None at all means anonymous.
 type Credentials struct {
 	DockerConfig string // file in the form of docker's config.json; "" is the user's own
 	TokenFile    string // file whose first line is the password, or a directory with such a file TOKEN
@@ -79,6 +81,9 @@ func (c Credentials) search(host string, explicit credentials.Store) auth.Creden
 		if explicit != nil {
 			return auth.EmptyCredential, nil
 		}
+		if cred, err := c.fromMiddleware(ctx); err != nil || cred != auth.EmptyCredential {
+			return cred, err
+		}
 		store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
 		if err != nil {
 			return auth.EmptyCredential, fault.New(fault.Unauthorized, "read the docker configuration: %w", err)
@@ -96,13 +101,16 @@ func fromStore(ctx context.Context, store credentials.Store, host string) (auth.
 	return cred, nil
 }
 
-func (c Credentials) fromEnvironment() auth.Credential {
-	getenv := c.Getenv
-	if getenv == nil {
-		getenv = os.Getenv
+func (c Credentials) getenv(name string) string {
+	if c.Getenv == nil {
+		return os.Getenv(name)
 	}
+	return c.Getenv(name)
+}
+
+func (c Credentials) fromEnvironment() auth.Credential {
 	for _, names := range credentialVariables {
-		if username, password := getenv(names[0]), getenv(names[1]); username != "" && password != "" {
+		if username, password := c.getenv(names[0]), c.getenv(names[1]); username != "" && password != "" {
 			return auth.Credential{Username: username, Password: password}
 		}
 	}
