@@ -196,19 +196,31 @@ exit 0
 	}
 }
 
-// visibleDir returns a directory that a sandbox does not hide with all of /tmp.
+// visibleDir returns a directory that a sandbox does not hide, as it hides homes
+// and places for temporary files. Checkouts often are in one of those.
 func visibleDir(t *testing.T) string {
 	t.Helper()
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(here, "test-")
-	if err != nil {
-		t.Skipf("no place for the test: %v", err)
+	home, _ := os.UserHomeDir()
+	hides := func(dir string) bool {
+		return slices.ContainsFunc([]string{"/tmp", "/var/tmp", "/dev", "/run", "/root", "/home", home}, func(hidden string) bool {
+			return hidden != "" && strings.HasPrefix(dir+"/", hidden+"/")
+		})
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
+	for _, place := range []string{here, "/srv", "/opt", "/mnt"} {
+		if hides(place) {
+			continue
+		}
+		if dir, err := os.MkdirTemp(place, "test-"); err == nil {
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			return dir
+		}
+	}
+	t.Skip("no place for the test: sandboxes hide that of the checkout, and others cannot be written to")
+	return ""
 }
 
 // ownComm returns the name under which the kernel knows this process.
