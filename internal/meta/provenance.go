@@ -1,9 +1,13 @@
 package meta
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -13,6 +17,10 @@ const (
 	StatementType  = "https://in-toto.io/Statement/v1"
 	ProvenanceType = "https://slsa.dev/provenance/v1"
 	BuilderID      = "https://uenv-ci.dev/uenv-ci"
+	BuildType      = "https://uenv-ci.dev/build/v1" // of images
+
+	ProvenanceTitle    = "provenance.json"              // of the layer
+	MediaTypeStatement = "application/vnd.in-toto+json" // of the layer
 )
 
 // Provenance says from what and how something was made: all that varies between
@@ -30,11 +38,13 @@ type ProvenancePredicate struct {
 	RunDetails      RunDetails      `json:"runDetails"`
 }
 
-// BuildDefinition is what was asked for and what it was made from.
+// BuildDefinition is what was asked for (external parameters), what else had a
+// part in it (internal ones) and what it was made from.
 type BuildDefinition struct {
-	BuildType            string            `json:"buildType"`
-	ExternalParameters   map[string]string `json:"externalParameters"`
-	ResolvedDependencies []Resource        `json:"resolvedDependencies"`
+	BuildType            string         `json:"buildType"`
+	ExternalParameters   map[string]any `json:"externalParameters"`
+	InternalParameters   map[string]any `json:"internalParameters,omitempty"`
+	ResolvedDependencies []Resource     `json:"resolvedDependencies"`
 }
 
 // RunDetails are about the one making.
@@ -50,9 +60,11 @@ type Builder struct {
 	Version map[string]string `json:"version,omitempty"`
 }
 
-// BuildMetadata tells when it was.
+// BuildMetadata tells when it was, and for which job of CI.
 type BuildMetadata struct {
-	StartedOn Time `json:"startedOn"`
+	InvocationID string `json:"invocationId,omitempty"` // such as the URL of the job
+	StartedOn    Time   `json:"startedOn"`
+	FinishedOn   *Time  `json:"finishedOn,omitempty"` // nil if not known
 }
 
 // Resource is an in-toto resource descriptor.
@@ -60,6 +72,7 @@ type Resource struct {
 	Name        string            `json:"name,omitempty"`
 	URI         string            `json:"uri,omitempty"`
 	Digest      map[string]string `json:"digest,omitempty"` // by algorithm: sha256, gitCommit
+	MediaType   string            `json:"mediaType,omitempty"`
 	Annotations map[string]any    `json:"annotations,omitempty"`
 }
 
@@ -78,6 +91,25 @@ func NewProvenance(buildType string, versions map[string]string) Provenance {
 func (p *Provenance) Made(name string, content []byte) {
 	sum := sha256.Sum256(content)
 	p.Subject = append(p.Subject, Resource{Name: name, Digest: map[string]string{"sha256": hex.EncodeToString(sum[:])}})
+}
+
+// MadeImage adds an image to what the statement is about: its manifest, which is
+// its identity, and its file. The name is that of the repository.
+func (p *Provenance) MadeImage(name string, manifest, file digest.Digest) {
+	p.Subject = append(p.Subject,
+		Resource{Name: name, Digest: map[string]string{"sha256": manifest.Encoded()}, MediaType: ocispec.MediaTypeImageManifest},
+		Resource{Name: ImageTitle, Digest: map[string]string{"sha256": file.Encoded()}})
+}
+
+// Image returns the digest of the manifest that the statement is about; "" if it
+// is not about an image.
+func (p Provenance) Image() digest.Digest {
+	for _, r := range p.Subject {
+		if r.MediaType == ocispec.MediaTypeImageManifest {
+			return digest.NewDigestFromEncoded(digest.SHA256, r.Digest["sha256"])
+		}
+	}
+	return ""
 }
 
 // DependsOn adds something that was used, with its git commit if it has one.
@@ -108,4 +140,14 @@ func ParseProvenance(data []byte) (Provenance, error) {
 		return p, invalid("provenance: %q with %q is no SLSA provenance", p.Type, p.PredicateType)
 	}
 	return p, nil
+}
+
+// Provenances reads what is attached to an image about how it was made, newest
+// first, and says what is wrong with documents that it cannot read. An image that
+// was built again with the same result has several.
+func Provenances(ctx context.Context, s Source, image ocispec.Descriptor) (found []Provenance, problems []string, err error) {
+	return records(ctx, s, image, recordType[Provenance]{
+		TypeProvenance, ProvenanceTitle, ParseProvenance,
+		func(p Provenance) (digest.Digest, Time) { return p.Image(), p.Predicate.RunDetails.Metadata.StartedOn },
+	})
 }

@@ -16,7 +16,7 @@ const configureType = "https://uenv-ci.dev/configure/v1"
 func (w *treeWriter) describe(ctx context.Context) error {
 	p := meta.NewProvenance(configureType, w.options.Versions)
 	b := w.options.Build
-	p.Predicate.BuildDefinition.ExternalParameters = map[string]string{
+	p.Predicate.BuildDefinition.ExternalParameters = map[string]any{
 		"recipe": w.in.Recipe.Name, "system": w.system(), "uarch": b.UArch, "mount": w.tree.Mount,
 	}
 	p.Predicate.RunDetails.Metadata.StartedOn = meta.At(w.options.Now)

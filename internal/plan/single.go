@@ -1,0 +1,54 @@
+package plan
+
+import (
+	"context"
+
+	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/recipe"
+	"uenv-ci.dev/internal/site"
+)
+
+// SingleOptions say which image is meant, whether a matrix has it or not.
+type SingleOptions struct {
+	Recipe  *recipe.Recipe
+	Cluster *site.Cluster // nil for recipes that need none
+	System  string
+	UArch   string
+	Mount   string
+	// Resolve finds out what a reference stands for; see ReadOptions.
+	Resolve func(ctx context.Context, repo, ref string) (string, error)
+
+	Variables map[string]string // see Input
+	Packing   Packing
+}
+
+// Single returns what determines one image: the same as for the job of a plan
+// with the same recipe, cluster and target. References that cannot be resolved
+// are left without a commit, so that there is no key.
+func Single(ctx context.Context, o SingleOptions) (KeyInput, error) {
+	var files Files
+	digests, err := files.Recipe(o.Recipe.Dir)
+	if err != nil {
+		return KeyInput{}, err
+	}
+	key := KeyInput{
+		Recipe: digests, System: o.System, UArch: o.UArch, Mount: o.Mount, Variables: o.Variables, Packing: o.Packing,
+	}
+	if o.Cluster != nil {
+		if key.Cluster, err = files.Cluster(o.Cluster, o.Recipe.Version); err != nil {
+			return KeyInput{}, err
+		}
+	}
+	r := recipeOf(o.Recipe, digests)
+	in := Input{Commits: map[Reference]string{}}
+	for _, ref := range r.References() {
+		if o.Resolve == nil || git.IsCommit(ref.Ref) || in.Commits[ref] != "" {
+			continue
+		}
+		if commit, err := o.Resolve(ctx, ref.Repo, ref.Ref); err == nil {
+			in.Commits[ref] = commit
+		}
+	}
+	key.Sources = in.sources(r)
+	return key, ctx.Err()
+}
