@@ -316,6 +316,9 @@ func (r *Record) fill(m ocispec.Manifest) {
 	}
 }
 
+// noMeta is the problem of an image that clients can use with trouble.
+const noMeta = "no metadata attached"
+
 // attachments reads the verdicts and the deprecation off the annotations. What
 // has none is of another tool and counts as untested on the image's own system,
 // unless there is a verdict for it.
@@ -352,7 +355,7 @@ func (r *Record) attachments(attached []ocispec.Descriptor) {
 	}
 	slices.SortFunc(r.Results, func(a, b Result) int { return cmp.Compare(a.System, b.System) })
 	if !r.HasMeta && r.Problem == "" {
-		r.Problem = "no metadata attached"
+		r.Problem = noMeta
 	}
 }
 

@@ -57,6 +57,9 @@ func EncodeListing(records []Record, events event.Sink) ([]byte, error) {
 		case created.Year() < firstYear || created.Year() > lastYear:
 			events.Warn("listing", "%s is left out: clients reject its date %q", l, r.Created)
 			continue
+		case r.Problem != "" && r.Problem != noMeta:
+			events.Warn("listing", "%s is left out: %s", l, r.Problem)
+			continue
 		case len(l.Missing()) > 0 || l.Namespace == "":
 			events.Warn("listing", "%s is left out: its label is not complete", l)
 			continue

@@ -110,17 +110,20 @@ func question(reg *registry.Registry, pattern label.Label, o SearchOptions) stri
 	return fmt.Sprintf("%s\n%s\n%v %d %v %q", reg, pattern, o.Exact, o.Depth, o.Repositories, o.Listing)
 }
 
-// cached returns the answer that was given last to this question, or to that for
-// the whole namespace.
-func cached(c cache, reg *registry.Registry, pattern label.Label, o SearchOptions) (Answer, bool) {
+// cached returns the newest answer that was given to this question, to one for
+// the whole namespace, or for more about each label.
+func cached(c cache, reg *registry.Registry, pattern label.Label, o SearchOptions) (newest Answer, found bool) {
+	depth := o.Depth
 	for _, asked := range []label.Label{pattern, {Namespace: pattern.Namespace}} {
-		var a Answer
-		if c.read(kindAnswer, question(reg, asked, o), &a) {
-			a.Records, a.Source = filter(a.Records, pattern, o), FromCache
-			return a, true
+		for o.Depth = All; o.Depth <= depth; o.Depth++ {
+			var a Answer
+			if c.read(kindAnswer, question(reg, asked, o), &a) && (!found || a.At.After(newest.At)) {
+				newest, found = a, true
+			}
 		}
 	}
-	return Answer{}, false
+	newest.Records, newest.Source = filter(newest.Records, pattern, o), FromCache
+	return newest, found
 }
 
 func fromIndex(ctx context.Context, c cache, reg *registry.Registry, pattern label.Label, o SearchOptions) (Answer, error) {

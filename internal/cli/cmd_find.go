@@ -3,12 +3,15 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
@@ -20,11 +23,22 @@ func findCommand() *command {
 		name: "find", group: "Users", usage: "list the images in the registry",
 		args: "[LABEL]", maxArgs: 1,
 		details: `A name matches all names that begin with it. The default namespace is 'deploy';
-without @system the cluster that CLUSTER_NAME names is meant, '@*' means all.`,
+without @system the cluster that CLUSTER_NAME names is meant, '@*' means all.
+
+Where staff publish an index of the namespace ('catalog rebuild'), the list comes
+from it, else from the registry, and an answer is good for a minute; what you
+change yourself shows at once. --refresh asks the registry in any case.`,
 		examples: `uenv-ci find
-uenv-ci find prgenv-gnu@*
-uenv-ci find build::prgenv-gnu/25.11`,
+uenv-ci find prgenv-gnu@* --uarch gh200
+uenv-ci find build::prgenv-gnu/25.11 --since 30d --sort date`,
 		flags: []cli.Flag{
+			&cli.StringFlag{Name: "uarch", Usage: "only for microarchitecture `A`, like %A in the label"},
+			&cli.StringFlag{Name: "since", Usage: "only images made since `DATE`, such as 2026-01-31, or 30d ago"},
+			&cli.StringFlag{Name: "sort", Usage: "sort by `name|version|date|size`, the newest and largest first; -date the other way"},
+			&cli.BoolFlag{Name: "names", Usage: "only labels, one a line: the fastest"},
+			&cli.BoolFlag{Name: "no-tests", Usage: "leave out test results and deprecations: faster without an index"},
+			&cli.BoolFlag{Name: "refresh", Usage: "ask the registry itself"},
+			&cli.BoolFlag{Name: "offline", Usage: "ask nobody: show what was found last"},
 			&cli.BoolFlag{Name: "no-header", Usage: "leave out the heading"},
 			&cli.BoolFlag{Name: "no-partials", Usage: "the name must be the whole name"},
 		},
@@ -33,13 +47,33 @@ uenv-ci find build::prgenv-gnu/25.11`,
 }
 
 type findResult struct {
-	Records  []catalog.Record `json:"records"`
+	catalog.Answer
 	noHeader bool
+	noTests  bool
 	where    string
 }
 
+// namesResult is a list of labels.
+type namesResult struct {
+	Labels []string `json:"labels"`
+}
+
+func (r namesResult) text(p *printer) {
+	for _, l := range r.Labels {
+		p.printf("%s", l)
+	}
+}
+
 func runFind(ctx context.Context, in *invocation) (result, error) {
-	pattern, err := in.hereLabel(0, deployNamespace)
+	pattern, err := in.findPattern()
+	if err != nil {
+		return nil, err
+	}
+	order, err := catalog.ParseOrder(in.String("sort"))
+	if err != nil {
+		return nil, err
+	}
+	since, err := in.since("since")
 	if err != nil {
 		return nil, err
 	}
@@ -47,14 +81,115 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, err := catalog.Find(ctx, reg, pattern, catalog.Options{Exact: in.Bool("no-partials")})
+	o, err := in.searchOptions()
 	if err != nil {
 		return nil, err
 	}
-	if records == nil {
-		records = []catalog.Record{}
+	switch {
+	case in.Bool("names") && since.IsZero() && !in.IsSet("sort"):
+		o.Depth = catalog.Labels
+	case in.Bool("names"), in.Bool("no-tests"):
+		o.Depth = catalog.Images
 	}
-	return findResult{records, in.Bool("no-header"), fmt.Sprintf("%s in %s", describePattern(pattern), reg)}, nil
+	a, err := catalog.Search(ctx, reg, pattern, o)
+	if err != nil {
+		return nil, err
+	}
+	if !since.IsZero() {
+		a.Records = catalog.Since(a.Records, since)
+	}
+	order.Sort(a.Records)
+	in.tellAge(a)
+	if in.Bool("names") {
+		r := namesResult{Labels: []string{}}
+		for _, record := range a.Records {
+			r.Labels = append(r.Labels, record.Label.String())
+		}
+		return r, nil
+	}
+	if a.Records == nil {
+		a.Records = []catalog.Record{}
+	}
+	return findResult{a, in.Bool("no-header"), o.Depth != catalog.All, fmt.Sprintf("%s in %s", describePattern(pattern), reg)}, nil
+}
+
+// findPattern is the label to look for, with what the flags add to it.
+func (in *invocation) findPattern() (label.Label, error) {
+	pattern, err := in.hereLabel(0, deployNamespace)
+	if err != nil {
+		return pattern, err
+	}
+	uarch := in.String("uarch")
+	switch {
+	case uarch == "":
+	case !label.Valid(uarch):
+		return pattern, fault.New(fault.Usage, "--uarch %q cannot be a microarchitecture", uarch)
+	case pattern.UArch != "" && pattern.UArch != uarch:
+		return pattern, fault.New(fault.Usage, "--uarch %s and the label's %%%s exclude each other", uarch, pattern.UArch)
+	default:
+		pattern.UArch = uarch
+	}
+	return pattern, nil
+}
+
+func (in *invocation) searchOptions() (catalog.SearchOptions, error) {
+	s, err := in.site()
+	if err != nil {
+		return catalog.SearchOptions{}, err
+	}
+	if in.Bool("refresh") && in.Bool("offline") {
+		return catalog.SearchOptions{}, fault.New(fault.Usage, "--refresh and --offline exclude each other")
+	}
+	return catalog.SearchOptions{
+		Options: catalog.Options{Exact: in.Bool("no-partials")},
+		Listing: s.Listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,
+	}, nil
+}
+
+// since reads a day, or how long ago; zero if the flag is unset.
+func (in *invocation) since(flag string) (time.Time, error) {
+	text := in.String(flag)
+	if t, err := time.Parse(time.DateOnly, text); text == "" || err == nil {
+		return t, nil
+	}
+	ago, err := in.days(flag)
+	if err != nil {
+		return time.Time{}, fault.New(fault.Usage, "--%s %q is neither a day such as 2026-01-31 nor a time such as 30d", flag, text)
+	}
+	return time.Now().Add(-ago), nil
+}
+
+// tellAge says so if what is shown was true some time ago.
+func (in *invocation) tellAge(a catalog.Answer) {
+	if time.Since(a.At) > 2*time.Minute {
+		in.events.Info("find", "as of %s, by the %s; --refresh asks the registry", a.At.Local().Format("2006-01-02 15:04"), a.Source)
+	}
+}
+
+// cacheDir is a directory of the user's for what can be had again; "" if there is
+// no place for one.
+func (in *invocation) cacheDir(name string) string {
+	base := in.getenv("XDG_CACHE_HOME")
+	if home := in.getenv("HOME"); base == "" && home != "" {
+		base = filepath.Join(home, ".cache")
+	}
+	if !filepath.IsAbs(base) {
+		return ""
+	}
+	return filepath.Join(base, programName, name)
+}
+
+// readers are the commands that change nothing in a registry.
+var readers = []string{
+	"find", "ls", "inspect", "diff", "pull", "upgrade", "run", "rm", "repo",
+	"lint", "configure", "pack", "unpack", "verify", "mount", "doctor", "completion", "version", "help",
+}
+
+// forget drops kept answers after a command that may have changed a registry.
+func (in *invocation) forget(command string) {
+	if !slices.Contains(readers, command) {
+		catalog.Forget(in.cacheDir("catalog"))
+	}
 }
 
 func describePattern(l label.Label) string {
@@ -69,16 +204,21 @@ func (r findResult) text(p *printer) {
 		p.printf("no %s", r.where)
 		return
 	}
+	header := []string{"uenv", "arch", "system", "id", "size", "created"}
+	if !r.noTests {
+		header = append(header, "tests", "")
+	}
 	var rows [][]string
 	for _, record := range r.Records {
 		l := record.Label
 		created, _, _ := strings.Cut(record.Created, "T")
-		rows = append(rows, []string{
-			fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), created,
-			p.verdicts(record.Results), p.remark(record),
-		})
+		row := []string{fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), created}
+		if !r.noTests {
+			row = append(row, p.verdicts(record.Results), p.remark(record))
+		}
+		rows = append(rows, row)
 	}
-	p.listing(r.noHeader, []string{"uenv", "arch", "system", "id", "size", "created", "tests", ""}, rows, 4)
+	p.listing(r.noHeader, header, rows, 4)
 }
 
 // listing is a table whose heading can be left out.

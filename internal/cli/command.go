@@ -98,6 +98,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail, events: r.sink}
 		in.out = newPrinter(s.stdout, s.environ)
 		res, err := c.run(parsed.Context, in)
+		in.forget(line.path[0])
 		done(res, err)
 		return nil
 	}

@@ -6,7 +6,7 @@ func allCommands() []*command {
 		lintCommand(), configureCommand(), buildCommand(),
 		ciCommand(), testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), pullCommand(), runCommand(), rmCommand(), repoCommand(),
-		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(),
+		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), catalogCommand(),
 		packCommand(), unpackCommand(), verifyCommand(),
 		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
 	}

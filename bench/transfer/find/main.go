@@ -1,0 +1,294 @@
+// Command find measures how long 'uenv-ci find' takes in a namespace of thousands
+// of tags, beside a bare concurrent client that only fetches the manifests.
+//
+//	go build -o uenv-ci ./cmd/uenv-ci && go run ./bench/transfer/find -program ./uenv-ci
+//
+// It starts Debian's docker-registry on loopback with its files in memory, fills
+// it, and runs everything in turn. The times are those of whole processes.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/registry"
+)
+
+type settings struct {
+	program       string
+	repositories  int
+	tags          int // in each repository
+	rounds        int
+	workers       int // of the bare client
+	withReferrers bool
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.program, "program", "./uenv-ci", "the program to measure")
+	flag.IntVar(&s.repositories, "repositories", 500, "how many repositories there are")
+	flag.IntVar(&s.tags, "tags", 10, "how many tags each has")
+	flag.IntVar(&s.rounds, "rounds", 7, "how often each is measured")
+	flag.IntVar(&s.workers, "workers", 16, "connections of the bare client")
+	flag.BoolVar(&s.withReferrers, "verdicts", true, "attach a test result to each image")
+	bare := flag.String("bare", "", "be the bare client of the registry at this address")
+	flag.Parse()
+	err := error(nil)
+	if *bare != "" {
+		err = bareClient(*bare, s)
+	} else {
+		err = run(context.Background(), s)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "find:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, s settings) error {
+	dir, err := os.MkdirTemp("/dev/shm", "uenv-ci-bench-find-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	address, stop, err := startRegistry(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	fmt.Printf("docker-registry, files in memory: %d repositories of %d tags\n", s.repositories, s.tags)
+	if err := fill(ctx, address, s); err != nil {
+		return err
+	}
+	return measure(ctx, dir, address, s)
+}
+
+// startRegistry runs docker-registry with a free port of its own.
+func startRegistry(ctx context.Context, dir string) (address string, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	address = l.Addr().String()
+	l.Close()
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q, maxthreads: 200}}\nhttp: {addr: %s}\n",
+		filepath.Join(dir, "data"), address)
+	file := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return "", nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	process, err := proc.Cmd{Path: "docker-registry", Args: []string{"serve", file}, Env: os.Environ()}.Start(ctx)
+	if err != nil {
+		cancel()
+		return "", nil, err
+	}
+	stop = func() { cancel(); process.Wait() }
+	for range 100 {
+		if resp, err := http.Get("http://" + address + "/v2/"); err == nil {
+			resp.Body.Close()
+			return address, stop, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	stop()
+	return "", nil, errors.New("docker-registry does not answer")
+}
+
+// fill pushes an image of its own for each tag, with metadata and a result.
+func fill(ctx context.Context, address string, s settings) error {
+	reg, err := registry.Open(address+"/uenv", registry.Options{})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i := range s.repositories {
+		group.Go(func() error {
+			repo, err := reg.Repository(fmt.Sprintf("deploy/daint/gh200/stack%d/%d.%d", i%50, i/50, i%7))
+			if err != nil {
+				return err
+			}
+			for tag := range s.tags {
+				if err := push(ctx, repo, fmt.Sprintf("v%d", tag), fmt.Sprint(i, tag), s); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func push(ctx context.Context, repo *registry.Repository, tag, content string, s settings) error {
+	image, err := repo.Push(ctx, registry.Artifact{
+		Type: meta.TypeImage, Layers: []registry.Layer{registry.BytesLayer(meta.ImageTitle, "", []byte(content))},
+		Annotations: map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z", meta.AnnotationMount: "/user-environment"},
+	})
+	if err != nil {
+		return err
+	}
+	if s.withReferrers {
+		_, err = repo.Push(ctx, registry.Artifact{
+			Type: meta.TypeMeta, Subject: &image, Layers: []registry.Layer{registry.BytesLayer(meta.MetaTitle, "", []byte("meta"))},
+			Annotations: map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"},
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return repo.Tag(ctx, image, tag)
+}
+
+// measure runs all in turn, so that what else the machine does meets each alike.
+func measure(ctx context.Context, dir, address string, s settings) error {
+	cacheDir := filepath.Join(dir, "cache")
+	env := append(os.Environ(), "UENV_CI_REGISTRY="+address+"/uenv", "XDG_CACHE_HOME="+cacheDir, "HOME="+dir, "UENV_CI_SITE=", "CLUSTER_NAME=")
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	find := func(args ...string) func() error {
+		return func() error { return count(ctx, env, s, s.program, append([]string{"find", "--quiet", "--no-header"}, args...)...) }
+	}
+	contenders := []*contender{
+		{name: "names", do: find("--names", "--refresh")},
+		{name: "bare client: manifests", do: func() error { return count(ctx, env, s, self, "-bare", address, "-workers", fmt.Sprint(s.workers)) }},
+		{name: "size and date", do: find("--no-tests", "--refresh")},
+		{name: "all columns, from the registry", do: find("--refresh")},
+		{name: "all columns, from the cache", do: find()},
+	}
+	if err := round(contenders, s.rounds); err != nil {
+		return err
+	}
+	if _, err := (proc.Cmd{Path: s.program, Args: []string{"catalog", "rebuild", "--quiet"}, Env: env}).Output(ctx); err != nil {
+		return err
+	}
+	first := func() error { return errors.Join(os.RemoveAll(cacheDir), find()()) }
+	indexed := []*contender{{name: "all columns, index, first time", do: first}, {name: "all columns, index", do: find()}}
+	if err := round(indexed, s.rounds); err != nil {
+		return err
+	}
+	bare := contenders[1].median()
+	for _, c := range append(contenders, indexed...) {
+		fmt.Printf("%-32s %7.1f ms  %5.2f of the bare client  (%s)\n", c.name, ms(c.median()), float64(c.median())/float64(bare), c.spread())
+	}
+	return nil
+}
+
+type contender struct {
+	name  string
+	do    func() error
+	times []time.Duration
+}
+
+func round(contenders []*contender, rounds int) error {
+	for range rounds {
+		for _, c := range contenders {
+			start := time.Now()
+			if err := c.do(); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			c.times = append(c.times, time.Since(start))
+		}
+	}
+	return nil
+}
+
+func (c *contender) median() time.Duration {
+	slices.Sort(c.times)
+	return c.times[len(c.times)/2]
+}
+
+func (c *contender) spread() string {
+	return fmt.Sprintf("%.1f to %.1f", ms(c.times[0]), ms(c.times[len(c.times)-1]))
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// count runs a program, which must print a line for each tag.
+func count(ctx context.Context, env []string, s settings, program string, args ...string) error {
+	out, err := proc.Cmd{Path: program, Args: args, Env: env}.Output(ctx)
+	if err != nil {
+		return err
+	}
+	if n := strings.Count(string(out), "\n"); n != s.repositories*s.tags {
+		return fmt.Errorf("%d lines, not %d", n, s.repositories*s.tags)
+	}
+	return nil
+}
+
+// bareClient lists the repositories and tags, and fetches each manifest.
+func bareClient(address string, s settings) error {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.workers, DisableCompression: true}}
+	var names struct{ Repositories []string }
+	if err := getPages(client, "http://"+address, "/v2/_catalog?n=1000", func(data []byte) error { return decode(data, &names) }); err != nil {
+		return err
+	}
+	group := errgroup.Group{}
+	group.SetLimit(s.workers)
+	out := make([][]string, len(names.Repositories))
+	for i, name := range names.Repositories {
+		if !strings.HasPrefix(name, "uenv/deploy/") {
+			continue
+		}
+		group.Go(func() error {
+			var list struct{ Tags []string }
+			if err := getPages(client, "http://"+address, "/v2/"+name+"/tags/list", func(data []byte) error { return decode(data, &list) }); err != nil {
+				return err
+			}
+			for _, tag := range list.Tags {
+				if strings.HasPrefix(tag, "sha256-") {
+					continue
+				}
+				data, err := get(client, "http://"+address+"/v2/"+name+"/manifests/"+tag)
+				if err != nil {
+					return err
+				}
+				out[i] = append(out[i], fmt.Sprintf("%s:%s %d", name, tag, len(data)))
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, lines := range out {
+		for _, line := range lines {
+			fmt.Println(line)
+		}
+	}
+	return nil
+}
+
+func get(client *http.Client, url string) ([]byte, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", ocispec.MediaTypeImageManifest)
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}
