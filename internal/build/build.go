@@ -57,7 +57,15 @@ type Options struct {
 
 	Jobs   int    // of make and the like; 0 means one per core
 	LogDir string // receives the logs of all programs; "" keeps none
-	Events event.Sink
+	// ReportDir receives the report, and if the build fails the logs of all
+	// programs as one archive; "" keeps none.
+	ReportDir string
+	// Restricted keeps what programs say out of events, errors and the report,
+	// and writes no archive.
+	Restricted bool
+	Events     event.Sink
+
+	redact *redactor
 }
 
 // Result is an installed store. It lives until Close.
@@ -81,8 +89,16 @@ func (r *Result) Close() error {
 }
 
 // Run builds. On any error, a cancellation included, nothing is left but the
-// logs in LogDir.
+// logs in LogDir and what tells of the build in ReportDir. No secret that we know
+// of is in those, in the error or in an event.
 func Run(ctx context.Context, o Options) (*Result, error) {
+	o.redact = newRedactor(o.Hide, nil)
+	o.Events = o.redact.sink(o.Events)
+	result, err := o.build(ctx)
+	return result, o.redact.error(err)
+}
+
+func (o *Options) build(ctx context.Context) (*Result, error) {
 	if err := o.check(ctx); err != nil {
 		return nil, err
 	}
@@ -93,12 +109,19 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	for _, job := range swept {
 		o.Events.Warn("build", "removed what the dead build %s left behind", job)
 	}
-	result, err := o.run(ctx, w)
-	err = errors.Join(err, o.keepLogs(w))
+	j := &job{Options: o, views: map[string]meta.View{}}
+	j.report = Report{
+		Format: ReportFormat, Recipe: o.Stack.Recipe.Name, Mount: o.mount(), System: o.System, UArch: o.UArch,
+		Started: time.Now().UTC().Truncate(time.Second), Jobs: o.jobs(), Sandbox: !o.NoSandbox,
+	}
+	env, err := j.run(ctx, w)
+	err = errors.Join(err, j.keep(w, err))
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	return result, nil
+	return &Result{
+		Store: j.cell.store(), Mount: o.mount(), BuildDir: w.Dir, Meta: env, Report: j.report, workspace: w,
+	}, nil
 }
 
 // check refuses what cannot work before anything is made.
@@ -176,35 +199,32 @@ type job struct {
 	spackScalars map[string]*string
 }
 
-func (o *Options) run(ctx context.Context, w *workspace) (*Result, error) {
-	cell, err := newCell(o, w)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the build: %w", err)
+func (j *job) run(ctx context.Context, w *workspace) (env meta.Env, err error) {
+	start := time.Now()
+	defer func() { j.report.Seconds = seconds(time.Since(start)) }()
+	if j.cell, err = newCell(j.Options, w); err != nil {
+		return env, fmt.Errorf("prepare the build: %w", err)
 	}
-	j := &job{Options: o, cell: cell, views: map[string]meta.View{}}
-	j.report.Sandbox = !o.NoSandbox
+	defer func() { j.report.CPUSeconds = seconds(j.cell.used()) }()
 	if err := j.stage("prepare", func() error { return j.prepare() }); err != nil {
-		return nil, err
+		return env, err
 	}
-	if o.script() {
+	if j.script() {
 		err = j.buildScript(ctx)
 	} else {
 		err = j.buildSpack(ctx)
 	}
 	if err != nil {
-		return nil, err
+		return env, err
 	}
 	if err := j.stage("finish", j.finish); err != nil {
-		return nil, err
+		return env, err
 	}
-	env, err := j.env()
-	if err != nil {
-		return nil, err
-	}
-	return &Result{
-		Store: cell.store(), Mount: o.mount(), BuildDir: w.Dir, Meta: env, Report: j.report, workspace: w,
-	}, nil
+	return j.env()
 }
+
+// seconds returns a time as reports have it: to the millisecond.
+func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
 
 // prepare writes the build tree.
 func (j *job) prepare() error {
@@ -221,17 +241,35 @@ func (j *job) prepare() error {
 	return tree.Write(j.cell.host)
 }
 
-// stage runs a part of the build and notes how long it took.
-func (j *job) stage(name string, do func() error) error {
+// stage runs a part of the build and notes what it took.
+func (j *job) stage(name string, do func() error) error { return j.stageTries(name, 1, do) }
+
+// stageTries is a stage that is tried again if its error may pass by itself.
+func (j *job) stageTries(name string, tries int, do func() error) error {
 	j.Events.Start(name, "")
-	start := time.Now()
+	s := Stage{Name: name}
+	start, cpu := time.Now(), j.cell.used()
 	err := do()
-	seconds := time.Since(start).Seconds()
+	for ; err != nil && tries > 1; tries-- {
+		f, ok := errors.AsType[*Failure](err)
+		if !ok || !f.retry {
+			break
+		}
+		j.Events.Warn(name, "%v", err)
+		j.Events.Info(name, "this may pass (%s): once more", f.Class)
+		s.Retried = true
+		err = do()
+	}
+	s.Seconds, s.CPUSeconds, s.Failed = seconds(time.Since(start)), seconds(j.cell.used()-cpu), err != nil
+	j.report.Stages = append(j.report.Stages, s)
 	if err != nil {
+		if f, ok := errors.AsType[*Failure](err); ok {
+			f.Stage, f.Retried = name, s.Retried
+			j.report.Failure = f
+		}
 		j.Events.Failed(name, err)
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	j.report.Stages = append(j.report.Stages, Stage{name, seconds})
 	j.Events.Done(name, "")
 	return nil
 }
@@ -242,35 +280,59 @@ func (j *job) hook(ctx context.Context, name, file string) error {
 		return nil
 	}
 	return j.stage(name, func() error {
-		return j.cell.run(ctx, step{name: name, cmd: j.program(file), network: j.Network, watch: j.echo(name)})
+		return j.program(ctx, step{name: name, cmd: j.command(file), network: j.Network})
 	})
 }
 
-// echo returns a function that emits the lines that a program says.
-func (j *job) echo(stage string) func(string) {
-	return func(line string) { j.Events.Info(stage, "%s", line) }
+// program runs a program of the recipe.
+func (j *job) program(ctx context.Context, s step) error {
+	if !j.Restricted {
+		s.watch = func(line string) { j.Events.Info(s.name, "%s", line) }
+	}
+	return j.explain(ctx, classHook, j.cell.run(ctx, s))
 }
 
-// keepLogs copies the logs to LogDir.
-func (o *Options) keepLogs(w *workspace) error {
-	if o.LogDir == "" {
+// keep writes what tells of the build and outlives it.
+func (j *job) keep(w *workspace, failed error) error {
+	logs := filepath.Join(w.Dir, "logs")
+	if j.LogDir != "" {
+		if err := copyLogs(logs, j.LogDir); err != nil {
+			return fmt.Errorf("keep the logs: %w", err)
+		}
+	}
+	if j.ReportDir == "" {
 		return nil
 	}
-	logs := filepath.Join(w.Dir, "logs")
+	if failed != nil && j.report.Failure == nil {
+		j.report.Error = j.redact.text(failed.Error())
+	}
+	err := j.report.Write(filepath.Join(j.ReportDir, ReportFile))
+	if _, statErr := os.Stat(logs); statErr != nil {
+		return err // it did not come to running anything
+	}
+	if failed != nil && !j.Restricted && err == nil {
+		if err = archive(logs, filepath.Join(j.ReportDir, LogArchive)); err == nil {
+			j.Events.Info("logs", "all logs are in %s", filepath.Join(j.ReportDir, LogArchive))
+		}
+	}
+	return err
+}
+
+func copyLogs(logs, to string) error {
 	entries, err := os.ReadDir(logs)
 	if err != nil {
 		return nil // there is no log yet
 	}
-	if err := os.MkdirAll(o.LogDir, 0o755); err != nil {
-		return fmt.Errorf("keep the logs: %w", err)
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
 	}
 	for _, e := range entries {
 		data, err := os.ReadFile(filepath.Join(logs, e.Name()))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(o.LogDir, e.Name()), data, 0o644)
+			err = os.WriteFile(filepath.Join(to, e.Name()), data, 0o644)
 		}
 		if err != nil {
-			return fmt.Errorf("keep the logs: %w", err)
+			return err
 		}
 	}
 	return nil

@@ -1,8 +1,6 @@
 package build
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
@@ -24,13 +23,15 @@ const buildDir = "/uenv-ci"
 
 // cell is where the programs of one build run: a sandbox, or the bare machine.
 type cell struct {
-	Build string // the build directory as programs see it
-	host  string // the same directory on the host
-	mount string
-	spec  *sandbox.Spec // nil without a sandbox
-	env   []string
-	logs  string       // directory on the host
-	count atomic.Int32 // commands so far
+	Build  string // the build directory as programs see it
+	host   string // the same directory on the host
+	mount  string
+	spec   *sandbox.Spec // nil without a sandbox
+	env    []string
+	logs   string       // directory on the host
+	count  atomic.Int32 // commands so far
+	cpu    atomic.Int64 // nanoseconds that they took
+	redact *redactor
 }
 
 // step is one program that a cell runs.
@@ -44,7 +45,7 @@ type step struct {
 func newCell(o *Options, w *workspace) (*cell, error) {
 	c := &cell{
 		Build: buildDir, host: filepath.Join(w.Dir, "build"), mount: o.mount(),
-		logs: filepath.Join(w.Dir, "logs"),
+		logs: filepath.Join(w.Dir, "logs"), redact: o.redact,
 	}
 	home := filepath.Join(w.Dir, "home")
 	for _, dir := range []string{c.host, c.store(), c.path("tmp"), c.logs, home} {
@@ -96,6 +97,14 @@ func (c *cell) inside(elem ...string) string {
 
 func (c *cell) store() string { return c.path("store") }
 
+// used returns the time that the programs of the build took on all processors.
+func (c *cell) used() time.Duration {
+	if c == nil {
+		return 0
+	}
+	return time.Duration(c.cpu.Load())
+}
+
 // onHost translates a path that a program named: one below the build directory,
 // the mount point or /tmp.
 func (c *cell) onHost(path string) string {
@@ -136,17 +145,14 @@ func (c *cell) put(dir, name string) (string, error) {
 
 // run runs a step and keeps what it says in a log file. Its error, if the program
 // ran and failed, is a *stepError.
-func (c *cell) run(ctx context.Context, s step) error {
+func (c *cell) run(ctx context.Context, s step) (err error) {
 	name := filepath.Join(c.logs, fmt.Sprintf("%02d-%s.log", c.count.Add(1), s.name))
 	log, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	defer log.Close()
-	var out io.Writer = log
-	if s.watch != nil {
-		out = io.MultiWriter(log, &lineWriter{line: s.watch})
-	}
+	out := &redactingWriter{redactor: c.redact, out: log, line: s.watch}
 	cmd := s.cmd
 	cmd.Stderr = out
 	if cmd.Stdout == nil {
@@ -166,7 +172,16 @@ func (c *cell) run(ctx context.Context, s step) error {
 			return err
 		}
 	}
-	err = cmd.Run(ctx)
+	p, err := cmd.Start(ctx)
+	if err != nil {
+		return err
+	}
+	err = p.Wait()
+	usage := p.Usage()
+	c.cpu.Add(int64(usage.CPU))
+	if flushed := out.Flush(); err == nil {
+		err = flushed
+	}
 	var exit *proc.ExitError
 	if errors.As(err, &exit) {
 		return &stepError{step: s.name, log: name, code: exit.Code}
@@ -181,19 +196,13 @@ type stepError struct {
 	code int
 }
 
+func (e *stepError) Error() string { return fmt.Sprintf("%s exited with code %d", e.step, e.code) }
+
 // errorLines is how much of a log an error shows.
 const errorLines = 20
 
-func (e *stepError) Error() string {
-	text := fmt.Sprintf("%s exited with code %d", e.step, e.code)
-	if lines := tail(e.log, errorLines); len(lines) > 0 {
-		text += "; it last said:\n  " + strings.Join(lines, "\n  ")
-	}
-	return text
-}
-
 // tailBytes is how much of the end of a log is looked at.
-const tailBytes = 256 << 10
+const tailBytes = 8 << 20
 
 // tail returns the last lines of a file, none if it cannot be read.
 func tail(file string, n int) []string {
@@ -202,10 +211,7 @@ func tail(file string, n int) []string {
 		return nil
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > tailBytes {
-		f.Seek(-tailBytes, io.SeekEnd)
-	}
-	data, err := io.ReadAll(f)
+	data, err := readTail(f, tailBytes)
 	if err != nil {
 		return nil
 	}
@@ -216,26 +222,21 @@ func tail(file string, n int) []string {
 	return lines[max(0, len(lines)-n):]
 }
 
-// lineWriter calls a function for every line written to it.
-type lineWriter struct {
-	line func(string)
-	rest []byte
-}
-
-func (w *lineWriter) Write(b []byte) (int, error) {
-	w.rest = append(w.rest, b...)
-	for {
-		line, rest, ok := bytes.Cut(w.rest, []byte("\n"))
-		if !ok {
-			break
+// readTail returns the last bytes of a regular file.
+func readTail(f *os.File, limit int64) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	if info.Size() > limit {
+		if _, err := f.Seek(-limit, io.SeekEnd); err != nil {
+			return nil, err
 		}
-		w.line(string(line))
-		w.rest = rest
 	}
-	if len(w.rest) > bufio.MaxScanTokenSize {
-		w.rest = nil // no line that anybody waits for
-	}
-	return len(b), nil
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // sourceDateEpoch is what builds run with: not zero, since zip files, and so

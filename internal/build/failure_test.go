@@ -79,7 +79,7 @@ func TestSpackFailures(t *testing.T) {
 		},
 		"pre-install": {
 			map[string]string{"pre-install": "#!/bin/sh\necho no licence >&2\nexit 3\n"},
-			[]string{"pre-install: pre-install exited with code 3; it last said:\n  no licence"},
+			[]string{"pre-install: pre-install exited with code 3\n  no licence"},
 		},
 		"post-install": {
 			map[string]string{"post-install": "#!/bin/sh\ntouch /etc/x {{ env.build }}/../x\n"},

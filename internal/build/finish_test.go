@@ -104,14 +104,17 @@ func TestTelling(t *testing.T) {
 	for range 50 {
 		lines = append(lines, "compiling")
 	}
-	if got := telling(lines); len(got) != errorLines {
+	if got := telling(lines, -1); len(got) != errorLines {
 		t.Errorf("%d lines without an error", len(got))
 	}
 	lines[10] = "x.c:1: error: no"
-	if got := telling(lines); len(got) != errorLines || got[2] != lines[10] {
+	if got := telling(lines, -1); len(got) != errorLines || got[2] != lines[10] {
 		t.Errorf("%q", got)
 	}
-	if got := telling(nil); len(got) != 0 {
+	if got := telling(lines, 30); len(got) != errorLines || &got[0] != &lines[28] {
+		t.Errorf("from a line: %q", got)
+	}
+	if got := telling(nil, -1); len(got) != 0 {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,22 +1,70 @@
 package build
 
 import (
+	"archive/tar"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"uenv-ci.dev/internal/atomicfile"
 )
 
-// Report says what a build did and how long it took.
+// Names of the files that tell of a build.
+const (
+	ReportFile = "build-report.json"
+	LogArchive = "build-logs.tar.gz"
+)
+
+// ReportFormat is the version of the report's format. It changes when a field
+// changes its meaning.
+const ReportFormat = 1
+
+// Report says what a build did, how long it took and what it needed.
 type Report struct {
-	Sandbox  bool      `json:"sandbox"`
-	Stages   []Stage   `json:"stages"`
-	Spack    *Spack    `json:"spack,omitempty"` // nil for the script builder
-	Packages []Package `json:"packages,omitempty"`
+	Format  int       `json:"format"`
+	Recipe  string    `json:"recipe"` // name
+	Mount   string    `json:"mount"`
+	System  string    `json:"system,omitempty"`
+	UArch   string    `json:"uarch,omitempty"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	// CPUSeconds is what the programs of the build took, on all processors
+	// together.
+	CPUSeconds float64 `json:"cpu_seconds"`
+	Jobs       int     `json:"jobs"` // things compiled at once
+	Sandbox    bool    `json:"sandbox"`
+	Peak       Peak    `json:"peak"`
+
+	Stages       []Stage      `json:"stages"`
+	Spack        *Spack       `json:"spack,omitempty"` // nil for the script builder
+	Repositories []Repository `json:"repositories,omitempty"`
+	Cache        *Cache       `json:"cache,omitempty"` // nil without a build cache
+	Packages     []Package    `json:"packages,omitempty"`
+	Failure      *Failure     `json:"failure,omitempty"` // nil if it was built
+	Error        string       `json:"error,omitempty"`   // why it was not built, if that is not known as a failure
+}
+
+// Peak is the most that a build needed at one time, in bytes. It is measured
+// every few seconds and after each stage.
+type Peak struct {
+	Storage int64 `json:"storage"` // of the build directory
+	Memory  int64 `json:"memory"`  // of its processes, without the build directory
 }
 
 // Stage is a part of a build.
 type Stage struct {
-	Name    string  `json:"name"`
-	Seconds float64 `json:"seconds"`
+	Name       string  `json:"name"`
+	Seconds    float64 `json:"seconds"`
+	CPUSeconds float64 `json:"cpu_seconds,omitempty"`
+	Retried    bool    `json:"retried,omitempty"`
+	Failed     bool    `json:"failed,omitempty"`
 }
 
 // Spack is the Spack that built.
@@ -26,12 +74,27 @@ type Spack struct {
 	Source  string `json:"source"`           // directory or URL it came from
 }
 
+// Repository is a git repository of packages that was built from.
+type Repository struct {
+	Name   string `json:"name"`
+	URL    string `json:"url,omitempty"`
+	Commit string `json:"commit,omitempty"`
+}
+
+// Cache says what a build cache was good for.
+type Cache struct {
+	Hits   int `json:"hits"`   // packages that it had
+	Built  int `json:"built"`  // packages that it did not have
+	Pushed int `json:"pushed"` // packages that it has now
+}
+
 // Package is a package of the store, or one of the system that it uses.
 type Package struct {
 	Name     string  `json:"name"`
 	Version  string  `json:"version"`
 	Hash     string  `json:"hash"`
 	External bool    `json:"external,omitempty"` // of the system
+	Cached   bool    `json:"cached,omitempty"`   // from a build cache
 	Seconds  float64 `json:"seconds,omitempty"`  // 0 if it was not built now
 }
 
@@ -39,4 +102,82 @@ func sortPackages(packages []Package) {
 	slices.SortFunc(packages, func(a, b Package) int {
 		return strings.Compare(a.Name+" "+a.Version+" "+a.Hash, b.Name+" "+b.Version+" "+b.Hash)
 	})
+}
+
+// Write writes the report to a file.
+func (r Report) Write(file string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the build report: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("write the build report: %w", err)
+	}
+	return atomicfile.WriteBytes(file, 0o644, append(data, '\n'))
+}
+
+// maxReport bounds the size of a report that is read.
+const maxReport = 64 << 20
+
+// ReadReport reads the report of a build.
+func ReadReport(file string) (Report, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return Report{}, fmt.Errorf("read the build report: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxReport))
+	if err != nil {
+		return Report{}, fmt.Errorf("read the build report: %w", err)
+	}
+	var r Report
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Report{}, fmt.Errorf("read the build report %s: %w", file, err)
+	}
+	if r.Format != ReportFormat {
+		return Report{}, fmt.Errorf("read the build report %s: its format is %d, not %d", file, r.Format, ReportFormat)
+	}
+	return r, nil
+}
+
+// archive packs the files of a directory into a tar.gz.
+func archive(dir, file string) error {
+	out, err := atomicfile.Create(file, 0o644)
+	if err != nil {
+		return fmt.Errorf("keep the logs: %w", err)
+	}
+	defer out.Abort()
+	zip := gzip.NewWriter(out)
+	t := tar.NewWriter(zip)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("keep the logs: %w", err)
+	}
+	for _, e := range entries {
+		if err := addFile(t, dir, e.Name()); err != nil {
+			return fmt.Errorf("keep the logs: %w", err)
+		}
+	}
+	if err := errors.Join(t.Close(), zip.Close()); err != nil {
+		return fmt.Errorf("keep the logs: %w", err)
+	}
+	return out.Commit()
+}
+
+func addFile(t *tar.Writer, dir, name string) error {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	header := &tar.Header{Name: "build-logs/" + name, Mode: 0o644, Size: info.Size(), ModTime: info.ModTime()}
+	if err := t.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err = io.CopyN(t, f, info.Size())
+	return err
 }

@@ -23,7 +23,7 @@ func (j *job) buildScript(ctx context.Context) error {
 	j.cell.env = append(j.cell.env, "UENV_SOURCE="+source)
 	build := proc.Cmd{Path: filepath.Join(source, path.Base(j.tree.Hooks.Build)), Dir: source}
 	err = j.stage("build", func() error {
-		return j.cell.run(ctx, step{name: "build", cmd: build, network: j.Network, watch: j.echo("build")})
+		return j.program(ctx, step{name: "build", cmd: build, network: j.Network})
 	})
 	if err != nil {
 		return err
@@ -50,8 +50,8 @@ func (j *job) protectRecipe() (string, error) {
 	return j.cell.put(copied, "recipe")
 }
 
-// program returns the command that runs a file of the build tree as programs see it.
-func (j *job) program(file string) proc.Cmd {
+// command returns the command that runs a file of the build tree as programs see it.
+func (j *job) command(file string) proc.Cmd {
 	rest, err := filepath.Rel("store", file)
 	if err != nil {
 		return proc.Cmd{Path: j.cell.inside(file)}

@@ -181,12 +181,7 @@ func (b *spackBuild) run(ctx context.Context, s step, args ...string) error {
 	args = append([]string{"-C", b.cell.inside(engineScope)}, args...)
 	command := b.spack.Command(args...)
 	s.cmd.Path, s.cmd.Args = command.Path, command.Args
-	err := b.cell.run(ctx, s)
-	var failed *stepError
-	if errors.As(err, &failed) {
-		return b.explain(failed)
-	}
-	return err
+	return b.explain(ctx, classSpack, b.cell.run(ctx, s))
 }
 
 // environment concretizes and installs an environment and makes its views.
@@ -223,10 +218,13 @@ func (b *spackBuild) makeViews(ctx context.Context, env environment) error {
 	return nil
 }
 
+// twice is how often a stage is tried that may fail by chance.
+const twice = 2
+
 // install writes the files that the environment includes, concretizes and installs.
 func (b *spackBuild) install(ctx context.Context, env environment) error {
 	dir := b.cell.inside(env.Dir)
-	err := b.stage("concretize "+env.Name, func() error {
+	err := b.stageTries("concretize "+env.Name, twice, func() error {
 		if err := writeYAML(b.cell.path(env.Dir, "spack.yaml"), env.document); err != nil {
 			return err
 		}
@@ -250,7 +248,7 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 		return err
 	}
 	stage := "install " + env.Name
-	return b.stage(stage, func() error {
+	return b.stageTries(stage, twice, func() error {
 		s := step{name: "install-" + env.Name, network: !b.Offline, watch: b.watchInstall(stage)}
 		return b.run(ctx, s, "-e", dir, "install", "--fail-fast", "--jobs", fmt.Sprint(b.jobs()))
 	})

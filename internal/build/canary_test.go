@@ -1,0 +1,153 @@
+package build_test
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"encoding/base64"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/stack"
+)
+
+// TestCanary: a program of the recipe that got hold of secrets says them in every
+// way, and fails. Nobody hears of them.
+func TestCanary(t *testing.T) {
+	needSandbox(t)
+	base := t.TempDir()
+	canaries := []string{"canary-of-a-variable", "canary/of?a=file", "canary-of-a-configuration"}
+	t.Setenv("SOME_API_TOKEN", canaries[0])
+	token := filepath.Join(base, "token")
+	write(t, token, canaries[1]+"\n", 0o600)
+	t.Setenv("DOCKER_CONFIG", base)
+	auth := base64.StdEncoding.EncodeToString([]byte("me:" + canaries[2]))
+	write(t, filepath.Join(base, "config.json"), `{"auths": {"r": {"auth": "`+auth+`"}}}`, 0o600)
+	said := strings.Join(append(canaries, auth, "canary%2Fof%3Fa%3Dfile"), " ")
+
+	var events log
+	out, logs := filepath.Join(base, "out"), filepath.Join(base, "logs")
+	_, err := build.Run(t.Context(), build.Options{
+		Stack: stack.Input{Recipe: script(t, "echo '"+said+"'; echo 'error: "+said+"' >&2; printf '"+strings.ReplaceAll(said, "%", "%%")+"'; exit 1\n")},
+		Root:  buildRoot(t), Hide: []string{token}, ReportDir: out, LogDir: logs, Events: events.sink(),
+	})
+	if err == nil {
+		t.Fatal("it built")
+	}
+	texts := map[string]string{"the error": err.Error(), "the events": strings.Join(events.lines, "\n"), "the archive": unpack(t, filepath.Join(out, build.LogArchive))}
+	for _, dir := range []string{out, logs} {
+		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && filepath.Base(path) != build.LogArchive {
+				data, _ := os.ReadFile(path)
+				texts[path] = string(data)
+			}
+			return nil
+		})
+	}
+	if len(texts) < 5 {
+		t.Errorf("only %d texts", len(texts))
+	}
+	for name, text := range texts {
+		if !strings.Contains(text, "[secret]") {
+			t.Errorf("%s shows nothing: %s", name, text)
+		}
+		for _, secret := range append(canaries, auth, "canary%2F") {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s tells %s:\n%s", name, secret, text)
+			}
+		}
+	}
+}
+
+// unpack returns the text of all files of a tar.gz.
+func unpack(t *testing.T, file string) string {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zip, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for r := tar.NewReader(zip); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return text.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.WriteString("== " + header.Name + "\n")
+		if _, err := io.Copy(&text, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReportOfFailure(t *testing.T) {
+	needSandbox(t)
+	out := filepath.Join(t.TempDir(), "out")
+	_, err := build.Run(t.Context(), build.Options{
+		Stack: stack.Input{Recipe: script(t, "echo one; echo 'curl: (6) Could not resolve host: example.org' >&2; exit 4\n")},
+		Root:  buildRoot(t), ReportDir: out, System: "here",
+	})
+	var f *build.Failure
+	if !errors.As(err, &f) || f.Class != "network" || f.Stage != "build" || len(f.Excerpt) != 2 || fault.KindOf(err) != fault.Network || fault.HintOf(err) == "" {
+		t.Errorf("%v: %+v", err, f)
+	}
+	r, err := build.ReadReport(filepath.Join(out, build.ReportFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failure == nil || r.Failure.Class != "network" || r.Recipe != "tool" || r.System != "here" || r.Started.IsZero() {
+		t.Errorf("%+v", r)
+	}
+	if last := r.Stages[len(r.Stages)-1]; last.Name != "build" || !last.Failed {
+		t.Errorf("%+v", r.Stages)
+	}
+	if text := unpack(t, filepath.Join(out, build.LogArchive)); !strings.Contains(text, "Could not resolve") {
+		t.Errorf("archive: %s", text)
+	}
+}
+
+// TestRestricted: nothing of what a program says gets out.
+func TestRestricted(t *testing.T) {
+	needSandbox(t)
+	out := filepath.Join(t.TempDir(), "out")
+	var events log
+	_, err := build.Run(t.Context(), build.Options{
+		Stack: stack.Input{Recipe: script(t, "echo 'error: licensed text'; exit 4\n")},
+		Root:  buildRoot(t), ReportDir: out, Restricted: true, Events: events.sink(),
+	})
+	if err == nil || strings.Contains(err.Error()+strings.Join(events.lines, "\n"), "licensed text") {
+		t.Errorf("%v, %q", err, events.lines)
+	}
+	if entries, _ := os.ReadDir(out); len(entries) != 1 || entries[0].Name() != build.ReportFile {
+		t.Errorf("kept: %v", entries)
+	}
+	if data, err := os.ReadFile(filepath.Join(out, build.ReportFile)); err != nil || strings.Contains(string(data), "licensed text") {
+		t.Errorf("%s, %v", data, err)
+	}
+}
+
+func TestReports(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"none": "", "odd": "{", "old": `{"format": 0}`} {
+		file := filepath.Join(dir, name)
+		if name != "none" {
+			write(t, file, text, 0o644)
+		}
+		if _, err := build.ReadReport(file); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
