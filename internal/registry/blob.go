@@ -169,7 +169,7 @@ func (r *resumer) reopen(cause error) error {
 		r.failures++
 		r.noRanges = r.noRanges || errors.Is(cause, errRange)
 		if r.ctx.Err() != nil {
-			return context.Cause(r.ctx)
+			return ended(r.ctx)
 		}
 		if fault.KindOf(cause) != fault.Network || r.failures >= r.options.attempts() {
 			return cause

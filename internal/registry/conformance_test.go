@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"testing/iotest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -431,6 +433,36 @@ func TestLargeFile(t *testing.T) {
 			t.Error("another content came back")
 		}
 	})
+}
+
+func TestReaderAt(t *testing.T) {
+	content, l := randomBlob(3*mib + 1)
+	backends(t, func(t *testing.T, b backend) {
+		p := b.repository(t, hello)
+		push(t, p, registry.Artifact{Type: image, Layers: []registry.Layer{l}})
+		r := p.ReaderAt(t.Context(), l.Descriptor)
+		section := io.NewSectionReader(r, 0, l.Descriptor.Size)
+		if err := iotest.TestReader(io.NewSectionReader(r, mib-5, 40), content[mib-5:mib+35]); err != nil {
+			t.Error(err)
+		}
+		if got, err := io.ReadAll(bufio.NewReaderSize(section, mib)); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes: %v", len(got), err)
+		}
+		buf := make([]byte, 10)
+		if n, err := r.ReadAt(buf, l.Descriptor.Size-4); n != 4 || !errors.Is(err, io.EOF) || !bytes.Equal(buf[:4], content[len(content)-4:]) {
+			t.Errorf("at the end: %d bytes, %v", n, err)
+		}
+		if n, err := r.ReadAt(buf, l.Descriptor.Size); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("behind the end: %d bytes, %v", n, err)
+		}
+		if n, err := r.ReadAt(buf, -1); n != 0 || err == nil {
+			t.Errorf("before the beginning: %d bytes, %v", n, err)
+		}
+	})
+	p := at(t, registrytest.Start(t, registrytest.Referrers, registrytest.Faults(registrytest.Rule{Method: "GET", Path: "blobs", Fault: registrytest.IgnoreRange})))
+	push(t, p, registry.Artifact{Type: image, Layers: []registry.Layer{l}})
+	_, err := p.ReaderAt(t.Context(), l.Descriptor).ReadAt(make([]byte, 10), 10)
+	wantKind(t, err, fault.Refused)
 }
 
 func TestWrongContentIsNotPushed(t *testing.T) {

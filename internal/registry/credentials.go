@@ -41,9 +41,9 @@ var credentialVariables = [][2]string{
 
 // lookup returns the function that finds the credentials for host. What is
 // explicit is read at once, so that a mistake shows before any work is done.
-func (c Credentials) lookup(host string, events event.Sink) (auth.CredentialFunc, error) {
+func (c Credentials) lookup(host string, o Options) (auth.CredentialFunc, error) {
 	if c.TokenFile != "" {
-		cred, err := c.token(events)
+		cred, err := c.token(o.Events)
 		if err != nil {
 			return nil, fmt.Errorf("read token: %w", err)
 		}
@@ -60,11 +60,11 @@ func (c Credentials) lookup(host string, events event.Sink) (auth.CredentialFunc
 		}
 		explicit = store
 	}
-	return c.search(host, explicit), nil
+	return c.search(host, explicit, o.Retry), nil
 }
 
 // search asks the sources in turn, when the registry first wants to know.
-func (c Credentials) search(host string, explicit credentials.Store) auth.CredentialFunc {
+func (c Credentials) search(host string, explicit credentials.Store, retry RetryOptions) auth.CredentialFunc {
 	return func(ctx context.Context, asking string) (auth.Credential, error) {
 		if asking != host {
 			return auth.EmptyCredential, nil
@@ -81,7 +81,7 @@ func (c Credentials) search(host string, explicit credentials.Store) auth.Creden
 		if explicit != nil {
 			return auth.EmptyCredential, nil
 		}
-		if cred, err := c.fromMiddleware(ctx); err != nil || cred != auth.EmptyCredential {
+		if cred, err := c.fromMiddleware(ctx, retry); err != nil || cred != auth.EmptyCredential {
 			return cred, err
 		}
 		store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})

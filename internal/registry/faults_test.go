@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -276,6 +277,18 @@ func TestFallbackTagThatIsTheSubject(t *testing.T) {
 	d := push(t, p, artifact(image, "hello", nil))
 	if refs, err := p.Referrers(t.Context(), d, ""); err != nil || len(refs) != 0 {
 		t.Errorf("referrers %v, %v", refs, err)
+	}
+}
+
+func TestServersThatDoNotKnowReferrers(t *testing.T) {
+	for _, code := range []int{400, 404, 405, 501} {
+		p := at(t, Start(t, Fallback, Faults(Rule{Path: "/referrers/", Fault: Status(code)})))
+		d := push(t, p, artifact(image, "hello", nil))
+		attached := push(t, p, artifact(meta, "attached", &d))
+		refs, err := p.Referrers(t.Context(), d, "")
+		if err != nil || !slices.Equal(digests(refs), digests([]ocispec.Descriptor{attached})) {
+			t.Errorf("%d: %v, %v", code, refs, err)
+		}
 	}
 }
 

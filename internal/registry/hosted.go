@@ -153,7 +153,11 @@ func (h *hosted) referrers(ctx context.Context, subject ocispec.Descriptor) ([]o
 		h.server.noReferrers.Store(true)
 		return nil, nil
 	}
-	if err := h.fail(err); err != nil && fault.KindOf(err) != fault.NotFound {
+	err = h.fail(err)
+	if kind := fault.KindOf(err); kind == fault.Refused || isStatus(err, http.StatusBadRequest) {
+		h.server.noReferrers.Store(true) // some do not know the path at all
+		return nil, nil
+	} else if err != nil && kind != fault.NotFound {
 		return nil, err
 	}
 	return found, nil

@@ -181,7 +181,7 @@ type contextReader struct {
 
 func (r contextReader) Read(b []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
-		return 0, context.Cause(r.ctx)
+		return 0, ended(r.ctx)
 	}
 	return r.ReadCloser.Read(b)
 }

@@ -50,10 +50,19 @@ func pause(ctx context.Context, d time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ended(ctx)
 	case <-timer.C:
 		return nil
 	}
+}
+
+// ended returns why ctx ended. A deadline is what a slow network runs into.
+func ended(ctx context.Context) error {
+	err := context.Cause(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.New(fault.Network, "it took too long: %w", err)
+	}
+	return err
 }
 
 // userLock takes a lock of the given name that all processes of this user on

@@ -15,7 +15,7 @@ import (
 // fromMiddleware asks the CI middleware for the registry's credentials, as the
 // present pipeline does. The job's token travels in the query, so the address
 // must not appear in any message.
-func (c Credentials) fromMiddleware(ctx context.Context) (auth.Credential, error) {
+func (c Credentials) fromMiddleware(ctx context.Context, retry RetryOptions) (auth.Credential, error) {
 	base, token, job := c.getenv("CSCS_CI_MW_URL"), c.getenv("CI_JOB_TOKEN"), c.getenv("CI_JOB_ID")
 	if base == "" || token == "" || job == "" {
 		return auth.EmptyCredential, nil
@@ -25,7 +25,7 @@ func (c Credentials) fromMiddleware(ctx context.Context) (auth.Credential, error
 	if err != nil {
 		return auth.EmptyCredential, fault.New(fault.Usage, "CSCS_CI_MW_URL is not a URL")
 	}
-	client := &http.Client{Transport: &retrier{base: http.DefaultTransport}, Timeout: connectTimeout, CheckRedirect: checkRedirect}
+	client := &http.Client{Transport: &retrier{base: http.DefaultTransport, options: retry}, Timeout: connectTimeout, CheckRedirect: checkRedirect}
 	resp, err := client.Do(req)
 	if err != nil {
 		return auth.EmptyCredential, fault.Wrap(fault.Network, failure(err, "the CI middleware"), "get credentials from the CI middleware")

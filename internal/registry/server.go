@@ -48,7 +48,7 @@ func openRemote(address string, o Options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	credential, err := o.Credentials.lookup(host, o.Events)
+	credential, err := o.Credentials.lookup(host, o)
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,7 @@ func (t *transfer) await(ctx context.Context, chunk int) ([]byte, error) {
 	t.next = chunk
 	for t.state[chunk] != chunkDone {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, ended(ctx)
 		}
 		t.change.Wait()
 	}
@@ -358,7 +358,7 @@ func (t *transfer) oneStream() {
 }
 
 // errNoRanges tells that parts cannot be had.
-var errNoRanges = errors.New("the registry sends no parts of a blob")
+var errNoRanges = fault.New(fault.Refused, "the registry sends no parts of a blob")
 
 // fetch gets a run of chunks. In a single stream those that are there already
 // pass by unused.

@@ -69,7 +69,7 @@ func (t *tree) repositories(ctx context.Context) ([]string, error) {
 	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return ended(ctx)
 		case err != nil:
 			return err
 		case e.IsDir() && isLayoutPart(e.Name()):
