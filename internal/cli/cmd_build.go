@@ -4,11 +4,11 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/fault"
-	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
 )
 
@@ -25,7 +25,6 @@ func recipeFlags() []cli.Flag {
 func buildCommand() *command {
 	flags := append(recipeFlags(),
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
-		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
 		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine; the mount point is then made there"},
@@ -40,12 +39,13 @@ func buildCommand() *command {
 		args: "LABEL --recipe DIR", minArgs: 1, maxArgs: 1,
 		details: `The recipe is built in memory, in a sandbox in which the store appears at the mount
 point; nothing is left of the build but the image. LABEL needs @system and %uarch;
-without a tag the image is only built.`,
+without a tag the image is only built. With --push an image that the registry has
+by its content key is not built again: it gets the label.`,
 		examples: `# build only
 uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squashfs
 # build and publish
 uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 --system daint prgenv-gnu/25.11:42@daint%gh200 --push`,
-		flags: append(flags, packFlags()...),
+		flags: slices.Concat(flags, publishFlags(), packFlags()),
 		run:   runBuild,
 	}
 }
@@ -102,52 +102,24 @@ func runBuild(ctx context.Context, in *invocation) (result, error) {
 			return nil, usageError([]string{"build"}, "label %q has no %s", in.arg(0), part)
 		}
 	}
-	o := pipeline.BuildImageOptions{Tags: []string{l.Tag}}
-	if o.Build, err = in.buildOptions(l.System, l.UArch); err != nil {
-		return nil, err
-	}
-	if o.Pack, err = in.packOptions(ctx, o.Build.Recipe); err != nil {
-		return nil, err
-	}
-	o.Build.Events = o.Pack.Events
-	out, cleanup, err := in.imageFile()
+	o, err := in.buildImageOptions(ctx, l)
 	if err != nil {
 		return nil, err
-	}
-	defer cleanup()
-	o.Out = out
-	if in.Bool("push") {
-		if o.Push, err = in.openRepository(l); err != nil {
-			return nil, err
-		}
 	}
 	built, err := pipeline.BuildImage(ctx, l, o)
 	if err != nil {
 		return nil, err
 	}
-	if in.String("out") == "" && in.Bool("push") {
-		built.Image.Path = ""
-	}
-	return buildResult(built), nil
-}
-
-// imageFile says where the image goes: with --push and without --out into a
-// temporary directory, which the second result removes.
-func (in *invocation) imageFile() (string, func(), error) {
-	if out := in.String("out"); out != "" {
-		return out, func() {}, nil
-	}
-	if !in.Bool("push") {
-		return meta.ImageTitle, func() {}, nil
-	}
-	dir, err := os.MkdirTemp("", "uenv-ci-image-")
-	return filepath.Join(dir, meta.ImageTitle), func() { os.RemoveAll(dir) }, err
+	return buildResult(built), in.writeReport(built)
 }
 
 type buildResult pipeline.BuiltImage
 
 func (r buildResult) text(p *printer) {
 	p.printf("%s  %s  %s", r.Label, formatSize(r.Image.Size), formatSeconds(r.Seconds))
+	if r.Existing != "" {
+		p.printf("already built: %s", r.Existing)
+	}
 	if r.Image.Path != "" {
 		p.printf("%s", r.Image.Path)
 	}

@@ -46,12 +46,13 @@ func Describe(ctx context.Context, dir string) (Checkout, error) {
 	if err != nil && !(errors.As(err, &none) && none.Code == 1) {
 		return Checkout{}, fmt.Errorf("read the origin of %s: %w", dir, err)
 	}
-	c.Remote = withoutCredentials(remote)
+	c.Remote = WithoutCredentials(remote)
 	return c, nil
 }
 
-// withoutCredentials drops user and password of a URL: CI systems put tokens there.
-func withoutCredentials(remote string) string {
+// WithoutCredentials drops user and password of a URL: CI systems put tokens there.
+// What is no URL, and the user of ssh, stays.
+func WithoutCredentials(remote string) string {
 	u, err := url.Parse(remote)
 	if err != nil || u.User == nil || u.Scheme == "ssh" {
 		return remote

@@ -48,7 +48,7 @@ func TestWithoutCredentials(t *testing.T) {
 		"/srv/git/x.git":                  "/srv/git/x.git",
 		"https://token@example.org/x.git": "https://example.org/x.git",
 	} {
-		if got := withoutCredentials(remote); got != want {
+		if got := WithoutCredentials(remote); got != want {
 			t.Errorf("%s: got %s", remote, got)
 		}
 	}

@@ -3,17 +3,10 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"time"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
-	"uenv-ci.dev/internal/image"
-	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/recipe"
-	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
 )
@@ -86,6 +79,10 @@ func Build(ctx context.Context, o BuildOptions) (*build.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	return o.run(ctx, in)
+}
+
+func (o BuildOptions) run(ctx context.Context, in stack.Input) (*build.Result, error) {
 	result, err := build.Run(ctx, build.Options{
 		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
@@ -94,51 +91,4 @@ func Build(ctx context.Context, o BuildOptions) (*build.Result, error) {
 		return nil, fmt.Errorf("build %s: %w", in.Recipe.Name, err)
 	}
 	return result, nil
-}
-
-// BuildImageOptions say what becomes of what was built.
-type BuildImageOptions struct {
-	Build BuildOptions
-	Pack  image.PackOptions
-	Out   string               // the image file
-	Push  *registry.Repository // nil: not pushed
-	Tags  []string
-}
-
-// BuiltImage is an image made from a recipe.
-type BuiltImage struct {
-	Label  label.Label         `json:"label"`
-	Image  image.File          `json:"image"`
-	Pushed *ocispec.Descriptor `json:"pushed,omitempty"` // of the manifest
-	Report build.Report        `json:"report"`
-	// Seconds is the time that all of it took.
-	Seconds float64 `json:"seconds"`
-}
-
-// BuildImage builds a recipe, packs the store and publishes the image if asked.
-// The store is gone when it returns.
-func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuiltImage, error) {
-	started := time.Now()
-	built, err := Build(ctx, o.Build)
-	if err != nil {
-		return BuiltImage{}, err
-	}
-	defer built.Close()
-	file, err := image.Pack(ctx, built.Store, o.Out, o.Pack)
-	if err != nil {
-		return BuiltImage{}, err
-	}
-	done := BuiltImage{Label: l, Image: file, Report: built.Report}
-	if err := built.Close(); err != nil {
-		return done, err
-	}
-	if o.Push != nil {
-		desc, err := image.Publish(ctx, o.Push, file, image.PublishOptions{Created: o.Pack.Created, Tags: o.Tags, Events: o.Pack.Events})
-		if err != nil {
-			return done, err
-		}
-		done.Pushed = &desc
-	}
-	done.Seconds = time.Since(started).Seconds()
-	return done, nil
 }

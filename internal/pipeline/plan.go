@@ -13,7 +13,6 @@ import (
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
-	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/plan"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/site"
@@ -42,12 +41,12 @@ type PlanOptions struct {
 // select anything or of something that cannot be read as a whole; what is wrong
 // with single rows is in the plan.
 func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
-	coding, err := o.Pack.Coding()
+	packing, err := packingOf(o.Pack)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	p := &planner{PlanOptions: o, remotes: map[string]func() (git.References, error){}, told: map[string]bool{}}
-	p.packing = plan.Packing{Codec: coding.Codec.String(), CodecVersion: coding.Version, Level: coding.Level, BlockSize: coding.BlockSize}
+	p := newPlanner(o)
+	p.packing = packing
 	made, err := p.make(ctx, o.Matrix, o.ClusterFor)
 	if err != nil {
 		return made, err
@@ -76,6 +75,10 @@ type planner struct {
 	mu      sync.Mutex // guards the maps
 	remotes map[string]func() (git.References, error)
 	told    map[string]bool // warnings
+}
+
+func newPlanner(o PlanOptions) *planner {
+	return &planner{PlanOptions: o, remotes: map[string]func() (git.References, error){}, told: map[string]bool{}}
 }
 
 func (p *planner) make(ctx context.Context, matrix string, clusterFor func(string, int) string) (plan.Plan, error) {
@@ -242,18 +245,15 @@ func (p *planner) built(ctx context.Context, jobs []plan.Job) (map[string]string
 
 // lookup returns where the image of a job is; "" if there is none.
 func (p *planner) lookup(ctx context.Context, j plan.Job) (string, error) {
-	repo, err := p.Registry.Repository(j.Label().WithNamespace(p.Namespace + "-keys").Repository())
+	repo, err := p.Registry.Repository(j.Label().WithNamespace(keyNamespace(p.Namespace, false)).Repository())
 	if err != nil {
 		return "", err
 	}
-	d, err := repo.Resolve(ctx, plan.KeyTag(j.Key))
-	if err == nil {
-		manifest, _, readErr := repo.Manifest(ctx, d)
-		if err = readErr; err == nil && manifest.Annotations[meta.AnnotationKey] == j.Key {
-			return repo.Name() + "@" + d.Digest.String(), nil
-		}
-	}
-	if fault.KindOf(err) == fault.NotFound {
+	m, err := imageOfKey(ctx, repo, j.Key)
+	switch kind := fault.KindOf(err); {
+	case err == nil && m.Key == j.Key:
+		return repo.Name() + "@" + m.Descriptor.Digest.String(), nil
+	case err == nil || kind == fault.NotFound || kind == fault.Invalid:
 		return "", nil
 	}
 	return "", fault.Wrap(fault.KindOf(err), err, "look for what is built of %s", j.ID)

@@ -21,11 +21,11 @@ func (w *treeWriter) describe(ctx context.Context) error {
 	}
 	p.Predicate.RunDetails.Metadata.StartedOn = meta.At(w.options.Now)
 	w.provenance = p
-	if err := w.dependsOn(ctx, "recipe", w.in.Recipe.Dir); err != nil {
+	if err := dependsOn(ctx, &w.provenance, "recipe", w.in.Recipe.Dir); err != nil {
 		return err
 	}
 	if w.in.Cluster != nil {
-		if err := w.dependsOn(ctx, "cluster", w.in.Cluster.Dir); err != nil {
+		if err := dependsOn(ctx, &w.provenance, "cluster", w.in.Cluster.Dir); err != nil {
 			return err
 		}
 	}
@@ -46,10 +46,10 @@ func (w *treeWriter) describe(ctx context.Context) error {
 
 // dependsOn records a directory of ours with its revision. Without git it is
 // recorded without one: that is all that can be known.
-func (w *treeWriter) dependsOn(ctx context.Context, name, dir string) error {
+func dependsOn(ctx context.Context, p *meta.Provenance, name, dir string) error {
 	c, err := git.Describe(ctx, dir)
 	if errors.Is(err, git.ErrNotARepository) {
-		w.provenance.DependsOn(meta.Resource{Name: name}, "")
+		p.DependsOn(meta.Resource{Name: name}, "")
 		return nil
 	}
 	if err != nil {
@@ -59,7 +59,7 @@ func (w *treeWriter) dependsOn(ctx context.Context, name, dir string) error {
 	if c.Remote != "" {
 		r.URI = "git+" + c.Remote
 	}
-	w.provenance.DependsOn(r, c.Commit)
+	p.DependsOn(r, c.Commit)
 	return nil
 }
 

@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+// publishFlags say what becomes of what was built.
+func publishFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
+		&cli.BoolFlag{Name: "rebuild", Usage: "with --push: build also what the registry has already"},
+		&cli.BoolFlag{Name: "per-change", Usage: "with --push: keep the image's key apart from those that jobs on protected refs believe (in a GitLab job on a ref that is not protected this is so unless --per-change=false)"},
+		&cli.StringFlag{Name: "report", Usage: "write what was done to `FILE`: the same as --format json shows"},
+	}
+}
+
+func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pipeline.BuildImageOptions, error) {
+	o := pipeline.BuildImageOptions{Out: in.imageFile(), Versions: buildVersions(), Invocation: in.getenv("CI_JOB_URL")}
+	var err error
+	if o.Build, err = in.buildOptions(l.System, l.UArch); err != nil {
+		return o, err
+	}
+	if o.Pack, err = in.packOptions(ctx, o.Build.Recipe); err != nil {
+		return o, err
+	}
+	o.Build.Events = o.Pack.Events
+	s, err := in.site()
+	if err != nil {
+		return o, err
+	}
+	o.Restricted = s.Uenv(l.Name).Restricted
+	o.Key = pipeline.KeyOptions{
+		Variables: in.buildVariables(), PerChange: in.perChange(), Rebuild: in.Bool("rebuild"),
+		// Nobody waits for git servers to know a key that nothing is done with.
+		Offline: in.Bool("offline") || !in.Bool("push") && in.String("report") == "",
+	}
+	if in.Bool("push") {
+		o.Push, err = in.openRegistry()
+	}
+	return o, err
+}
+
+// perChange tells whether this is a job of a change that nobody has accepted.
+func (in *invocation) perChange() bool {
+	if in.IsSet("per-change") {
+		return in.Bool("per-change")
+	}
+	return in.getenv("GITLAB_CI") == "true" && in.getenv("CI_COMMIT_REF_PROTECTED") != "true"
+}
+
+// imageFile says where the image goes; "" is nowhere but into the registry.
+func (in *invocation) imageFile() string {
+	if out := in.String("out"); out != "" || in.Bool("push") {
+		return out
+	}
+	return meta.ImageTitle
+}
+
+// buildVersions are those of this program that provenance tells.
+func buildVersions() map[string]string {
+	version := buildVersion()
+	versions := map[string]string{"uenv-ci": version.Version}
+	if version.Revision != "" {
+		versions["revision"] = version.Revision
+	}
+	return versions
+}
+
+// writeReport writes the result of a build into the file that was asked for.
+func (in *invocation) writeReport(built pipeline.BuiltImage) error {
+	file := in.String("report")
+	if file == "" {
+		return nil
+	}
+	err := atomicfile.Write(file, 0o644, func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(built)
+	})
+	if err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/image"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/stack"
+)
+
+// BuildImageOptions say what becomes of what was built.
+type BuildImageOptions struct {
+	Build BuildOptions
+	Pack  image.PackOptions
+	Out   string             // the image file; "" keeps none
+	Push  *registry.Registry // nil: not pushed
+	Key   KeyOptions
+	// Restricted leaves out what must not be known of the image in public.
+	Restricted bool
+	Versions   map[string]string // of this program, by name
+	Invocation string            // names this run, such as the URL of the CI job
+}
+
+// BuiltImageVersion is the version of the document that BuiltImage is.
+const BuiltImageVersion = 1
+
+// BuiltImage is an image made from a recipe, and how that came about.
+type BuiltImage struct {
+	Version int         `json:"version"`
+	Label   label.Label `json:"label"`
+	ContentKey
+	// Existing says where the image was found by its key, as REPOSITORY@DIGEST;
+	// "" if it was built.
+	Existing string              `json:"existing,omitempty"`
+	Image    image.File          `json:"image"`
+	Pushed   *ocispec.Descriptor `json:"pushed,omitempty"` // of the manifest
+	Attached []Attached          `json:"attached,omitempty"`
+	KeyTag   string              `json:"key_tag,omitempty"` // where the image will be found by its key
+	Report   build.Report        `json:"report"`            // without content for an existing image
+	Started  meta.Time           `json:"started"`
+	Finished meta.Time           `json:"finished"`
+	Seconds  float64             `json:"seconds"` // that all of it took
+}
+
+// Attached is a document that was attached to the image.
+type Attached struct {
+	Type   string        `json:"type"`
+	Digest digest.Digest `json:"digest"` // of its manifest
+}
+
+// BuildImage builds a recipe, packs the store and publishes the image if asked.
+// An image that the registry has by its key is not built again, but gets the
+// label. The store is gone when it returns.
+func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuiltImage, error) {
+	b := &imageBuild{BuildImageOptions: o, keys: keyStore{o.Push, l, o.Key.PerChange, o.Pack.Events}}
+	b.done = BuiltImage{Version: BuiltImageVersion, Label: l, Started: meta.At(time.Now())}
+	err := b.run(ctx)
+	b.done.Finished = meta.At(time.Now())
+	b.done.Seconds = b.done.Finished.Sub(b.done.Started.Time).Seconds()
+	return b.done, err
+}
+
+// imageBuild is the making of one image.
+type imageBuild struct {
+	BuildImageOptions
+	in   stack.Input
+	keys keyStore
+	done BuiltImage
+}
+
+func (b *imageBuild) run(ctx context.Context) (err error) {
+	if b.in, err = b.Build.Load(ctx); err != nil {
+		return err
+	}
+	if b.done.ContentKey, err = keyOf(ctx, b.in, b.Build.UArch, b.Pack, b.Key, b.Pack.Events); err != nil {
+		return err
+	}
+	if b.Push != nil && b.done.Key != "" && !b.Key.Rebuild {
+		found, err := b.keys.find(ctx, b.done.Key)
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			return b.reuse(ctx, found)
+		}
+	}
+	out, remove, err := b.file()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	if err := b.make(ctx, out); err != nil || b.Push == nil {
+		return err
+	}
+	return b.publish(ctx)
+}
+
+// file says where the image is packed to, and how to remove what is only needed
+// to publish it.
+func (b *imageBuild) file() (path string, remove func() error, err error) {
+	if b.Out != "" {
+		return b.Out, func() error { return nil }, nil
+	}
+	dir, err := os.MkdirTemp("", "uenv-ci-image-")
+	remove = func() error {
+		b.done.Image.Path = ""
+		return os.RemoveAll(dir)
+	}
+	return filepath.Join(dir, meta.ImageTitle), remove, err
+}
+
+// make builds the store and packs it.
+func (b *imageBuild) make(ctx context.Context, out string) error {
+	built, err := b.Build.run(ctx, b.in)
+	if err != nil {
+		return err
+	}
+	defer built.Close()
+	b.done.Report = built.Report
+	b.done.builtWith(built.Report.Spack, spackIsDirty(ctx, b.Build.Spack, built.Report.Spack))
+	if b.done.Image, err = image.Pack(ctx, built.Store, out, b.Pack); err != nil {
+		return err
+	}
+	return built.Close()
+}
+
+// publish puts the image into the registry with all that belongs to it, then its
+// tag, then the tag of its key.
+func (b *imageBuild) publish(ctx context.Context) error {
+	repo, err := b.Push.Repository(b.done.Label.Repository())
+	if err != nil {
+		return err
+	}
+	desc, err := image.Publish(ctx, repo, b.done.Image, image.PublishOptions{Created: b.Pack.Created, Key: b.done.Key, Events: b.Pack.Events})
+	if err != nil {
+		return err
+	}
+	found := Found{Label: b.done.Label, Repo: repo, Descriptor: desc}
+	if err := b.attach(ctx, found); err != nil {
+		return fmt.Errorf("publish %s: %w", repo.Name(), err)
+	}
+	if err := repo.Tag(ctx, desc, b.done.Label.Tag); err != nil {
+		return fmt.Errorf("tag %s:%s: %w", repo.Name(), b.done.Label.Tag, err)
+	}
+	b.done.Pushed = &desc
+	if b.done.Key == "" {
+		for _, reason := range b.done.Unresolved {
+			b.Pack.Events.Warn("key", "the image has no content key: %s", reason)
+		}
+		return nil
+	}
+	// The image is published: whoever cannot find it by its key builds again.
+	if b.done.KeyTag, err = b.keys.record(ctx, b.done.Key, found); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		b.done.KeyTag = ""
+		b.Pack.Events.Warn("key", "the image will not be found by its key: %v", err)
+	}
+	return nil
+}
+
+// reuse gives the label to an image that is there, copied with what is attached
+// to it where its key is elsewhere.
+func (b *imageBuild) reuse(ctx context.Context, found *keyedImage) error {
+	repo, err := b.Push.Repository(b.done.Label.Repository())
+	if err != nil {
+		return err
+	}
+	b.done.Existing = found.repo.Name() + "@" + found.Descriptor.Digest.String()
+	b.Pack.Events.Info("key", "not built: %s is the same image", b.done.Existing)
+	if _, err := registry.Copy(ctx, found.repo, found.Descriptor, repo, registry.CopyOptions{Tag: b.done.Label.Tag}); err != nil {
+		return fmt.Errorf("publish %s: %w", repo.Name(), err)
+	}
+	b.done.Pushed = &found.Descriptor
+	b.done.Image = image.File{Digest: found.Layer.Digest, Size: found.Layer.Size, Mount: found.Mount}
+	if b.Out == "" {
+		return nil
+	}
+	b.done.Image.Path = b.Out
+	return image.Fetch(ctx, found.repo, found.Manifest, b.Out, b.Pack.Events)
+}
