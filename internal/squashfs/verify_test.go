@@ -248,20 +248,26 @@ func TestHostileDirectories(t *testing.T) {
 		if bytes.Equal(change, data) {
 			t.Errorf("%s: nothing was changed", name)
 		}
-		if err := readAll(t.Context(), change); fault.KindOf(err) != fault.Invalid {
-			t.Errorf("%s: got %v", name, err)
-		}
-		m, err := NewReader(bytes.NewReader(change), int64(len(change)), Limits{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		dst := t.TempDir() + "/dst"
-		if err := Unpack(t.Context(), m, dst, UnpackOptions{}); fault.KindOf(err) != fault.Invalid {
-			t.Errorf("%s: unpack: got %v", name, err)
-		}
-		if _, err := os.Lstat(dst); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: unpack left something", name)
-		}
+		refused(t, name, change)
+	}
+}
+
+// refused expects that an image is read and unpacked up to what is wrong in it.
+func refused(t *testing.T, name string, image []byte) {
+	t.Helper()
+	if err := readAll(t.Context(), image); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("%s: got %v", name, err)
+	}
+	m, err := NewReader(bytes.NewReader(image), int64(len(image)), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst := t.TempDir() + "/dst"
+	if err := Unpack(t.Context(), m, dst, UnpackOptions{}); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("%s: unpack: got %v", name, err)
+	}
+	if _, err := os.Lstat(dst); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s: unpack left something", name)
 	}
 }
 
