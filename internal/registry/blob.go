@@ -163,7 +163,8 @@ func (r *resumer) start() error {
 	return err
 }
 
-// reopen continues after cause, or returns it when that is hopeless.
+// reopen continues after cause, or returns it when that is hopeless. The request
+// that opens the blob repeats itself.
 func (r *resumer) reopen(cause error) error {
 	for {
 		r.failures++
@@ -178,8 +179,9 @@ func (r *resumer) reopen(cause error) error {
 			return err
 		}
 		r.Close()
-		if cause = r.open(); cause == nil {
-			return nil
+		cause = r.open()
+		if !errors.Is(cause, errRange) || r.strict {
+			return cause
 		}
 	}
 }

@@ -94,13 +94,10 @@ func (c *copier) listTags(ctx context.Context) error {
 	return nil
 }
 
-// copyTree copies a manifest, then what refers to it, and checks the result.
+// copyTree copies a manifest, then what refers to it.
 func (c *copier) copyTree(ctx context.Context, d ocispec.Descriptor, data []byte) error {
 	if c.seen[d.Digest] {
 		return nil
-	}
-	if c.report.Manifests >= maxCopied {
-		return fault.New(fault.Invalid, "more than %d manifests hang together", maxCopied)
 	}
 	c.seen[d.Digest] = true
 	if _, err := c.copyManifest(ctx, d, data); err != nil {
@@ -111,6 +108,9 @@ func (c *copier) copyTree(ctx context.Context, d ocispec.Descriptor, data []byte
 
 // copyManifest copies one manifest and the blobs or manifests it lists.
 func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
+	if c.report.Manifests >= maxCopied {
+		return false, fault.New(fault.Invalid, "more than %d manifests hang together", maxCopied)
+	}
 	blobs, children, err := contents(data)
 	if err != nil {
 		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)

@@ -33,6 +33,10 @@ type DownloadOptions struct {
 // MaxConnections is how many connections one download uses at most.
 const MaxConnections = 8
 
+// maxDownload bounds a blob, in bytes, and with it what a hostile manifest makes
+// us allocate.
+const maxDownload = 4 << 40
+
 // Names of what a download keeps beside the file until it is complete.
 const (
 	PartialSuffix = ".partial"
@@ -48,6 +52,9 @@ const (
 func (p *Repository) Download(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions) error {
 	if err := validDescriptor(d); err != nil {
 		return err
+	}
+	if d.Size > maxDownload {
+		return fault.New(fault.Invalid, "download %s of %s: its %d bytes are more than the %d that are possible", d.Digest, p, d.Size, int64(maxDownload))
 	}
 	if err := p.download(ctx, d, path, o); err != nil {
 		return fmt.Errorf("download %s of %s: %w", d.Digest, p, withSpaceHint(err))
@@ -87,7 +94,7 @@ func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path st
 func claim(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions, m *meter) (*os.File, error) {
 	create := o.Create
 	if create == nil {
-		create = func(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666) }
+		create = openPlain
 	}
 	for {
 		if there, err := complete(path, d); there || err != nil {
@@ -113,6 +120,12 @@ func claim(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOpt
 			return nil, err
 		}
 	}
+}
+
+// openPlain opens or creates a file that must not be a link: the directory may be
+// shared with others.
+func openPlain(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o666)
 }
 
 func ignore(err, target error) error {

@@ -326,6 +326,26 @@ func TestWaitersShowTheProgressAndCanBeInterrupted(t *testing.T) {
 	wantKind(t, <-ended, fault.Interrupted)
 }
 
+func TestDownloadRefusesLinksAndGiants(t *testing.T) {
+	_, l := randomBlob(mib)
+	p := at(t, Start(t, Referrers))
+	push(t, p, registry.Artifact{Type: image, Layers: []registry.Layer{l}})
+	for _, suffix := range []string{registry.PartialSuffix, registry.JournalSuffix} {
+		path, victim := filepath.Join(t.TempDir(), "x"), writeFile(t, 0o600, "precious", "victim")
+		if err := os.Symlink(victim, path+suffix); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Download(t.Context(), l.Descriptor, path, registry.DownloadOptions{}); err == nil {
+			t.Errorf("%s: written through a link", suffix)
+		}
+		if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+			t.Errorf("%s: the file is %q now, %v", suffix, got, err)
+		}
+	}
+	giant := ocispec.Descriptor{MediaType: "text/plain", Digest: l.Descriptor.Digest, Size: 1 << 62}
+	wantKind(t, p.Download(t.Context(), giant, filepath.Join(t.TempDir(), "x"), registry.DownloadOptions{}), fault.Invalid)
+}
+
 func TestDownloadToAFullDisk(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small file system needs root")

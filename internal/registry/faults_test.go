@@ -263,6 +263,50 @@ func TestBrokenUploadIsResumedOrRepeated(t *testing.T) {
 	}
 }
 
+// A registry that takes everything and keeps nothing does not hold us for ever.
+func TestUploadThatStandsStill(t *testing.T) {
+	for name, received := range map[string]string{"nothing": "0-0", "too much": "0-99999999"} {
+		t.Run(name, func(t *testing.T) {
+			p := at(t, Start(t, Referrers, Faults(Rule{Method: "PATCH", Fault: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.Header().Set("Location", r.URL.RequestURI())
+				w.Header().Set("Range", received)
+				w.WriteHeader(http.StatusAccepted)
+			}})))
+			_, err := p.Push(t.Context(), registry.Artifact{Type: image, Layers: []registry.Layer{blobOf(17 << 20)}})
+			wantKind(t, err, fault.Network)
+		})
+	}
+}
+
+// Retries on several levels must not multiply.
+func TestLastingFaultsAreNotAskedForEver(t *testing.T) {
+	var seen Counter
+	r := backend{address: Start(t, Referrers, seen.Middleware(), Faults(
+		Rule{Method: "POST", Path: "/bad/", Fault: Status(503)},
+		Rule{Method: "GET", Path: "blobs", Times: 1, Fault: ResetAfter(10)},
+		Rule{Method: "GET", Path: "blobs", Fault: Status(503)},
+	))}.open(t)
+	a := registry.Artifact{Type: image, Layers: []registry.Layer{blobOf(100)}}
+	_, err := repository(t, r, "bad/1.0").Push(t.Context(), a)
+	wantKind(t, err, fault.Network)
+	if n := seen.Count("POST blobs/uploads"); n > 2*quickly.Attempts { // there are two blobs
+		t.Errorf("%d uploads were opened", n)
+	}
+	good := repository(t, r, "good/1.0")
+	push(t, good, a)
+	rc, err := good.Fetch(t.Context(), a.Layers[0].Descriptor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	_, err = io.ReadAll(rc)
+	wantKind(t, err, fault.Network)
+	if n := seen.Count("GET blobs"); n < 2 || n > 1+quickly.Attempts {
+		t.Errorf("the blob was asked for %d times", n)
+	}
+}
+
 // GitLab's registry answers for the fallback tag with the subject itself.
 func TestFallbackTagThatIsTheSubject(t *testing.T) {
 	address := Start(t, Fallback, func(next http.Handler) http.Handler {

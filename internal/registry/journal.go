@@ -39,7 +39,7 @@ func journalHeader(d ocispec.Descriptor) string {
 // openJournal opens or creates the journal at path and returns what it claims. A
 // journal of something else is started anew.
 func openJournal(path string, d ocispec.Descriptor) (*journal, map[int]uint32, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := openPlain(path)
 	if err != nil {
 		return nil, nil, err
 	}

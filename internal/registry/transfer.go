@@ -62,6 +62,7 @@ func newTransfer(p *Repository, d ocispec.Descriptor, f *os.File, j *journal, cl
 		state: make([]chunkState, n), sums: make([]uint32, n), missing: n - len(claims), handed: map[int][]byte{},
 	}
 	t.change = sync.NewCond(&t.mu)
+	m.done.Store(0) // it may have shown another process's progress
 	for chunk, sum := range claims {
 		t.state[chunk], t.sums[chunk] = chunkDone, sum
 		m.done.Add(int64(t.length(chunk)))

@@ -20,10 +20,15 @@ import (
 // interruption can be resumed on many registries; smaller ones take one PUT.
 const streamFrom = 16 << 20
 
-// putBlob uploads a blob and starts anew when that fails for a passing reason.
+// putBlob uploads a blob, in a new session when one broke for a passing reason.
+// Opening a session repeats itself.
 func (h *hosted) putBlob(ctx context.Context, d ocispec.Descriptor, open opener) error {
 	for attempt := 1; ; attempt++ {
-		err := h.upload(ctx, d, open)
+		location, _, err := h.startUpload(ctx, url.Values{})
+		if err != nil {
+			return err
+		}
+		err = h.send(ctx, location, d, open)
 		if err == nil || attempt >= h.server.retry.attempts() || !repeatable(err) {
 			return err
 		}
@@ -38,14 +43,6 @@ func (h *hosted) putBlob(ctx context.Context, d ocispec.Descriptor, open opener)
 // Wrong content stays wrong.
 func repeatable(err error) bool {
 	return fault.KindOf(err) == fault.Network && !errors.Is(err, errContent) && !isStatus(err, http.StatusBadRequest)
-}
-
-func (h *hosted) upload(ctx context.Context, d ocispec.Descriptor, open opener) error {
-	location, _, err := h.startUpload(ctx, url.Values{})
-	if err != nil {
-		return err
-	}
-	return h.send(ctx, location, d, open)
 }
 
 // mount asks the registry to make a blob of another of its repositories known
@@ -132,23 +129,20 @@ func (h *hosted) stream(ctx context.Context, location *url.URL, d ocispec.Descri
 	var offset int64
 	for failures := 0; offset < d.Size; {
 		next, received, err := h.patch(ctx, location, d, offset, open)
-		if err != nil {
-			if failures++; !repeatable(err) || failures >= h.server.retry.attempts() {
-				h.cancel(ctx, location)
-				return nil, err
-			}
-			if err := pause(ctx, backOff(failures, h.server.retry)); err != nil {
-				h.cancel(ctx, location)
-				return nil, err
-			}
-			var ok bool
-			if next, received, ok = h.progress(ctx, location); !ok {
-				h.cancel(ctx, location)
-				return nil, err
-			}
+		if err != nil && repeatable(err) {
+			next, received, err = h.progress(ctx, location, err, failures+1)
 		}
-		if received > offset {
+		if err == nil && received > d.Size {
+			err = fault.New(fault.Network, "the registry reports %d bytes of an upload of %d", received, d.Size)
+		}
+		if failures++; received > offset {
 			failures = 0
+		} else if err == nil && failures >= h.server.retry.attempts() {
+			err = fault.New(fault.Network, "the upload stands still at %d of %d bytes", offset, d.Size)
+		}
+		if err != nil {
+			h.cancel(ctx, location)
+			return nil, err
 		}
 		location, offset = next, received
 	}
@@ -171,20 +165,26 @@ func (h *hosted) patch(ctx context.Context, location *url.URL, d ocispec.Descrip
 	return received(resp, d.Size)
 }
 
-// progress asks how far an interrupted upload got. Registries that cannot say,
-// or threw it away, make the caller start anew.
-func (h *hosted) progress(ctx context.Context, location *url.URL) (*url.URL, int64, bool) {
+// progress asks how far an upload got that was interrupted by cause. Registries
+// that cannot say, or threw it away, make the caller start anew.
+func (h *hosted) progress(ctx context.Context, location *url.URL, cause error, failures int) (*url.URL, int64, error) {
+	if err := pause(ctx, backOff(failures, h.server.retry)); err != nil {
+		return nil, 0, err
+	}
 	req, err := http.NewRequestWithContext(h.push(ctx), http.MethodGet, location.String(), nil)
 	if err != nil {
-		return nil, 0, false
+		return nil, 0, err
 	}
 	resp, err := h.request(req, http.StatusNoContent)
 	if err != nil {
-		return nil, 0, false
+		return nil, 0, cause
 	}
 	defer resp.Body.Close()
 	next, n, err := received(resp, 0)
-	return next, n, err == nil && n > 1 // "0-0" stands for none as well as for one
+	if err != nil || n <= 1 { // "0-0" stands for none as well as for one
+		return nil, 0, cause
+	}
+	return next, n, nil
 }
 
 // received reads the answer to a part of an upload: where it goes on, and how
