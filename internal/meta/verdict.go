@@ -69,9 +69,15 @@ type Subject struct {
 	Digest digest.Digest `json:"digest,omitempty"` // of the manifest; "" if a loose file was tested
 }
 
+// The names of runners.
+const (
+	RunnerReFrame = "reframe"
+	RunnerCommand = "command"
+)
+
 // Runner is the program that ran the tests.
 type Runner struct {
-	Name    string `json:"name"` // "reframe" or "command"
+	Name    string `json:"name"` // one of the Runner constants
 	Version string `json:"version,omitempty"`
 	Exit    int    `json:"exit"` // its exit status; 128+n if signal n ended it
 	// Failure is what counts as a failure although no case tells of it: a crash, a

@@ -117,13 +117,22 @@ func (r Request) tests(ctx context.Context, d *Decision) (finding, error) {
 	return pass("%s", said)
 }
 
-// decide is what a result means by the rules' waivers.
+// clockSkew is how far the clocks of two machines may be apart.
+const clockSkew = 5 * time.Minute
+
+// decide is what a result means by the rules' waivers. That an image's own tests
+// declare a failure as expected waives nothing.
 func (r Request) decide(result meta.Result) meta.Decision {
 	if result.Verdict == nil {
 		return meta.Decision{State: meta.Untested, Reason: result.Problem}
 	}
 	v := *result.Verdict
 	v.Cases = meta.ApplyWaivers(v.Cases, r.Rules.For(r.To), r.To.System, r.now())
+	if v.Runner.Name != meta.RunnerReFrame {
+		for i := range v.Cases {
+			v.Cases[i].Expected = false
+		}
+	}
 	return v.Decide(r.now())
 }
 
@@ -160,12 +169,16 @@ func (r Request) satisfied(q Requirement, suite string, results []meta.Result, d
 	switch age := r.now().Sub(results[newest].When); {
 	case v == nil:
 		return finding{reason: fmt.Sprintf("the newest test results %s cannot be used: %s", where, d.Reason)}
+	case age < -clockSkew: // they would stay the newest for ever
+		return finding{reason: fmt.Sprintf("the newest test results %s claim to be from %s, which is in the future", where, meta.FormatTime(results[newest].When))}
 	case v.UArch != "" && v.UArch != r.To.UArch:
 		return finding{reason: fmt.Sprintf("the newest test results on %s are for %s, not for %s", r.To.System, v.UArch, r.To.UArch)}
 	case d.State == meta.Untested:
 		return finding{reason: fmt.Sprintf("untested %s: %s", where, d.Reason)}
 	case d.State != meta.Pass && d.State != meta.Waived:
 		return finding{reason: fmt.Sprintf("tests failed %s: %s%s", where, d.Reason, foreignWaivers(v, d))}
+	case d.Counts.Passed == 0:
+		return finding{reason: fmt.Sprintf("no test passed %s: %s", where, d.Reason)}
 	case d.Counts.Ran() < q.MinTests:
 		return finding{reason: fmt.Sprintf("%d tests ran %s, and %d must", d.Counts.Ran(), where, q.MinTests)}
 	case q.MaxAge > 0 && age > q.MaxAge:
