@@ -52,6 +52,7 @@ uenv-ci ci plan --uenv prgenv-gnu/25.11 --system daint --uarch gh200`,
 }
 
 func runPlan(ctx context.Context, in *invocation) (result, error) {
+	collectLater(in.getenv)
 	o, err := in.planOptions()
 	if err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ uenv-ci configure --recipe recipes/cp2k/2025.1/mc --cluster ../cluster-config/ei
 }
 
 func runConfigure(ctx context.Context, in *invocation) (result, error) {
+	collectLater(in.getenv)
 	system, uarch := in.String("system"), in.String("uarch")
 	for flag, value := range map[string]string{"--system": system, "--uarch": uarch} {
 		if value != "" && !label.Valid(value) {

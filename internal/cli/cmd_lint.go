@@ -83,6 +83,7 @@ func clustersOf(s *site.Site) func(system string, recipeVersion int) string {
 }
 
 func runLint(ctx context.Context, in *invocation) (result, error) {
+	collectLater(in.getenv)
 	format, err := in.reportFormat()
 	if err != nil {
 		return nil, err

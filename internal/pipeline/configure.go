@@ -115,10 +115,10 @@ func (w *treeWriter) write(ctx context.Context) error {
 	if err := w.tree.Write(w.dir); err != nil {
 		return err
 	}
-	if err := w.clone(ctx); err != nil {
+	if err := w.clone(ctx); err != nil || w.options.Build.Offline {
 		return err
 	}
-	return w.saveProvenance()
+	return w.saveProvenance() // with what was cloned
 }
 
 // claim makes the directory, or finds out that an earlier run did. It returns

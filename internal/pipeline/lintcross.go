@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -109,22 +108,21 @@ type combination struct {
 	deployed bool
 }
 
-// try makes the build tree of a combination and keeps what is wrong with it.
+// try notes what is wrong with a combination.
 // What is not deployed may never be built, so there it is only doubtful.
 func (l *linter) try(c combination) {
-	_, problems, err := stack.Render(stack.Input{
+	problems, err := stack.Check(stack.Input{
 		Recipe: c.recipe.loaded, Cluster: c.cluster.loaded, Mount: c.mount, BuildDir: "/build",
 	})
-	l.add(problems...)
-	var found fault.Problems
-	if err != nil && !errors.As(err, &found) {
+	if err != nil {
 		l.addError(c.recipe.dir, err)
 	}
-	for _, p := range found {
-		if p.Rule == stack.RuleSpackTooOld {
+	for _, p := range problems {
+		switch {
+		case p.Severity == fault.Warning:
+		case p.Rule == stack.RuleSpackTooOld:
 			continue // the recipe itself has told
-		}
-		if !c.deployed {
+		case !c.deployed:
 			p.Severity, p.Rule = fault.Warning, "undeployed"
 		}
 		l.add(p)

@@ -29,6 +29,9 @@ func (r *renderer) meta() {
 }
 
 func (r *renderer) json(name string, document *yamlpos.Map) {
+	if r.dry {
+		return
+	}
 	data, err := yamlpos.MarshalJSON(document.Sorted(), 2)
 	if err != nil && r.err == nil {
 		r.err = err

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -33,7 +34,26 @@ func Render(in Input) (*Tree, fault.Problems, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	switch in.Recipe.Version {
+	return r.render()
+}
+
+// Check finds what Render would find wrong, errors and warnings alike, in half of
+// the time. The error is that of an input that is not one.
+func Check(in Input) (fault.Problems, error) {
+	r, err := newRenderer(in)
+	if err != nil {
+		return nil, err
+	}
+	r.dry = true
+	_, _, err = r.render()
+	if errors.As(err, new(fault.Problems)) {
+		err = nil
+	}
+	return r.problems, err
+}
+
+func (r *renderer) render() (*Tree, fault.Problems, error) {
+	switch r.recipe.Version {
 	case 1:
 		r.renderV1()
 	case 2:
@@ -63,6 +83,7 @@ type renderer struct {
 	mount    string
 	version  spackVersion
 	problems fault.Problems
+	dry      bool  // documents stay empty
 	err      error // first failure to write a document: a mistake of ours
 }
 
@@ -125,6 +146,9 @@ func (r *renderer) yaml(name string, value any) {
 
 // marshal encodes a value as YAML.
 func (r *renderer) marshal(value any, sorted bool) []byte {
+	if r.dry {
+		return nil
+	}
 	data, err := yamlpos.Marshal(value, yamlpos.MarshalOptions{SortKeys: sorted})
 	if err != nil && r.err == nil {
 		r.err = fmt.Errorf("write YAML: %w", err)

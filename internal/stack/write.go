@@ -36,57 +36,56 @@ func (t *Tree) write(dst *os.Root) error {
 			return err
 		}
 	}
+	at := &cursor{open: []*os.Root{dst}}
+	defer at.leave(0)
 	for _, dir := range t.Dirs {
-		if err := dst.MkdirAll(dir, 0o755); err != nil {
+		if _, err := at.enter(dir); err != nil {
 			return err
 		}
 	}
 	for _, f := range t.Files {
-		if err := writeFile(dst, f.Path, f.Mode, f.Data); err != nil {
+		if err := f.write(at); err != nil {
 			return err
 		}
 	}
 	for _, c := range t.Copies {
-		if err := c.run(dst); err != nil {
+		if err := c.run(at); err != nil {
 			return fmt.Errorf("copy %s: %w", c.From, err)
 		}
 	}
 	return nil
 }
 
-func writeFile(dst *os.Root, name string, mode fs.FileMode, data []byte) error {
-	if err := dst.MkdirAll(path.Dir(name), 0o755); err != nil {
+func (f File) write(at *cursor) error {
+	return at.create(f.Path, f.Mode, func(out io.Writer) error {
+		_, err := out.Write(f.Data)
 		return err
-	}
-	if err := dst.RemoveAll(name); err != nil { // do not write through a link
-		return err
-	}
-	if err := dst.WriteFile(name, data, mode); err != nil {
-		return err
-	}
-	return dst.Chmod(name, mode) // whatever the umask
+	})
 }
 
-// run performs one copy into dst.
-func (c Copy) run(dst *os.Root) error {
+// run performs one copy.
+func (c Copy) run(at *cursor) error {
 	src, name, err := c.source()
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	if !c.Packages {
-		return c.copyEntry(dst, src, name, c.To)
+		return c.copyEntry(at, src, name, c.To)
 	}
 	entries, err := src.ReadDir(name)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		to := path.Join(c.To, e.Name)
-		if _, err := dst.Lstat(to); err == nil || !e.Dir {
+		dst, err := at.enter(c.To)
+		if err != nil {
+			return err
+		}
+		if _, err := dst.Lstat(e.Name); err == nil || !e.Dir {
 			continue
 		}
-		if err := c.copyEntry(dst, src, path.Join(name, e.Name), to); err != nil {
+		if err := c.copyEntry(at, src, path.Join(name, e.Name), path.Join(c.To, e.Name)); err != nil {
 			return err
 		}
 	}
@@ -114,44 +113,31 @@ func (c Copy) source() (*recipe.Source, string, error) {
 	return src, filepath.ToSlash(name), err
 }
 
-// copyEntry copies a file, or a directory with all below it.
-func (c Copy) copyEntry(dst *os.Root, src *recipe.Source, from, to string) error {
-	if err := dst.MkdirAll(path.Dir(to), 0o755); err != nil {
-		return err
-	}
+// copyEntry copies a file, or a directory with all below it, so that all may read
+// it, with permissions that do not depend on how its source was checked out, since
+// images contain it.
+func (c Copy) copyEntry(at *cursor, src *recipe.Source, from, to string) error {
 	return src.Walk(from, c.Exclude, func(e recipe.SourceEntry) error {
 		target := path.Join(to, e.Name)
-		if !e.Dir {
-			return copyFile(dst, target, e)
+		if e.Dir {
+			dir, err := at.enter(target)
+			if err != nil {
+				return err
+			}
+			return dir.Chmod(".", 0o755)
 		}
-		if err := dst.Mkdir(target, 0o755); err != nil {
+		mode := fs.FileMode(0o644)
+		if e.Executable {
+			mode = 0o755
+		}
+		in, err := e.Open()
+		if err != nil {
 			return err
 		}
-		return dst.Chmod(target, 0o755)
+		defer in.Close()
+		return at.create(target, mode, func(out io.Writer) error {
+			_, err := io.Copy(out, in)
+			return err
+		})
 	})
-}
-
-// copyFile copies a file so that all may read it, with permissions that do not
-// depend on how its source was checked out, since images contain it.
-func copyFile(dst *os.Root, to string, e recipe.SourceEntry) error {
-	in, err := e.Open()
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := dst.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	mode := fs.FileMode(0o644)
-	if e.Executable {
-		mode = 0o755
-	}
-	if _, err = io.Copy(out, in); err == nil {
-		err = out.Chmod(mode)
-	}
-	if closeErr := out.Close(); err == nil {
-		err = closeErr
-	}
-	return err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -231,9 +230,33 @@ func formatTime(t time.Time) string {
 	return t.Format("2006-01-02 15:04:05.999999-07:00")
 }
 
-// plainText is the text that needs no quotes wherever it stands, if it does not
-// also read as another type. Narrower than the grammar, so that it is surely right.
-var plainText = regexp.MustCompile(`^[A-Za-z0-9_./~+$^(][A-Za-z0-9_./~+$^()%@=*;<>&!|{}\[\],?'"\\ :#-]*$`)
+// Bytes that need no quotes, if the text does not also read as another type: at
+// its beginning and further on. Narrower than the grammar, so that it is surely
+// right. Every string of every file passes here, so these are tables.
+var (
+	plainFirst = byteSet("_./~+$^(")
+	plainRest  = byteSet("_./~+$^()%@=*;<>&!|{}[],?'\"\\ :#-")
+)
+
+// byteSet has the letters, the digits and the given bytes.
+func byteSet(others string) (set [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + others) {
+		set[c] = true
+	}
+	return set
+}
+
+func isPlainText(s string) bool {
+	if s == "" || !plainFirst[s[0]] {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		if !plainRest[s[i]] {
+			return false
+		}
+	}
+	return true
+}
 
 // formatString writes a string: plain if that is safe, else in single quotes, in
 // double quotes where there is something to escape.
@@ -253,7 +276,7 @@ func formatString(s string) (string, error) {
 }
 
 func isPlain(s string) bool {
-	if !plainText.MatchString(s) || strings.HasPrefix(s, "...") || strings.HasSuffix(s, " ") || strings.HasSuffix(s, ":") ||
+	if !isPlainText(s) || strings.HasPrefix(s, "...") || strings.HasSuffix(s, " ") || strings.HasSuffix(s, ":") ||
 		strings.Contains(s, ": ") || strings.Contains(s, " #") {
 		return false
 	}
