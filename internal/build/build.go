@@ -63,6 +63,7 @@ type Options struct {
 	// Restricted keeps what programs say out of events, errors and the report,
 	// and writes no archive.
 	Restricted bool
+	Limits     Limits
 	Events     event.Sink
 
 	redact *redactor
@@ -109,7 +110,7 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 	for _, job := range swept {
 		o.Events.Warn("build", "removed what the dead build %s left behind", job)
 	}
-	j := &job{Options: o, views: map[string]meta.View{}}
+	j := &job{Options: o, ctx: ctx, views: map[string]meta.View{}}
 	j.report = Report{
 		Format: ReportFormat, Recipe: o.Stack.Recipe.Name, Mount: o.mount(), System: o.System, UArch: o.UArch,
 		Started: time.Now().UTC().Truncate(time.Second), Jobs: o.jobs(), Sandbox: !o.NoSandbox,
@@ -117,7 +118,7 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 	env, err := j.run(ctx, w)
 	err = errors.Join(err, j.keep(w, err))
 	if err != nil {
-		return nil, errors.Join(err, w.close())
+		return nil, errors.Join(err, o.discard(ctx, w))
 	}
 	return &Result{
 		Store: j.cell.store(), Mount: o.mount(), BuildDir: w.Dir, Meta: env, Report: j.report, workspace: w,
@@ -143,6 +144,9 @@ func (o *Options) check(ctx context.Context) error {
 		return fault.WithHint(fmt.Errorf("find the build root: %w", err), "choose another one with --build-root")
 	}
 	o.Root = root
+	if o.Limits.Previous != nil {
+		o.Size = max(o.Size, o.Limits.Previous.Peak.Storage)
+	}
 	if o.Size == 0 {
 		o.Size = spackSize
 		if o.script() {
@@ -150,6 +154,9 @@ func (o *Options) check(ctx context.Context) error {
 		}
 	}
 	if err := checkCapacity(o.Root, o.Size); err != nil {
+		return err
+	}
+	if err := o.Limits.refuse(o.Root); err != nil {
 		return err
 	}
 	if o.NoSandbox {
@@ -191,6 +198,7 @@ func (o *Options) script() bool { return o.Stack.Recipe.Builder == recipe.Builde
 // job is a build under way.
 type job struct {
 	*Options
+	ctx    context.Context // of the whole build
 	cell   *cell
 	tree   *stack.Tree
 	report Report
@@ -199,13 +207,29 @@ type job struct {
 	spackScalars map[string]*string
 }
 
+// discard removes a build that failed, or keeps it for a while.
+func (o *Options) discard(ctx context.Context, w *workspace) error {
+	if o.Limits.KeepOnFailure <= 0 || ctx.Err() != nil {
+		return w.close()
+	}
+	until := time.Now().Add(o.Limits.KeepOnFailure)
+	if err := w.keep(until); err != nil {
+		return errors.Join(err, w.close())
+	}
+	o.Events.Info("build", "the build directory %s is kept until %s", w.Dir, until.Format(time.RFC3339))
+	return nil
+}
+
 func (j *job) run(ctx context.Context, w *workspace) (env meta.Env, err error) {
 	start := time.Now()
 	defer func() { j.report.Seconds = seconds(time.Since(start)) }()
 	if j.cell, err = newCell(j.Options, w); err != nil {
 		return env, fmt.Errorf("prepare the build: %w", err)
 	}
-	defer func() { j.report.CPUSeconds = seconds(j.cell.used()) }()
+	watched, stop := context.WithCancel(ctx)
+	defer stop()
+	go j.cell.guard.watch(watched)
+	defer func() { j.report.CPUSeconds, j.report.Peak = seconds(j.cell.used()), j.cell.guard.peaks() }()
 	if err := j.stage("prepare", func() error { return j.prepare() }); err != nil {
 		return env, err
 	}
@@ -249,7 +273,7 @@ func (j *job) stageTries(name string, tries int, do func() error) error {
 	j.Events.Start(name, "")
 	s := Stage{Name: name}
 	start, cpu := time.Now(), j.cell.used()
-	err := do()
+	err := j.try(do)
 	for ; err != nil && tries > 1; tries-- {
 		f, ok := errors.AsType[*Failure](err)
 		if !ok || !f.retry {
@@ -258,8 +282,10 @@ func (j *job) stageTries(name string, tries int, do func() error) error {
 		j.Events.Warn(name, "%v", err)
 		j.Events.Info(name, "this may pass (%s): once more", f.Class)
 		s.Retried = true
-		err = do()
+		j.adapt(name, f)
+		err = j.try(do)
 	}
+	j.cell.guard.measureStorage()
 	s.Seconds, s.CPUSeconds, s.Failed = seconds(time.Since(start)), seconds(j.cell.used()-cpu), err != nil
 	j.report.Stages = append(j.report.Stages, s)
 	if err != nil {
@@ -272,6 +298,23 @@ func (j *job) stageTries(name string, tries int, do func() error) error {
 	}
 	j.Events.Done(name, "")
 	return nil
+}
+
+// try does a part of the build and says more of its error if it can.
+func (j *job) try(do func() error) error {
+	if err := do(); err != nil {
+		return explainOwn(j.ctx, err)
+	}
+	return nil
+}
+
+// adapt changes what may have made a stage fail, before it is tried again.
+func (j *job) adapt(stage string, f *Failure) {
+	if f.Class != classMemory || j.jobs() == 1 {
+		return
+	}
+	j.Jobs = j.jobs() / 2
+	j.Events.Warn(stage, "compiles %d things at once from here on, for lack of memory", j.Jobs)
 }
 
 // hook runs one of the recipe's programs, "" for none. It is a path below BUILD.

@@ -36,54 +36,90 @@ func checkCapacity(dir string, size int64) error {
 
 func mib(n int64) string { return strconv.FormatInt(max(n, 0)>>20, 10) + " MiB" }
 
+const ownFileSystem = "its file system"
+
 // available returns the bytes that can be written to a directory, and what limits them.
 func available(dir string) (free int64, where string, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, "", fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	free, where = int64(s.Bavail)*s.Bsize, "its file system"
+	free, where = int64(s.Bavail)*s.Bsize, ownFileSystem
 	if s.Type != unix.TMPFS_MAGIC {
 		return free, where, nil
 	}
-	if memory, ok := memAvailable(); ok && memory < free {
-		free, where = memory, "the machine's memory"
-	}
-	if memory, ok := cgroupAvailable(); ok && memory < free {
-		free, where = memory, "the memory limit of this job (cgroup)"
+	if memory, what, ok := memoryLeft(); ok && memory < free {
+		free, where = memory, what
 	}
 	return free, where, nil
 }
 
-func memAvailable() (int64, bool) {
+// inMemory tells whether what is written to a directory takes memory.
+func inMemory(dir string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(dir, &s) == nil && s.Type == unix.TMPFS_MAGIC
+}
+
+// memoryLeft returns the bytes of memory that can be had, and what limits them.
+func memoryLeft() (free int64, where string, ok bool) {
+	free, ok = meminfo("MemAvailable:")
+	where = "the machine's memory"
+	if job, limited := cgroupAvailable(); limited && (!ok || job < free) {
+		free, where, ok = job, "the memory limit of this job (cgroup)", true
+	}
+	return free, where, ok
+}
+
+// meminfo returns a value of /proc/meminfo, in bytes.
+func meminfo(key string) (int64, bool) {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0, false
 	}
-	return field(data, "MemAvailable:", 1024)
+	return field(data, key, 1024)
 }
 
-// cgroupAvailable returns what the cgroups of this process (version 2) still
-// allow: the least of its own and those above. File pages can be given up.
+// cgroupTree is where a version of cgroups has its files, and how they are called.
+type cgroupTree struct {
+	entry             string // of /proc/self/cgroup, before the path
+	top               string
+	limit, used, idle string
+}
+
+var cgroupTrees = []cgroupTree{
+	{"0::", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "},
+	{":memory:", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "},
+}
+
+// cgroupAvailable returns what the cgroups of this process still allow: the least
+// of its own and those above.
 func cgroupAvailable() (least int64, ok bool) {
 	data, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return 0, false
 	}
-	const top = "/sys/fs/cgroup"
-	_, own, _ := strings.Cut(string(data), "0::")
-	own, _, _ = strings.Cut(own, "\n")
-	for dir := filepath.Join(top, own); strings.HasPrefix(dir, top); dir = filepath.Dir(dir) {
-		limit, hasLimit := number(dir + "/memory.max")
-		used, hasUsed := number(dir + "/memory.current")
-		if !hasLimit || !hasUsed {
+	for _, tree := range cgroupTrees {
+		if _, own, found := strings.Cut(string(data), tree.entry); found {
+			own, _, _ = strings.Cut(own, "\n")
+			if free, limited := tree.available(own); limited && (!ok || free < least) {
+				least, ok = free, true
+			}
+		}
+	}
+	return least, ok
+}
+
+// available returns what a cgroup and those above it still allow. File pages can
+// be given up.
+func (t cgroupTree) available(own string) (least int64, ok bool) {
+	for dir := filepath.Join(t.top, own); within(dir, t.top); dir = filepath.Dir(dir) {
+		limit, hasLimit := number(filepath.Join(dir, t.limit))
+		used, hasUsed := number(filepath.Join(dir, t.used))
+		stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+		if !hasLimit || !hasUsed || err != nil {
 			continue
 		}
-		stat, err := os.ReadFile(dir + "/memory.stat")
-		if err != nil {
-			continue
-		}
-		pages, _ := field(stat, "inactive_file ", 1)
+		pages, _ := field(stat, t.idle, 1)
 		if free := limit - used + pages; !ok || free < least {
 			least, ok = free, true
 		}

@@ -32,6 +32,7 @@ type cell struct {
 	count  atomic.Int32 // commands so far
 	cpu    atomic.Int64 // nanoseconds that they took
 	redact *redactor
+	guard  *guard
 }
 
 // step is one program that a cell runs.
@@ -46,6 +47,7 @@ func newCell(o *Options, w *workspace) (*cell, error) {
 	c := &cell{
 		Build: buildDir, host: filepath.Join(w.Dir, "build"), mount: o.mount(),
 		logs: filepath.Join(w.Dir, "logs"), redact: o.redact,
+		guard: newGuard(w.Dir, o.Limits.deadline(time.Now())),
 	}
 	home := filepath.Join(w.Dir, "home")
 	for _, dir := range []string{c.host, c.store(), c.path("tmp"), c.logs, home} {
@@ -172,19 +174,37 @@ func (c *cell) run(ctx context.Context, s step) (err error) {
 			return err
 		}
 	}
+	if err := c.wait(ctx, cmd, out); err != nil {
+		if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+			return &stepError{step: s.name, log: name, code: exit.Code}
+		}
+		return err
+	}
+	return nil
+}
+
+// wait runs a program under the eyes of the guard.
+func (c *cell) wait(ctx context.Context, cmd proc.Cmd, out *redactingWriter) error {
+	ctx, guarded, leave := c.guard.enter(ctx)
+	defer leave()
+	if f := c.guard.trouble(time.Now()); f != nil {
+		return f.fault()
+	}
 	p, err := cmd.Start(ctx)
 	if err != nil {
 		return err
 	}
+	c.guard.started(guarded, p.Pid())
 	err = p.Wait()
 	usage := p.Usage()
 	c.cpu.Add(int64(usage.CPU))
-	if flushed := out.Flush(); err == nil {
-		err = flushed
+	c.guard.note(Peak{Memory: usage.MaxRSS})
+	if stopped, ok := errors.AsType[*Failure](context.Cause(ctx)); ok {
+		why := *stopped // for each of several programs
+		return why.fault()
 	}
-	var exit *proc.ExitError
-	if errors.As(err, &exit) {
-		return &stepError{step: s.name, log: name, code: exit.Code}
+	if err := errors.Join(out.err, out.Flush()); err != nil {
+		return fmt.Errorf("write the log: %w", err)
 	}
 	return err
 }

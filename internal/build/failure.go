@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,11 @@ type Failure struct {
 
 	retry bool // another try may help
 	kind  fault.Kind
+	cause error // nil for what a program said
 }
+
+// Unwrap returns the error of our own that the failure is.
+func (f *Failure) Unwrap() error { return f.cause }
 
 // Error tells what failed, why, and the lines of the log that matter.
 func (f *Failure) Error() string {
@@ -78,6 +83,9 @@ func (j *job) explain(ctx context.Context, fallback string, err error) error {
 		lines := tail(e.log, maxLines)
 		found, ok := classifyProgram(classes, lines)
 		f.recognize(found, ok)
+		if e.code == 128+int(unix.SIGKILL) && !ok {
+			f.Class, f.retry = classMemory, true // nobody else would have killed it
+		}
 		f.Excerpt = lines[max(0, len(lines)-errorLines):]
 		if ok {
 			f.Excerpt = telling(lines, found.line)
@@ -86,6 +94,31 @@ func (j *job) explain(ctx context.Context, fallback string, err error) error {
 	if j.Restricted {
 		f.Message, _, _ = strings.Cut(f.Message, "\n")
 		f.Excerpt = nil
+	}
+	return f.fault()
+}
+
+// explainOwn turns an error of our own into a Failure if it is one of the known
+// classes, such as no more room or no network.
+func explainOwn(ctx context.Context, err error) error {
+	if _, ok := errors.AsType[*Failure](err); ok || ctx.Err() != nil {
+		return err
+	}
+	classes, taxonomyErr := taxonomy()
+	if taxonomyErr != nil {
+		return errors.Join(err, taxonomyErr)
+	}
+	found, ok := classifyProgram(classes, strings.Split(strings.Replace(err.Error(), syscall.ENOSPC.Error(), "No space left on device", 1), "\n"))
+	if !ok {
+		return err
+	}
+	f := &Failure{Message: err.Error(), cause: err}
+	f.recognize(found, true)
+	if hint := fault.HintOf(err); hint != "" {
+		f.Hint = hint
+	}
+	if kind := fault.KindOf(err); kind != fault.Failure {
+		f.kind = kind
 	}
 	return f.fault()
 }

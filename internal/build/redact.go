@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -213,6 +214,7 @@ type redactingWriter struct {
 	out  io.Writer
 	line func(string) // may be nil
 	rest []byte
+	err  error // of the first write that failed
 }
 
 // maxLine is how long a line may be before it is passed on in parts.
@@ -251,5 +253,6 @@ func (w *redactingWriter) pass(end int) error {
 		}
 	}
 	_, err := io.WriteString(w.out, text)
+	w.err = cmp.Or(w.err, err)
 	return err
 }

@@ -40,7 +40,7 @@ func (j *job) buildSpack(ctx context.Context) error {
 			fault.New(fault.Invalid, "recipe format %d needs Spack 1.x, which this builder does not drive yet", j.tree.Version),
 			"recipes of format 1 build with Spack 0.21 to 0.23")
 	}
-	if err := j.stage("spack", func() error { return b.setUp(ctx) }); err != nil {
+	if err := j.stageTries("spack", twice, func() error { return b.setUp(ctx) }); err != nil {
 		return err
 	}
 	if err := j.hook(ctx, "pre-install", j.tree.Hooks.PreInstall); err != nil {
@@ -134,6 +134,9 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 		reference = *clone.Commit
 	}
 	b.Events.Info("spack", "clone %s at %s", clone.Repo, reference)
+	if err := os.RemoveAll(b.cell.path(clone.To)); err != nil {
+		return spack.Installation{}, err
+	}
 	commit, err := git.Clone(ctx, clone.Repo, reference, b.cell.path(clone.To))
 	if err != nil {
 		return spack.Installation{}, fault.WithHint(err, "name a Spack of this machine with --spack DIR or %s", spack.Variable)

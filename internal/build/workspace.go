@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -139,6 +140,34 @@ func (w *workspace) close() error {
 	return err
 }
 
+// keepSuffix is that of the file that says until when a workspace without an owner
+// is kept. It is gone with the workspace, by the first sweep after that time.
+const keepSuffix = ".keep"
+
+// keep gives up a workspace without removing it.
+func (w *workspace) keep(until time.Time) error {
+	err := w.parent.WriteFile(w.job+keepSuffix, []byte(until.UTC().Format(time.RFC3339)), 0o600)
+	if err == nil {
+		err = unlinkMount(w.parent, w.job)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the build directory: %w", err)
+	}
+	err = errors.Join(w.lock.Close(), w.parent.Close())
+	w.lock = nil
+	return err
+}
+
+// isKept tells whether a workspace without an owner is not to be removed yet.
+func isKept(parent *os.Root, job string) bool {
+	text, err := parent.ReadFile(job + keepSuffix)
+	if err != nil {
+		return false
+	}
+	until, err := time.Parse(time.RFC3339, string(text))
+	return err == nil && time.Now().Before(until)
+}
+
 func (w *workspace) unlock() error {
 	return errors.Join(w.parent.Remove(w.job+lockSuffix), w.lock.Close())
 }
@@ -181,7 +210,7 @@ func sweepJob(parent *os.Root, job string) (gone bool, err error) {
 		}
 		return false, err
 	}
-	if !isCurrent(parent, name, f) {
+	if !isCurrent(parent, name, f) || isKept(parent, job) {
 		return false, nil
 	}
 	if err := removeJob(parent, job); err != nil {
@@ -193,6 +222,9 @@ func sweepJob(parent *os.Root, job string) (gone bool, err error) {
 // removeJob removes the directory of a build and the link to it that an
 // unsandboxed build has at its mount point.
 func removeJob(parent *os.Root, job string) error {
+	if err := parent.Remove(job + keepSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := unlinkMount(parent, job); err != nil {
 		return err
 	}
