@@ -28,11 +28,11 @@ import (
 
 // backend is one registry that the suite runs against.
 type backend struct {
-	name    string
 	address string
 	options registry.Options
 	mounts  bool // copies within it move no bytes
 	catalog bool // lists its repositories
+	noEmpty bool // does not take empty blobs
 }
 
 // quickly makes retries of tests short.
@@ -45,8 +45,8 @@ func backends(t *testing.T, test func(*testing.T, backend)) {
 	})
 	for kind, b := range map[registrytest.Kind]backend{
 		registrytest.Referrers:    {mounts: true, catalog: true},
-		registrytest.Fallback:     {catalog: true},
-		registrytest.HalfBroken:   {catalog: true},
+		registrytest.Fallback:     {catalog: true, noEmpty: true},
+		registrytest.HalfBroken:   {catalog: true, noEmpty: true},
 		registrytest.Docker:       {mounts: true, catalog: true},
 		registrytest.Distribution: {mounts: true, catalog: true},
 	} {
@@ -55,6 +55,16 @@ func backends(t *testing.T, test func(*testing.T, backend)) {
 			test(t, b)
 		})
 	}
+	login := registry.Credentials{Getenv: environment("UENV_CI_REGISTRY_USERNAME", username, "UENV_CI_REGISTRY_PASSWORD", password)}
+	t.Run("tls and basic", func(t *testing.T) {
+		address, ca := registrytest.ServeTLS(t, registrytest.Handler(registrytest.Referrers), registrytest.Basic(username, password))
+		test(t, backend{address: address, mounts: true, catalog: true, options: registry.Options{CAFile: ca, Credentials: login}})
+	})
+	t.Run("tokens", func(t *testing.T) {
+		tokens := &registrytest.Tokens{Username: username, Password: password}
+		address := registrytest.Start(t, registrytest.Fallback, tokens.Middleware())
+		test(t, backend{address: address, noEmpty: true, options: registry.Options{Credentials: login}})
+	})
 	t.Run("given", func(t *testing.T) {
 		address := os.Getenv("UENV_CI_TEST_REGISTRY")
 		if address == "" {
@@ -585,7 +595,7 @@ func TestCancelStops(t *testing.T) {
 		cancel()
 		_, err := p.Push(ctx, artifact(image, "more", nil))
 		wantKind(t, err, fault.Interrupted)
-		if b.name == "" && strings.HasPrefix(b.address, "oci:") {
+		if strings.HasPrefix(b.address, "oci:") {
 			return // reading a small file is not interrupted
 		}
 		_, err = p.Resolve(ctx, d.Digest.String())

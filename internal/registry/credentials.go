@@ -31,6 +31,9 @@ type Credentials struct {
 	Username     string // for the token file; "" is the login name
 	// Getenv reads the environment; nil is os.Getenv.
 	Getenv func(string) string
+	// HostOnly uses nothing but docker configurations, which say for which host
+	// a password is: for a registry that somebody else has chosen.
+	HostOnly bool
 }
 
 // The pairs of variables that are read.
@@ -42,6 +45,10 @@ var credentialVariables = [][2]string{
 // lookup returns the function that finds the credentials for host. What is
 // explicit is read at once, so that a mistake shows before any work is done.
 func (c Credentials) lookup(host string, o Options) (auth.CredentialFunc, error) {
+	if c.TokenFile != "" && c.HostOnly {
+		err := fault.New(fault.Usage, "a token goes only to a registry that you name yourself")
+		return nil, fault.WithHint(err, "name it with --registry")
+	}
 	if c.TokenFile != "" {
 		cred, err := c.token(o.Events)
 		if err != nil {
@@ -75,21 +82,29 @@ func (c Credentials) search(host string, explicit credentials.Store, retry Retry
 				return cred, err
 			}
 		}
-		if cred := c.fromEnvironment(); cred != auth.EmptyCredential {
+		if cred := c.fromEnvironment(); cred != auth.EmptyCredential && !c.HostOnly {
 			return cred, nil
 		}
 		if explicit != nil {
 			return auth.EmptyCredential, nil
 		}
+		if c.HostOnly {
+			return fromDocker(ctx, host)
+		}
 		if cred, err := c.fromMiddleware(ctx, retry); err != nil || cred != auth.EmptyCredential {
 			return cred, err
 		}
-		store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
-		if err != nil {
-			return auth.EmptyCredential, fault.New(fault.Unauthorized, "read the docker configuration: %w", err)
-		}
-		return fromStore(ctx, store, host)
+		return fromDocker(ctx, host)
 	}
+}
+
+// fromDocker reads the user's own docker configuration.
+func fromDocker(ctx context.Context, host string) (auth.Credential, error) {
+	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	if err != nil {
+		return auth.EmptyCredential, fault.New(fault.Unauthorized, "read the docker configuration: %w", err)
+	}
+	return fromStore(ctx, store, host)
 }
 
 // fromStore reads a docker configuration or its helper program.
