@@ -60,6 +60,8 @@ type Record struct {
 	// Deprecation says why, and what to use instead; nil if it is not deprecated.
 	Deprecation *meta.Deprecation `json:"deprecation,omitempty"`
 	HasMeta     bool              `json:"meta"`
+	// Packages are those that were searched for, as specs.
+	Packages []string `json:"packages,omitempty"`
 	// Problem says why the image cannot be used; "" if it can.
 	Problem string `json:"problem,omitempty"`
 }

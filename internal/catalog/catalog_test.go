@@ -53,7 +53,7 @@ func parse(t *testing.T, text string) label.Label {
 	return l
 }
 
-func squashfs(content string) registry.Artifact {
+func imageOf(content string) registry.Artifact {
 	return registry.Artifact{
 		Type:        meta.TypeImage,
 		Layers:      []registry.Layer{registry.BytesLayer(meta.ImageTitle, "", []byte(content))},
@@ -78,7 +78,7 @@ func TestFind(t *testing.T) {
 		"deploy::prgenv-gnu/24.9:v1@daint%gh200", "deploy::prgenv-gnu/24.11:v1@daint%gh200", "deploy::prgenv-gnu/24.11:v10@daint%gh200",
 		"deploy::prgenv-gnu/24.11:v2@daint%gh200", "deploy::prgenv-gnu-openmpi/1:v1@eiger%zen2", "build::prgenv-gnu/24.11:7@daint%gh200",
 	} {
-		push(t, reg, l, squashfs(l))
+		push(t, reg, l, imageOf(l))
 	}
 	for _, c := range []struct {
 		pattern string
@@ -121,7 +121,7 @@ func verdict(system string, state meta.Outcome, when time.Time, image digest.Dig
 
 func TestFindShowsTheNewestResultOfEachSystem(t *testing.T) {
 	reg := testRegistry(t)
-	repo, image := push(t, reg, "build::x/1:1@daint%gh200", squashfs("x"))
+	repo, image := push(t, reg, "build::x/1:1@daint%gh200", imageOf("x"))
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i, v := range []meta.Verdict{
 		verdict("daint", meta.Passed, day.AddDate(0, 0, 2), image.Digest), verdict("daint", meta.Failed, day, image.Digest),
@@ -148,7 +148,7 @@ func TestFindShowsTheNewestResultOfEachSystem(t *testing.T) {
 
 func TestInspect(t *testing.T) {
 	reg := testRegistry(t)
-	repo, image := push(t, reg, "build::x/1:1@daint%gh200", squashfs("x"))
+	repo, image := push(t, reg, "build::x/1:1@daint%gh200", imageOf("x"))
 	old := meta.Deprecation{Version: 1, State: meta.Active, When: meta.At(time.Now()), Who: "me", Image: image.Digest, Reason: "old"}
 	data, err := old.Encode()
 	if err != nil {
@@ -172,7 +172,7 @@ func TestInspect(t *testing.T) {
 func TestFindShowsDeprecationsAndForeignResults(t *testing.T) {
 	for _, kind := range registrytest.InProcess {
 		reg := at(t, registrytest.Start(t, kind))
-		repo, image := push(t, reg, "build::x/1:1@daint%gh200", squashfs("x"))
+		repo, image := push(t, reg, "build::x/1:1@daint%gh200", imageOf("x"))
 		for i, state := range []string{meta.Active, meta.Withdrawn, meta.Active} {
 			d := meta.Deprecation{State: state, When: meta.At(time.Unix(int64(i), 0)), Who: "me", Image: image.Digest, Reason: "old", Replacement: "x/2"}
 			data, err := d.Encode()
@@ -218,8 +218,8 @@ func noCatalog(next http.Handler) http.Handler {
 
 func TestFindWithoutACatalog(t *testing.T) {
 	reg := at(t, registrytest.Start(t, registrytest.Referrers, noCatalog))
-	push(t, reg, "deploy::x/1:v1@daint%gh200", squashfs("x"))
-	push(t, reg, "deploy::x/2:v1@daint%gh200", squashfs("x"))
+	push(t, reg, "deploy::x/1:v1@daint%gh200", imageOf("x"))
+	push(t, reg, "deploy::x/2:v1@daint%gh200", imageOf("x"))
 	_, err := Find(t.Context(), reg, parse(t, "deploy::x"), Options{})
 	if fault.KindOf(err) != fault.Refused || fault.HintOf(err) == "" {
 		t.Errorf("got %v, hint %q", err, fault.HintOf(err))
@@ -240,7 +240,7 @@ func TestFindWithoutACatalog(t *testing.T) {
 func TestFindAsksNoMoreThanItNeeds(t *testing.T) {
 	var counter registrytest.Counter
 	reg := at(t, registrytest.Start(t, registrytest.Referrers, counter.Middleware()))
-	repo, image := push(t, reg, "build::x/1:1@daint%gh200", squashfs("x"))
+	repo, image := push(t, reg, "build::x/1:1@daint%gh200", imageOf("x"))
 	const tags = 20
 	for i := range tags {
 		if err := repo.Tag(t.Context(), image, "v"+strconv.Itoa(i)); err != nil {
@@ -261,7 +261,7 @@ func TestFindAsksNoMoreThanItNeeds(t *testing.T) {
 
 func TestInspectRefusesWhatIsNoImage(t *testing.T) {
 	reg := testRegistry(t)
-	a := squashfs("x")
+	a := imageOf("x")
 	a.Layers = []registry.Layer{registry.BytesLayer("other.squashfs", "", []byte("x"))}
 	repo, image := push(t, reg, "build::x/1:1@daint%gh200", a)
 	if _, err := Inspect(t.Context(), repo, image); fault.KindOf(err) != fault.Invalid {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,6 +36,8 @@ type About struct {
 	Results     []meta.Verdict    `json:"results,omitempty"`     // newest per system
 	Deprecation *meta.Deprecation `json:"deprecation,omitempty"` // nil if it is not deprecated
 	Promotions  []meta.Promotion  `json:"promotions,omitempty"`  // newest first
+	Provenance  *meta.Provenance  `json:"provenance,omitempty"`  // the newest
+	Packages    []meta.Package    `json:"packages,omitempty"`    // as the attached list has them
 	// JUnit are results as CI attached them before there were verdicts. They tell
 	// neither what was skipped nor where the tests ran, so they count as untested.
 	JUnit       []JUnit    `json:"junit,omitempty"`
@@ -67,7 +70,7 @@ func Inspect(ctx context.Context, repo *registry.Repository, image ocispec.Descr
 		Attachments: []Attached{},
 	}
 	for _, read := range []func(context.Context, *registry.Repository, ocispec.Descriptor) error{
-		about.readList, about.readEnv, about.readResults, about.readRecords,
+		about.readList, about.readEnv, about.readResults, about.readRecords, about.readOrigin,
 	} {
 		if err := read(ctx, repo, image); err != nil {
 			return About{}, err
@@ -123,10 +126,17 @@ func (about *About) readResults(ctx context.Context, repo *registry.Repository, 
 			about.Problems = append(about.Problems, meta.TypeReframe+": "+r.Problem)
 		case !seen[r.System]:
 			seen[r.System] = true
-			about.Results = append(about.Results, *r.Verdict)
+			about.Results = append(about.Results, decided(*r.Verdict))
 		}
 	}
 	return nil
+}
+
+// decided says what the cases of a verdict mean now, whatever the document claims.
+func decided(v meta.Verdict) meta.Verdict {
+	d := v.Decide(time.Now())
+	v.State, v.Reason, v.Counts = d.State, d.Reason, d.Counts
+	return v
 }
 
 func (about *About) readJUnit(ctx context.Context, repo *registry.Repository, r meta.Result) error {

@@ -29,7 +29,7 @@ func fill(t *testing.T, reg *registry.Registry, n int) []string {
 		if i >= 3 {
 			text = fmt.Sprintf("deploy::y/%d:v1@daint%%gh200", i)
 		}
-		repo, image := push(t, reg, text, squashfs(text))
+		repo, image := push(t, reg, text, imageOf(text))
 		v := verdict("daint", meta.Passed, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), image.Digest)
 		data, err := v.Encode()
 		if err != nil {
@@ -118,7 +118,7 @@ func TestSearchTakesTheIndex(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 
-	push(t, reg, "deploy::new/1:v1@daint%gh200", squashfs("new"))
+	push(t, reg, "deploy::new/1:v1@daint%gh200", imageOf("new"))
 	if a := search(t, reg, "deploy::new", o); len(a.Records) != 0 {
 		t.Errorf("the index knows what came later: %+v", a)
 	}
@@ -181,7 +181,7 @@ func TestSearchWithABadIndexAsksTheRegistry(t *testing.T) {
 		"no gzip":           {Type: indexType, Layers: []registry.Layer{registry.BytesLayer(indexTitle, indexMediaType, []byte("{}"))}},
 		"cut":               {Type: indexType, Layers: []registry.Layer{registry.BytesLayer(indexTitle, indexMediaType, good[:len(good)-4])}},
 		"another namespace": {Type: indexType, Layers: []registry.Layer{registry.BytesLayer(indexTitle, indexMediaType, other)}},
-		"another type":      squashfs("x"),
+		"another type":      imageOf("x"),
 	} {
 		reg := testRegistry(t)
 		fill(t, reg, 2)
