@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/sandbox"
 )
 
 const (
@@ -19,17 +20,6 @@ const (
 
 	firstWithOption = 9 // major version of squashfs-mount that takes --sqfs
 )
-
-// stripped lists the variables that the loader takes from setuid programs
-// (glibc, unsecvars.h). squashfs-mount restores them from prefixed copies.
-var stripped = []string{
-	"GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "HOSTALIASES",
-	"LD_AUDIT", "LD_BIND_NOT", "LD_BIND_NOW", "LD_DEBUG", "LD_DEBUG_OUTPUT", "LD_DYNAMIC_WEAK", "LD_LIBRARY_PATH",
-	"LD_ORIGIN_PATH", "LD_PRELOAD", "LD_PROFILE", "LD_SHOW_AUXV", "LD_VERBOSE", "LD_WARN", "LOCALDOMAIN", "LOCPATH",
-	"MALLOC_ARENA_MAX", "MALLOC_ARENA_TEST", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_PERTURB_",
-	"MALLOC_TOP_PAD_", "MALLOC_TRACE", "MALLOC_TRIM_THRESHOLD_",
-	"NIS_PATH", "NLSPATH", "RESOLV_HOST_CONF", "RES_OPTIONS", "TMPDIR",
-}
 
 // startHelper uses the uenv client's setuid program, which mounts in a private
 // namespace of the command. The mount point must exist on the host.
@@ -75,10 +65,9 @@ func majorVersion(ctx context.Context, program string) (int, error) {
 // takes away.
 func forward(env []string) []string {
 	out := slices.Clone(env)
-	for _, entry := range env {
-		if name, _, ok := strings.Cut(entry, "="); ok && slices.Contains(stripped, name) {
-			out = append(out, forwardPrefix+entry)
-		}
+	_, loader := sandbox.SplitEnv(env)
+	for _, entry := range loader {
+		out = append(out, forwardPrefix+entry)
 	}
 	return out
 }

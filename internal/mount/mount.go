@@ -151,8 +151,12 @@ func (m *Mount) Command(c proc.Cmd) (proc.Cmd, error) {
 	if m.boxed {
 		return m.Sandboxed(sandbox.Spec{Transparent: true}, c)
 	}
-	c.Args = append([]string{"--chdir=" + c.Dir}, c.Args...) // which need not exist outside
-	c.Dir, c.Env = "", m.environ(c.Env)
+	env, loader := m.environ(c.Env), []string(nil)
+	if m.holder != nil { // as in a sandbox, see there; the helper has its own way
+		env, loader = sandbox.SplitEnv(env)
+	}
+	c.Args = slices.Concat([]string{"--chdir=" + c.Dir}, loader, c.Args) // the directory need not exist outside
+	c.Dir, c.Env = "", env
 	return m.enter(c), nil
 }
 

@@ -481,3 +481,33 @@ func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(stat), ") Z ")
 }
+
+// TestTheImagesEnvironmentStaysInside has the loader trace what it loads: with an
+// image's environment it does so in no program of ours.
+func TestTheImagesEnvironmentStaysInside(t *testing.T) {
+	eachMethod(t, func(t *testing.T, m *Mount) {
+		trace := filepath.Join(t.TempDir(), "trace")
+		env := append(toolEnv(), "LD_DEBUG=files", "LD_DEBUG_OUTPUT="+trace)
+		if got := output(t, m, proc.Cmd{Path: "sh", Args: []string{"-c", "echo $LD_DEBUG"}, Env: env}); got != "files" {
+			t.Errorf("the program's LD_DEBUG is %q", got)
+		}
+		files, err := filepath.Glob(trace + ".*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(files) == 0 {
+			t.Skip("this system's loader does not trace")
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"bwrap", "nsenter"} {
+				if strings.Contains(string(text), "initialize program: "+name) || strings.Contains(string(text), "/"+name+"\n") {
+					t.Errorf("%s was started with the image's environment", name)
+				}
+			}
+		}
+	})
+}

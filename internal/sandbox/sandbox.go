@@ -70,13 +70,15 @@ func (s Spec) Command(c proc.Cmd) (proc.Cmd, error) {
 	} else if !s.Transparent {
 		args = append(args, "--chdir", "/")
 	}
+	// The environment may be an image's: what could reach bwrap itself is set
+	// inside only. bwrap's own is readable there as that of process 1, so it gets
+	// nothing but the program's.
+	env, loader := SplitEnv(c.Env)
+	args = append(args, setenv(loader)...)
 	args = append(append(args, "--", c.Path), c.Args...)
-	c.Path, c.Args, c.Dir = bwrap, args, ""
+	c.Path, c.Args, c.Env, c.Dir = bwrap, args, env, ""
 	if !s.Transparent {
-		// bwrap's own environment is readable inside as that of process 1, so
-		// it gets no other than the program's.
-		c.Env = withHome(c.Env)
-		c.Dir = "/"
+		c.Env, c.Dir = withHome(env), "/"
 	}
 	return c, nil
 }
