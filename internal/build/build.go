@@ -46,8 +46,11 @@ type Options struct {
 	// Network leaves the network on for the recipe's own programs: hooks, and
 	// build of the script builder. Spack itself has it while it fetches and
 	// installs, unless Offline.
-	Network bool
-	Offline bool
+	// AirGapped is Offline for hooks too, and what is missing among the sources is
+	// told before anything is built.
+	Network   bool
+	Offline   bool
+	AirGapped bool
 
 	// Env names variables of our environment that the build may see, besides
 	// those with the prefix UENV_CIBUILDV_. Hide lists more paths, such as
@@ -60,13 +63,20 @@ type Options struct {
 	// ReportDir receives the report, and if the build fails the logs of all
 	// programs as one archive; "" keeps none.
 	ReportDir string
+	// Protected says that the recipe is as people who are trusted have let it be: a
+	// protected ref. Only then do hooks get secrets, and the protected build
+	// cache packages.
+	Protected bool
+	Hooks     Hooks
+
 	// Restricted keeps what programs say out of events, errors and the report,
 	// and writes no archive.
 	Restricted bool
 	Limits     Limits
 	Events     event.Sink
 
-	redact *redactor
+	redact  *redactor
+	secrets []hookSecret
 }
 
 // Result is an installed store. It lives until Close.
@@ -93,7 +103,20 @@ func (r *Result) Close() error {
 // logs in LogDir and what tells of the build in ReportDir. No secret that we know
 // of is in those, in the error or in an event.
 func Run(ctx context.Context, o Options) (*Result, error) {
-	o.redact = newRedactor(o.Hide, nil)
+	var err error
+	if o.secrets, err = o.readSecrets(); err != nil {
+		return nil, err
+	}
+	o.Offline = o.Offline || o.AirGapped
+	o.Hide = slices.Clone(o.Hide)
+	var values []string
+	for _, s := range o.secrets {
+		values = append(values, s.value)
+	}
+	for _, s := range o.Hooks.Secrets {
+		o.Hide = append(o.Hide, s.File)
+	}
+	o.redact = newRedactor(o.Hide, values)
 	o.Events = o.redact.sink(o.Events)
 	result, err := o.build(ctx)
 	return result, o.redact.error(err)
@@ -323,12 +346,14 @@ func (j *job) hook(ctx context.Context, name, file string) error {
 		return nil
 	}
 	return j.stage(name, func() error {
-		return j.program(ctx, step{name: name, cmd: j.command(file), network: j.Network})
+		return j.program(ctx, step{name: name, cmd: j.command(file)})
 	})
 }
 
-// program runs a program of the recipe.
+// program runs a program of the recipe, which is called as the step is.
 func (j *job) program(ctx context.Context, s step) error {
+	s.network = j.hookNetwork(s.name)
+	s.cmd.Env = append(s.cmd.Env, j.secretsOf(s.name)...)
 	if !j.Restricted {
 		s.watch = func(line string) { j.Events.Info(s.name, "%s", line) }
 	}

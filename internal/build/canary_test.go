@@ -14,6 +14,7 @@ import (
 
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
 )
 
@@ -149,5 +150,64 @@ func TestReports(t *testing.T) {
 		if _, err := build.ReadReport(file); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// TestHookSecrets: the secret of a hook reaches that hook of a protected build,
+// and nothing and nobody else.
+func TestHookSecrets(t *testing.T) {
+	needSandbox(t)
+	dir := visibleDir(t)
+	file := filepath.Join(dir, "password")
+	write(t, file, "canary-of-a-hook\n", 0o600)
+	const program = `
+echo "$CSCS_REGISTRY_PASSWORD"
+cat ` + "FILE" + ` && exit 9
+test "$CSCS_REGISTRY_PASSWORD" = canary-of-a-hook && touch "$UENV_MOUNT/got"
+exit 0
+`
+	for name, test := range map[string]struct {
+		hook      string
+		protected bool
+		want      bool
+	}{
+		"its own": {"build", true, true}, "another's": {"post-install", true, false}, "of a change": {"build", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var events log
+			logs := t.TempDir()
+			r, err := build.Run(t.Context(), build.Options{
+				Stack: stack.Input{Recipe: script(t, strings.Replace(program, "FILE", file, 1))}, Root: buildRoot(t), LogDir: logs, Events: events.sink(),
+				Protected: test.protected, Hooks: build.Hooks{Secrets: []site.HookSecret{{Hook: test.hook, Env: "CSCS_REGISTRY_PASSWORD", File: file}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if _, err := os.Stat(filepath.Join(r.Store, "got")); (err == nil) != test.want {
+				t.Errorf("the hook has it: %v", err == nil)
+			}
+			text := strings.Join(events.lines, "\n")
+			for _, name := range []string{"01-build.log"} {
+				data, err := os.ReadFile(filepath.Join(logs, name))
+				if err != nil {
+					t.Error(err)
+				}
+				text += string(data)
+			}
+			if strings.Contains(text, "canary") {
+				t.Errorf("told: %s", text)
+			}
+			if !test.protected && !strings.Contains(text, "hooks get no secrets") {
+				t.Errorf("nothing is said: %s", text)
+			}
+		})
+	}
+	_, err := build.Run(t.Context(), build.Options{
+		Stack: stack.Input{Recipe: script(t, "exit 0\n")}, Root: buildRoot(t), Protected: true,
+		Hooks: build.Hooks{Secrets: []site.HookSecret{{Hook: "build", Env: "A", File: filepath.Join(dir, "none")}}},
+	})
+	if err == nil {
+		t.Error("a secret that is missing is none")
 	}
 }

@@ -23,7 +23,7 @@ func (j *job) buildScript(ctx context.Context) error {
 	j.cell.env = append(j.cell.env, "UENV_SOURCE="+source)
 	build := proc.Cmd{Path: filepath.Join(source, path.Base(j.tree.Hooks.Build)), Dir: source}
 	err = j.stage("build", func() error {
-		return j.program(ctx, step{name: "build", cmd: build, network: j.Network})
+		return j.program(ctx, step{name: "build", cmd: build})
 	})
 	if err != nil {
 		return err

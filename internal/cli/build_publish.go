@@ -16,12 +16,12 @@ import (
 
 // publishFlags say what becomes of what was built.
 func publishFlags() []cli.Flag {
-	return []cli.Flag{
+	return append(limitFlags(),
 		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
 		&cli.BoolFlag{Name: "rebuild", Usage: "with --push: build also what the registry has already"},
 		&cli.BoolFlag{Name: "per-change", Usage: "with --push: keep the image's key apart from those that jobs on protected refs believe (in a GitLab job on a ref that is not protected this is so unless --per-change=false)"},
 		&cli.StringFlag{Name: "report", Usage: "write what was done to `FILE`: the same as --format json shows"},
-	}
+	)
 }
 
 func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pipeline.BuildImageOptions, error) {
@@ -34,6 +34,9 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		return o, err
 	}
 	o.Build.Events = o.Pack.Events
+	if err := in.limit(&o.Build, l.Name); err != nil {
+		return o, err
+	}
 	s, err := in.site()
 	if err != nil {
 		return o, err

@@ -33,7 +33,14 @@ type BuildOptions struct {
 	Hide      []string // paths that the build must not see
 	Jobs      int
 	LogDir    string
-	Events    event.Sink
+
+	AirGapped  bool // offline, and what is missing is told before the build
+	Protected  bool // of a protected ref: hooks may have secrets, the shared cache may be written
+	Hooks      build.Hooks
+	Restricted bool // what programs say is told nobody
+	Limits     build.Limits
+	ReportDir  string // receives the build report, and the logs of a failure
+	Events     event.Sink
 }
 
 // Load reads the inputs of a build.
@@ -86,6 +93,7 @@ func (o BuildOptions) run(ctx context.Context, in stack.Input) (*build.Result, e
 	result, err := build.Run(ctx, build.Options{
 		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
+		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ReportDir: o.ReportDir,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", in.Recipe.Name, err)
