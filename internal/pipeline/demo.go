@@ -188,11 +188,15 @@ func (d *demo) note(format string, args ...any) {
 	d.report.Notes = append(d.report.Notes, fmt.Sprintf(format, args...))
 }
 
-func (d *demo) build(ctx context.Context, s *Stage) error {
-	built, err := Build(ctx, BuildOptions{
+func (d *demo) buildOptions() BuildOptions {
+	return BuildOptions{
 		Recipe: d.recipe, Cluster: d.Cluster, System: d.System, UArch: d.UArch, Mount: d.mount, Spack: d.Spack,
 		NoSandbox: !d.boxed, Root: d.BuildRoot, Events: d.Events,
-	})
+	}
+}
+
+func (d *demo) build(ctx context.Context, s *Stage) error {
+	built, err := Build(ctx, d.buildOptions())
 	if err != nil {
 		return err
 	}
@@ -231,11 +235,30 @@ func (d *demo) publish(ctx context.Context, s *Stage) error {
 	if err != nil {
 		return err
 	}
-	desc, err := image.Publish(ctx, repo, d.file, image.PublishOptions{Created: d.created, Tags: []string{l.Tag}, Events: d.Events})
+	key, err := d.key(ctx)
+	if err != nil {
+		return err
+	}
+	desc, err := image.Publish(ctx, repo, d.file, image.PublishOptions{Created: d.created, Key: key, Tags: []string{l.Tag}, Events: d.Events})
 	d.found = Found{Label: l, Repo: repo, Descriptor: desc}
 	d.report.Image = DemoImage{l.String(), desc.Digest, d.file.Size}
 	s.Detail, s.Digest = l.String(), desc.Digest.String()
 	return err
+}
+
+// key returns the content key of the image, "" if it has none.
+func (d *demo) key(ctx context.Context) (string, error) {
+	in, err := d.buildOptions().Load(ctx)
+	if err != nil {
+		return "", err
+	}
+	k, err := keyOf(ctx, in, d.UArch, image.PackOptions{}, KeyOptions{}, d.Events)
+	if err != nil {
+		return "", err
+	}
+	spack := d.built.Report.Spack
+	k.builtWith(spack, spackIsDirty(ctx, d.Spack, spack))
+	return k.Key, nil
 }
 
 func (d *demo) test(ctx context.Context, s *Stage) error {
