@@ -106,3 +106,16 @@ func TestEveryKindHasAnExitCode(t *testing.T) {
 		seen[code] = kind
 	}
 }
+
+func TestTame(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain ✓ text\tand\nlines": "plain ✓ text\tand\nlines",
+		"\x1b[31mred\x1b[0m":       "\x1b[31mred\x1b[0m",
+		"\x1b]0;title\x07\x1b[2K":  `\x1b]0;title\x07\x1b[2K`,
+		"a\rb\u009bc":              `a\x0db\x9bc`,
+	} {
+		if got := tame(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}

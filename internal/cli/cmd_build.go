@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ by its content key is not built again: it gets the label.`,
 		examples: `# build only
 uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squashfs
 # build and publish
-uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 --system daint prgenv-gnu/25.11:42@daint%gh200 --push`,
+uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 prgenv-gnu/25.11:42@daint%gh200 --push`,
 		flags: slices.Concat(flags, publishFlags(), packFlags()),
 		run:   runBuild,
 	}
@@ -61,11 +62,15 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	if err != nil {
 		return pipeline.BuildOptions{}, err
 	}
+	if in.Int("jobs") < 0 {
+		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--jobs %d is negative", in.Int("jobs"))
+	}
+	settings := in.found.Build
 	return pipeline.BuildOptions{
-		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: in.String("mirrors"), System: system, UArch: uarch,
-		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: in.String("spack"), Root: in.String("build-root"),
+		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), System: system, UArch: uarch,
+		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Root: first(in.String("build-root"), settings.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
-		Env: in.StringSlice("env"), Jobs: in.Int("jobs"), LogDir: in.String("logs"),
+		Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs), LogDir: in.String("logs"),
 		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 	}, nil
 }
@@ -93,13 +98,18 @@ func (in *invocation) clusterOf(system string) func(recipeVersion int) (string, 
 }
 
 func runBuild(ctx context.Context, in *invocation) (result, error) {
-	l, err := in.label(0, buildNamespace)
+	l, err := in.label(0, in.build())
 	if err != nil {
 		return nil, err
 	}
 	for _, part := range l.Missing() {
 		if part != "tag" || in.Bool("push") {
 			return nil, usageError([]string{"build"}, "label %q has no %s", in.arg(0), part)
+		}
+	}
+	if in.Bool("push") {
+		if err := in.refuseDeploy(l); err != nil {
+			return nil, err
 		}
 	}
 	o, err := in.buildImageOptions(ctx, l)

@@ -36,7 +36,7 @@ listing service, to be served at /list?namespace=NAMESPACE.`,
 func (in *invocation) namespace() (string, error) {
 	name := in.arg(0)
 	if name == "" {
-		return deployNamespace, nil
+		return in.deploy(), nil
 	}
 	if !label.Valid(name) {
 		return "", fault.New(fault.Usage, "%q cannot be a namespace", name)

@@ -82,7 +82,7 @@ func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
 	if o.Matrix, err = in.matrixFile(s.Matrix); err != nil {
 		return o, err
 	}
-	o.Namespace = cmp.Or(s.Namespaces.Build, buildNamespace)
+	o.Namespace = in.build()
 	if in.String("registry") != "" {
 		if o.Registry, err = in.openRegistry(); err != nil {
 			return o, err

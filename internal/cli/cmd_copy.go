@@ -34,7 +34,7 @@ func (r copyResult) text(p *printer) {
 }
 
 func runCopy(ctx context.Context, in *invocation) (result, error) {
-	found, err := in.locate(ctx, buildNamespace)
+	found, err := in.locate(ctx, in.build())
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +42,8 @@ func runCopy(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if to.Namespace == deployNamespace {
-		return nil, fault.WithHint(fault.New(fault.Refused, "copy: %s is in the namespace %s", to, deployNamespace), "use 'uenv-ci promote'")
+	if err := in.refuseDeploy(to); err != nil {
+		return nil, err
 	}
 	if to == found.Label {
 		return nil, fault.New(fault.Usage, "copy: source and destination are the same")

@@ -53,7 +53,7 @@ func (in *invocation) codec() (squashfs.Codec, error) {
 
 func packCommand() *command {
 	return &command{
-		name: "pack", group: "Image files", usage: "make a squashfs image of a directory",
+		name: "pack", siteless: true, group: "Image files", usage: "make a squashfs image of a directory",
 		args: "DIR --out FILE", minArgs: 1, maxArgs: 1,
 		details: `The same files, options and --created give the same bytes on every machine. The
 image is read back before it gets its name.`,
@@ -91,7 +91,7 @@ func (r packResult) text(p *printer) { p.printf("%s  %s  %s", r.Path, r.Digest, 
 
 func unpackCommand() *command {
 	return &command{
-		name: "unpack", group: "Image files", usage: "unpack an image into a directory",
+		name: "unpack", siteless: true, group: "Image files", usage: "unpack an image into a directory",
 		args: "FILE --out DIR", minArgs: 1, maxArgs: 1,
 		details: `Nothing is written outside DIR. Owners, setuid bits and devices are dropped unless
 --preserve is given.`,
@@ -130,7 +130,7 @@ func runUnpack(ctx context.Context, in *invocation) (result, error) {
 
 func verifyCommand() *command {
 	return &command{
-		name: "verify", group: "Image files", usage: "read an image whole and check all its tables",
+		name: "verify", siteless: true, group: "Image files", usage: "read an image whole and check all its tables",
 		args: "FILE", minArgs: 1, maxArgs: 1,
 		examples: `uenv-ci verify store.squashfs`,
 		run:      runVerify,

@@ -30,9 +30,11 @@ from it, else from the registry, and an answer is good for a minute; what you
 change yourself shows at once. --refresh asks the registry in any case.`,
 		examples: `uenv-ci find
 uenv-ci find prgenv-gnu@* --uarch gh200
+uenv-ci find --package 'hdf5@1.14 +mpi'
 uenv-ci find build::prgenv-gnu/25.11 --since 30d --sort date`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "uarch", Usage: "only for microarchitecture `A`, like %A in the label"},
+			&cli.StringFlag{Name: "package", Usage: "only images with a package like `SPEC`, written as for Spack: 'hdf5@1.14 +mpi'"},
 			&cli.StringFlag{Name: "since", Usage: "only images made since `DATE`, such as 2026-01-31, or 30d ago"},
 			&cli.StringFlag{Name: "sort", Usage: "sort by `name|version|date|size`, the newest and largest first; -date the other way"},
 			&cli.BoolFlag{Name: "names", Usage: "only labels, one a line: the fastest"},
@@ -85,8 +87,14 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	var query catalog.Query
+	if in.String("package") != "" {
+		if query, err = catalog.ParseQuery(in.String("package")); err != nil {
+			return nil, err
+		}
+	}
 	switch {
-	case in.Bool("names") && since.IsZero() && !in.IsSet("sort"):
+	case in.Bool("names") && !in.IsSet("package") && since.IsZero() && !in.IsSet("sort"):
 		o.Depth = catalog.Labels
 	case in.Bool("names"), in.Bool("no-tests"):
 		o.Depth = catalog.Images
@@ -97,6 +105,12 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	}
 	if !since.IsZero() {
 		a.Records = catalog.Since(a.Records, since)
+	}
+	if in.String("package") != "" {
+		a.Records, err = catalog.WithPackage(ctx, reg, a.Records, query, catalog.PackageOptions{Cache: in.cacheDir("packages"), Events: in.events})
+		if err != nil {
+			return nil, err
+		}
 	}
 	order.Sort(a.Records)
 	in.tellAge(a)
@@ -115,7 +129,7 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 
 // findPattern is the label to look for, with what the flags add to it.
 func (in *invocation) findPattern() (label.Label, error) {
-	pattern, err := in.hereLabel(0, deployNamespace)
+	pattern, err := in.hereLabel(0, in.deploy())
 	if err != nil {
 		return pattern, err
 	}
@@ -208,6 +222,10 @@ func (r findResult) text(p *printer) {
 	if !r.noTests {
 		header = append(header, "tests", "")
 	}
+	packages := slices.ContainsFunc(r.Records, func(r catalog.Record) bool { return len(r.Packages) > 0 })
+	if packages {
+		header = append(header, "packages")
+	}
 	var rows [][]string
 	for _, record := range r.Records {
 		l := record.Label
@@ -215,6 +233,9 @@ func (r findResult) text(p *printer) {
 		row := []string{fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), created}
 		if !r.noTests {
 			row = append(row, p.verdicts(record.Results), p.remark(record))
+		}
+		if packages {
+			row = append(row, strings.Join(record.Packages, ", "))
 		}
 		rows = append(rows, row)
 	}
@@ -300,7 +321,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(deployNamespace))
+	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(in.deploy()))
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 
 func versionCommand() *command {
 	return &command{
-		name: "version", group: "Help", usage: "show the program's version",
+		name: "version", siteless: true, group: "Help", usage: "show the program's version",
 		run: func(context.Context, *invocation) (result, error) { return buildVersion(), nil },
 	}
 }
@@ -58,7 +58,7 @@ func (v versionResult) text(p *printer) {
 
 func helpCommand() *command {
 	return &command{
-		name: "help", group: "Help", usage: "explain a command",
+		name: "help", siteless: true, group: "Help", usage: "explain a command",
 		args: "[COMMAND…]", maxArgs: 2,
 		run: runHelp,
 	}
@@ -77,7 +77,7 @@ func runHelp(_ context.Context, in *invocation) (result, error) {
 
 func completionCommand() *command {
 	return &command{
-		name: "completion", group: "Help", usage: "write a completion script for a shell",
+		name: "completion", siteless: true, group: "Help", usage: "write a completion script for a shell",
 		args: "bash|zsh|fish", minArgs: 1, maxArgs: 1,
 		details: "The script asks the program itself, so it never needs to be written again.",
 		examples: `# bash, for this session

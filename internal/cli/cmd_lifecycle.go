@@ -88,7 +88,7 @@ func runDeprecate(ctx context.Context, in *invocation) (result, error) {
 		}
 		n.Until = &until
 	}
-	found, err := in.locate(ctx, deployNamespace)
+	found, err := in.locate(ctx, in.deploy())
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func runUndeprecate(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := in.locate(ctx, deployNamespace)
+	found, err := in.locate(ctx, in.deploy())
 	if err != nil {
 		return nil, err
 	}

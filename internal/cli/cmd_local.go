@@ -35,7 +35,7 @@ uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
 type pulledResult pipeline.Pulled
 
 func runPull(ctx context.Context, in *invocation) (result, error) {
-	l, err := in.hereLabel(0, deployNamespace)
+	l, err := in.hereLabel(0, in.deploy())
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/promote"
@@ -50,7 +51,7 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := in.locate(ctx, buildNamespace)
+	from, err := in.locate(ctx, in.build())
 	if err != nil {
 		return nil, err
 	}
@@ -58,16 +59,16 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	names, err := in.destinations(from.Label)
+	if err != nil {
+		return nil, err
+	}
 	res := promoteResult{explain: o.Explain}
 	var refused error
-	for i := 1; i < len(in.args); i++ {
-		to, err := in.label(i, deployNamespace)
-		if err != nil {
-			return nil, err
-		}
-		done, err := pipeline.Promote(ctx, from, target, pipeline.Complete(to, from.Label), o)
+	for _, to := range names {
+		done, err := pipeline.Promote(ctx, from, target, to, o)
 		if err != nil && fault.KindOf(err) != fault.Refused {
-			return nil, err
+			return res, err
 		}
 		res.Promotions = append(res.Promotions, done)
 		if err != nil && refused == nil {
@@ -75,6 +76,19 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 		}
 	}
 	return res, refused
+}
+
+// destinations reads all names before anything is done under one of them.
+func (in *invocation) destinations(from label.Label) ([]label.Label, error) {
+	var names []label.Label
+	for i := 1; i < len(in.args); i++ {
+		to, err := in.label(i, in.deploy())
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, pipeline.Complete(to, from))
+	}
+	return names, nil
 }
 
 func (in *invocation) promoteOptions() (pipeline.PromoteOptions, error) {
@@ -102,7 +116,7 @@ func (in *invocation) promoteOptions() (pipeline.PromoteOptions, error) {
 // targetRegistry is the registry to promote into.
 func (in *invocation) targetRegistry() (*registry.Registry, error) {
 	if to := in.String("to"); to != "" {
-		return in.openRegistryAt(to)
+		return in.openRegistryAt(to, in.credentials())
 	}
 	return in.openRegistry()
 }

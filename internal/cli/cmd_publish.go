@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -47,7 +48,10 @@ func (r pushResult) text(p *printer) {
 }
 
 func runPush(ctx context.Context, in *invocation) (result, error) {
-	l, err := in.fullLabel(1, buildNamespace)
+	l, err := in.fullLabel(1, in.build())
+	if err == nil {
+		err = in.refuseDeploy(l)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +109,9 @@ type attachResult struct {
 
 func (r attachResult) text(p *printer) { p.printf("%s  %s  on %s", r.Type, r.Digest, r.Label) }
 
+// mediaType is the form of names that registries accept (RFC 6838).
+var mediaType = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
+
 // ownTypes are attached by the commands that stand beside them, which check what
 // they say.
 var ownTypes = map[string]string{
@@ -112,6 +119,7 @@ var ownTypes = map[string]string{
 	meta.TypeMeta:        "push",
 	meta.TypePromotion:   "promote",
 	meta.TypeDeprecation: "deprecate",
+	meta.TypeReframe:     "test",
 }
 
 func runAttach(ctx context.Context, in *invocation) (result, error) {
@@ -122,7 +130,11 @@ func runAttach(ctx context.Context, in *invocation) (result, error) {
 	if other, ok := ownTypes[kind]; ok {
 		return nil, fault.WithHint(fault.New(fault.Usage, "attach: %s cannot be attached by hand", kind), "use 'uenv-ci %s'", other)
 	}
-	l, err := in.label(0, buildNamespace)
+	if !mediaType.MatchString(kind) {
+		err := fault.New(fault.Usage, "attach: %q is no artifact type", kind)
+		return nil, fault.WithHint(err, "it has the form of a media type, such as application/spdx+json")
+	}
+	l, err := in.label(0, in.build())
 	if err != nil {
 		return nil, err
 	}

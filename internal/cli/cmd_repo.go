@@ -219,7 +219,7 @@ func runRepoRepair(ctx context.Context, in *invocation) (result, error) {
 	}
 	namespaces := commaList(in.StringSlice("namespace"))
 	if len(namespaces) == 0 {
-		namespaces = []string{deployNamespace, buildNamespace, "service"}
+		namespaces = []string{in.deploy(), in.build(), "service"}
 	}
 	repaired, err := pipeline.Repair(ctx, reg, local, pipeline.RepairOptions{
 		Namespaces: namespaces, Quick: in.Bool("quick"), Only: only, Events: in.events,

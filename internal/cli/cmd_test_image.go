@@ -125,7 +125,7 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 		o.Run.System = first(o.Run.System, in.getenv("CLUSTER_NAME"))
 		return err
 	}
-	found, err := in.locate(ctx, buildNamespace)
+	found, err := in.locate(ctx, in.build())
 	if err != nil {
 		return err
 	}

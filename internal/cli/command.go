@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/site"
 )
 
 const programName = "uenv-ci"
@@ -24,6 +25,7 @@ type command struct {
 	minArgs  int
 	maxArgs  int // -1: any number
 	takesCmd bool
+	siteless bool // the site file does not matter
 	run      func(ctx context.Context, in *invocation) (result, error)
 	sub      []*command
 }
@@ -43,6 +45,7 @@ type invocation struct {
 	tail   []string // what followed "--"
 	out    *printer
 	events event.Sink // shows what the work says
+	found  *site.Site // the site file; empty without one
 }
 
 func (in *invocation) arg(i int) string {
@@ -95,8 +98,13 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		if err != nil {
 			return err
 		}
-		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail, events: r.sink}
+		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail, events: r.sink, found: &site.Site{}}
 		in.out = newPrinter(s.stdout, s.environ)
+		if !c.siteless {
+			if err := in.readSite(); err != nil {
+				return err
+			}
+		}
 		res, err := c.run(parsed.Context, in)
 		in.forget(line.path[0])
 		done(res, err)

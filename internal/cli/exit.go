@@ -58,7 +58,7 @@ func reportError(w io.Writer, err error, asJSON bool) {
 	}
 	var problems fault.Problems
 	errors.As(err, &problems)
-	message, hint := err.Error(), fault.HintOf(err)
+	message, hint := tame(err.Error()), tame(fault.HintOf(err))
 	if asJSON {
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)

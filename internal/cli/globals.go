@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -10,12 +11,6 @@ import (
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/site"
-)
-
-// The namespaces that commands mean by default.
-const (
-	deployNamespace = "deploy" // of users' commands
-	buildNamespace  = "build"  // of build, push and test
 )
 
 // globalFlags are understood by every command.
@@ -65,36 +60,61 @@ func (in *invocation) onlyWarnings() event.Sink {
 	}
 }
 
-// site reads the site file: the one that was named, else the first found.
-func (in *invocation) site() (*site.Site, error) {
-	return site.Find(in.String("site"), in.getenv)
+// readSite reads the site file: the one that was named, else the first found.
+func (in *invocation) readSite() error {
+	s, err := site.Find(in.String("site"), in.getenv)
+	if err != nil {
+		return err
+	}
+	for _, w := range s.Warnings {
+		in.events.Warn("site", "%s", w.String())
+	}
+	in.found = s
+	return nil
+}
+
+// site returns what the site file says; it was read before the command began.
+func (in *invocation) site() (*site.Site, error) { return in.found, nil }
+
+// deploy is the namespace that users see.
+func (in *invocation) deploy() string { return cmp.Or(in.found.Namespaces.Deploy, "deploy") }
+
+// build is the namespace that images are built into.
+func (in *invocation) build() string { return cmp.Or(in.found.Namespaces.Build, "build") }
+
+// refuseDeploy keeps what no rule has looked at out of the namespace that users
+// see.
+func (in *invocation) refuseDeploy(l label.Label) error {
+	if l.Namespace != in.deploy() {
+		return nil
+	}
+	err := fault.New(fault.Refused, "%s: %s is in the namespace %s, which takes only promoted images", in.Command.Name, l, l.Namespace)
+	return fault.WithHint(err, "put it into another namespace and use 'uenv-ci promote'")
 }
 
 // openRegistry opens the registry that the flags or the site file name.
 func (in *invocation) openRegistry() (*registry.Registry, error) {
-	address := in.String("registry")
-	if address == "" {
-		s, err := in.site()
-		if err != nil {
-			return nil, err
-		}
-		address = s.Registry
+	if address := in.String("registry"); address != "" {
+		return in.openRegistryAt(address, in.credentials())
 	}
-	if address == "" {
+	if in.found.Registry == "" {
 		err := fault.New(fault.Usage, "no registry is named")
 		return nil, fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
 	}
-	return in.openRegistryAt(address)
+	c := in.credentials()
+	c.HostOnly = in.found.Here
+	return in.openRegistryAt(in.found.Registry, c)
 }
 
-func (in *invocation) openRegistryAt(address string) (*registry.Registry, error) {
+func (in *invocation) credentials() registry.Credentials {
+	return registry.Credentials{
+		DockerConfig: in.String("registry-config"), TokenFile: in.String("token"), Username: in.String("username"), Getenv: in.getenv,
+	}
+}
+
+func (in *invocation) openRegistryAt(address string, c registry.Credentials) (*registry.Registry, error) {
 	return registry.Open(address, registry.Options{
-		PlainHTTP: in.Bool("plain-http"),
-		CAFile:    in.String("ca-file"),
-		Credentials: registry.Credentials{
-			DockerConfig: in.String("registry-config"), TokenFile: in.String("token"), Username: in.String("username"), Getenv: in.getenv,
-		},
-		Events: in.events,
+		PlainHTTP: in.Bool("plain-http"), CAFile: in.String("ca-file"), Credentials: c, Events: in.events,
 	})
 }
 

@@ -49,6 +49,9 @@ func run(ctx context.Context, s streams, args []string) int {
 		complete(ctx, s, args[1:])
 		return 0
 	}
+	if len(args) == 1 && args[0] == "--version" {
+		args = []string{"version"}
+	}
 	commands := allCommands()
 	line, err := arrange(commands, globalFlags(), args)
 	asJSON := wantsJSON(line.global)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +32,23 @@ func isTerminal(w any) bool {
 }
 
 // printf writes one line.
-func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
+func (p *printer) printf(format string, args ...any) {
+	p.w.WriteString(tame(fmt.Sprintf(format, args...)) + "\n")
+}
+
+// control matches what a terminal would obey. Colours are let through: they can
+// do no harm.
+var control = regexp.MustCompile(`\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]`)
+
+// tame makes text that others wrote safe to be shown on a terminal.
+func tame(s string) string {
+	return control.ReplaceAllStringFunc(s, func(c string) string {
+		if len(c) > 2 && c[0] == 0x1b {
+			return c
+		}
+		return fmt.Sprintf("\\x%02x", []rune(c)[0])
+	})
+}
 
 func (p *printer) flush() error { return p.w.Flush() }
 

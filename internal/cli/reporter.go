@@ -117,7 +117,7 @@ func (r *reporter) line(e event.Event) {
 			entry = entry.Str(k, v)
 		}
 	}
-	entry.Msg(text)
+	entry.Msg(tame(text))
 }
 
 func levelOf(k event.Kind) zerolog.Level {

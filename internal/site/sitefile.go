@@ -25,6 +25,10 @@ type Site struct {
 	// then are Rules, hook secrets and tokens taken from it: a file found in the
 	// checkout of a change must not decide what that change may do.
 	Explicit bool
+	// Here is set if the file was found in the working directory or above: it may
+	// be part of a change that nobody has looked at yet. Such a file names no
+	// programs and no tests, and no secret goes to the registry that it names.
+	Here bool
 
 	Registry   string
 	Listing    string // URL or file of the listing of images that the uenv client reads
@@ -115,7 +119,8 @@ func Find(named string, getenv func(string) string) (*Site, error) {
 		s.Explicit = true
 		return s, nil
 	}
-	for _, path := range candidates(getenv) {
+	upwards, own := candidates(getenv)
+	for i, path := range append(upwards, own...) {
 		if info, err := os.Stat(path); err != nil || info.IsDir() {
 			continue
 		}
@@ -123,31 +128,34 @@ func Find(named string, getenv func(string) string) (*Site, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.Here = i < len(upwards)
 		s.distrust()
 		return s, nil
 	}
 	return &Site{}, nil
 }
 
-func candidates(getenv func(string) string) []string {
-	var paths []string
+// candidates returns where a site file is looked for: from the working directory
+// upwards, and in places that belong to the user or the system.
+func candidates(getenv func(string) string) (upwards, own []string) {
 	if dir, err := os.Getwd(); err == nil {
 		for ; ; dir = filepath.Dir(dir) {
-			paths = append(paths, filepath.Join(dir, FileName))
+			upwards = append(upwards, filepath.Join(dir, FileName))
 			if dir == filepath.Dir(dir) {
 				break
 			}
 		}
 	}
 	if dir := getenv("XDG_CONFIG_HOME"); dir != "" {
-		paths = append(paths, filepath.Join(dir, "uenv-ci", "site.yaml"))
+		own = append(own, filepath.Join(dir, "uenv-ci", "site.yaml"))
 	} else if dir := getenv("HOME"); dir != "" {
-		paths = append(paths, filepath.Join(dir, ".config", "uenv-ci", "site.yaml"))
+		own = append(own, filepath.Join(dir, ".config", "uenv-ci", "site.yaml"))
 	}
-	return append(paths, "/etc/uenv-ci/site.yaml")
+	return upwards, append(own, "/etc/uenv-ci/site.yaml")
 }
 
-// distrust drops what only a file that was named may say.
+// distrust drops what only a file that was named may say, and from one that was
+// found here also what would run programs of its choice.
 func (s *Site) distrust() {
 	dropped := s.Rules != nil
 	s.Rules = nil
@@ -157,12 +165,23 @@ func (s *Site) distrust() {
 		u.Token, u.HookSecrets = "", nil
 	}
 	if dropped {
-		s.Warnings = append(s.Warnings, fault.Problem{
-			File: s.File, Severity: fault.Warning, Rule: "found-site-file",
-			Message: "promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named",
-			Hint:    "use --site " + s.File,
-		})
+		s.warn("promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named")
 	}
+	if !s.Here {
+		return
+	}
+	programs := Tests{Runner: s.Tests.Runner, TimeoutSeconds: s.Tests.TimeoutSeconds}
+	settings := BuildSettings{Jobs: s.Build.Jobs}
+	if s.Tests != programs || s.Build != settings {
+		s.warn("test suites, programs and places of builds are not taken from a site file that is found in the working directory or above")
+	}
+	s.Tests, s.Build = programs, settings
+}
+
+func (s *Site) warn(message string) {
+	s.Warnings = append(s.Warnings, fault.Problem{
+		File: s.File, Severity: fault.Warning, Rule: "found-site-file", Message: message, Hint: "use --site " + s.File,
+	})
 }
 
 // LoadSite reads a site file. Relative paths in it are relative to its directory;

@@ -98,10 +98,13 @@ func TestFoundSiteFileIsNotTrusted(t *testing.T) {
 		t.Fatal(err)
 	}
 	vasp := s.Uenv("vasp")
+	if !s.Here || s.Tests.Suite != "" || s.Tests.Reframe != "" || s.Build.Spack != "" || s.Build.Root != "" {
+		t.Errorf("it names programs: %+v", s)
+	}
 	if s.Explicit || s.Rules != nil || vasp.Token != "" || vasp.HookSecrets != nil || !vasp.Restricted || s.Build.Jobs != 8 {
 		t.Errorf("%+v", s)
 	}
-	if len(s.Warnings) != 1 || s.Warnings[0].Message != "promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named" {
+	if len(s.Warnings) != 2 || s.Warnings[0].Message != "promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named" {
 		t.Errorf("%v", s.Warnings)
 	}
 	if err := os.Remove(filepath.Join(dir, "uenv-ci.yaml")); err != nil {
@@ -111,7 +114,7 @@ func TestFoundSiteFileIsNotTrusted(t *testing.T) {
 		"home.example.org": env("HOME", dir+"/home"), "xdg.example.org": env("HOME", dir+"/home", "XDG_CONFIG_HOME", dir+"/xdg"), "": env("HOME", dir+"/nowhere"),
 	} {
 		s, err := site.Find("", getenv)
-		if err != nil || s.Registry != want {
+		if err != nil || s.Registry != want || s.Here {
 			t.Errorf("%s: %+v %v", want, s, err)
 		}
 	}
