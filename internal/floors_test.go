@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile"},
 	{"internal/label", "internal/proc", "internal/yamlpos"},
 	{"internal/schema"},
-	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox",
+	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",
 		"internal/squashfs", "internal/registry", "internal/registrytest", "internal/localrepo", "internal/meta"},
 	{"internal/plan", "internal/stack", "internal/image", "internal/mount", "internal/evidence", "internal/promote", "internal/lifecycle", "internal/catalog", "internal/report"},
 	{"internal/build"},

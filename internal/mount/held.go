@@ -15,6 +15,7 @@ import (
 
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/scratch"
 )
 
 const (
@@ -167,16 +168,16 @@ func mounted(pid int, dir string) bool {
 // binds to the mount point, or without bubblewrap to the mount point itself.
 func (m *Mount) place(ctx context.Context, r Request) error {
 	var err error
-	if m.work, err = newWorkDir(r.WorkDir, r.Events); err != nil {
+	if m.work, err = scratch.New(r.WorkDir, r.Events); err != nil {
 		return err
 	}
 	m.boxed = bubblewrap(ctx)
 	if m.boxed {
-		m.source = m.work.content()
-		return m.work.makePoint(m.point, false)
+		m.source = m.work.Path()
+		return makePoint(m.work, m.point, false)
 	}
 	m.source = m.point
-	return m.work.makePoint(m.point, true)
+	return makePoint(m.work, m.point, true)
 }
 
 // bubblewrap tells whether the sandbox that shows the content works here.

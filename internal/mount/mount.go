@@ -19,6 +19,7 @@ import (
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/scratch"
 )
 
 const stage = "mount"
@@ -83,7 +84,7 @@ type Mount struct {
 	boxed  bool                    // source is elsewhere: the sandbox binds it to point
 	enter  func(proc.Cmd) proc.Cmd // into where source is
 	holder *holder                 // keeps the mount alive; nil for a copy and with the helper
-	work   *workDir
+	work   *scratch.Dir
 }
 
 // At makes the image's content appear, by the first method that works here.
@@ -189,7 +190,7 @@ func (m *Mount) Close() error {
 	if m.work == nil {
 		return nil
 	}
-	err := m.work.remove()
+	err := m.work.Remove()
 	m.work = nil
 	if err != nil {
 		return fmt.Errorf("clean up the mount of %s: %w", m.image, err)

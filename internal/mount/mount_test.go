@@ -224,7 +224,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			m := mountBy(t, method, "")
 			work := t.TempDir()
 			if m.work != nil {
-				work = m.work.dir
+				work = filepath.Dir(m.work.Path())
 			}
 			if err := errors.Join(m.Close(), m.Close()); err != nil {
 				t.Error(err)
@@ -241,7 +241,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 
 func mountDirs(t *testing.T, work string) []string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(work, "uenv-ci-*", "mounts", "*", "*"))
+	found, err := filepath.Glob(filepath.Join(work, "uenv-ci-*", "scratch", "*", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,8 @@ package mount
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 
+	"uenv-ci.dev/internal/scratch"
 	"uenv-ci.dev/internal/squashfs"
 )
 
@@ -14,14 +12,14 @@ import (
 // the mount point becomes a link to it.
 func (m *Mount) startUnpacked(ctx context.Context, r Request) error {
 	var err error
-	if m.work, err = newWorkDir(r.WorkDir, r.Events); err != nil {
+	if m.work, err = scratch.New(r.WorkDir, r.Events); err != nil {
 		return err
 	}
-	m.source, m.boxed = m.work.content(), bubblewrap(ctx)
+	m.source, m.boxed = m.work.Path(), bubblewrap(ctx)
 	if m.boxed {
-		err = m.work.makePoint(m.point, false)
+		err = makePoint(m.work, m.point, false)
 	} else {
-		err = m.work.link(m.point)
+		err = linkPoint(m.work, m.point)
 	}
 	if err != nil {
 		return err
@@ -32,18 +30,4 @@ func (m *Mount) startUnpacked(ctx context.Context, r Request) error {
 	}
 	err = squashfs.Unpack(ctx, img, m.source, squashfs.UnpackOptions{Events: r.Events})
 	return errors.Join(err, img.Close())
-}
-
-// link makes the mount point a link to the content.
-func (w *workDir) link(point string) error {
-	if err := w.makePoint(filepath.Dir(point), true); err != nil {
-		return err
-	}
-	if err := w.note(point); err != nil {
-		return err
-	}
-	if err := os.Symlink(w.content(), point); err != nil {
-		return fmt.Errorf("without bubblewrap the mount point must be one that can be made: %w", err)
-	}
-	return nil
 }

@@ -1,4 +1,6 @@
-package mount
+// Package scratch makes temporary directories that go away in any case: with
+// their owner, or if it is killed with the next run.
+package scratch
 
 import (
 	"errors"
@@ -6,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -16,29 +19,29 @@ import (
 )
 
 const (
-	lockName    = "lock"
-	pointsName  = "points"
-	contentName = "content"
+	lockName   = "lock"
+	outerName  = "outside"
+	filesName  = "files"
+	stage      = "clean up"
+	parentName = "scratch"
 )
 
-// workDir is the private directory of one mount. Its lock is held as long as we
-// live; the next run removes one whose lock is free.
+// Dir is a private directory. Its lock is held as long as we live; the next run
+// removes one whose lock is free.
 //
-//	<temporary>/uenv-ci-<uid>/mounts/lock            held while directories are made or swept
-//	<temporary>/uenv-ci-<uid>/mounts/<random>/lock   held by the mount's owner
-//	…/points                                         what was made on the host for it, a path a line
-//	…/content                                        where the content is
-type workDir struct {
+//	<temporary>/uenv-ci-<uid>/scratch/lock            held while directories are made or swept
+//	<temporary>/uenv-ci-<uid>/scratch/<random>/lock   held by the directory's owner
+//	…/outside                                         what was made elsewhere for it, a path a line
+//	…/files                                           Path
+type Dir struct {
 	dir  string
 	lock *os.File
 }
 
-// newWorkDir sweeps what killed runs have left and makes a new directory.
-func newWorkDir(base string, events event.Sink) (*workDir, error) {
-	if base == "" {
-		base = os.TempDir()
-	}
-	parent := filepath.Join(base, fmt.Sprintf("uenv-ci-%d", os.Geteuid()), "mounts")
+// New sweeps what killed runs have left in base and makes a new directory there.
+// With base "" it is the system's temporary directory.
+func New(base string, events event.Sink) (*Dir, error) {
+	parent := Root(base)
 	if err := errors.Join(private(filepath.Dir(parent)), private(parent)); err != nil {
 		return nil, err
 	}
@@ -53,17 +56,41 @@ func newWorkDir(base string, events event.Sink) (*workDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &workDir{dir: dir}
-	if w.lock, err = lockFile(filepath.Join(dir, lockName), os.O_CREATE, unix.LOCK_EX); err == nil {
-		err = os.Mkdir(w.content(), 0o700)
+	d := &Dir{dir: dir}
+	if d.lock, err = lockFile(filepath.Join(dir, lockName), os.O_CREATE, unix.LOCK_EX); err == nil {
+		err = os.Mkdir(d.Path(), 0o700)
 	}
 	if err != nil {
-		return nil, errors.Join(err, w.remove())
+		return nil, errors.Join(err, d.Remove())
 	}
-	return w, nil
+	return d, nil
 }
 
-func (w *workDir) content() string { return filepath.Join(w.dir, contentName) }
+// Root returns the directory in base that holds all of ours.
+func Root(base string) string {
+	if base == "" {
+		base = os.TempDir()
+	}
+	return filepath.Join(base, "uenv-ci-"+strconv.Itoa(os.Geteuid()), parentName)
+}
+
+// Path returns where the owner's files go.
+func (d *Dir) Path() string { return filepath.Join(d.dir, filesName) }
+
+// Remove takes away the directory and what was made elsewhere for it. It may be
+// called again.
+func (d *Dir) Remove() error {
+	if d.dir == "" {
+		return nil
+	}
+	d.removeOutside()
+	err := removeTree(d.dir)
+	if d.lock != nil {
+		d.lock.Close()
+	}
+	*d = Dir{}
+	return err
+}
 
 // private makes a directory that nobody else can enter, or checks one that is
 // there: in a shared temporary directory somebody else may have made it.
@@ -84,7 +111,7 @@ func private(dir string) error {
 
 // lockFile opens a file and locks it. The lock ends with the process.
 func lockFile(path string, flag, how int) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|flag, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +146,7 @@ func sweep(parent string, events event.Sink) {
 		if err != nil {
 			continue
 		}
-		if err := (&workDir{dir, lock}).remove(); err != nil {
+		if err := (&Dir{dir, lock}).Remove(); err != nil {
 			events.Warn(stage, "what a killed run left in %s could not be removed: %v", dir, err)
 			continue
 		}
@@ -127,21 +154,11 @@ func sweep(parent string, events event.Sink) {
 	}
 }
 
-// remove takes away the directory and what was made on the host for it.
-func (w *workDir) remove() error {
-	w.removePoints()
-	err := removeTree(w.dir)
-	if w.lock != nil {
-		w.lock.Close()
-		w.lock = nil
-	}
-	return err
-}
-
-// note records a path that is about to be made on the host, so that it goes even
-// if we are killed.
-func (w *workDir) note(path string) error {
-	file, err := os.OpenFile(filepath.Join(w.dir, pointsName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+// Note records an absolute path elsewhere that is about to be made for the
+// directory's owner: an empty directory, or a link to what is in Path. It goes
+// with the directory, even if we are killed.
+func (d *Dir) Note(path string) error {
+	file, err := os.OpenFile(filepath.Join(d.dir, outerName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -149,51 +166,22 @@ func (w *workDir) note(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// removePoints removes what was made on the host: empty directories, and links
-// to our own content.
-func (w *workDir) removePoints() {
-	data, err := os.ReadFile(filepath.Join(w.dir, pointsName))
+func (d *Dir) removeOutside() {
+	data, err := os.ReadFile(filepath.Join(d.dir, outerName))
 	if err != nil {
 		return // nothing was made
 	}
-	lines := strings.Fields(string(data))
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
 		info, err := os.Lstat(lines[i])
 		if err != nil {
 			continue
 		}
 		target, _ := os.Readlink(lines[i])
-		if info.IsDir() || target == w.content() {
+		if info.IsDir() || target == d.Path() || strings.HasPrefix(target, d.Path()+"/") {
 			os.Remove(lines[i]) // one that others have put something into stays
 		}
 	}
-}
-
-// makePoint makes the mount point on the host where it is missing and the
-// sandbox could not show it otherwise: where it is in a directory into which
-// the user writes, or if it is needed in any case.
-func (w *workDir) makePoint(point string, needed bool) error {
-	var missing []string
-	parent := point
-	for {
-		if _, err := os.Stat(parent); err == nil {
-			break
-		}
-		missing = append(missing, parent)
-		parent = filepath.Dir(parent)
-	}
-	if !needed && (parent == "/" || unix.Access(parent, unix.W_OK) != nil) {
-		return nil
-	}
-	for i := len(missing) - 1; i >= 0; i-- {
-		if err := w.note(missing[i]); err != nil {
-			return err
-		}
-		if err := os.Mkdir(missing[i], 0o755); err != nil {
-			return fmt.Errorf("without bubblewrap the mount point must be a directory that can be made: %w", err)
-		}
-	}
-	return nil
 }
 
 // removeTree removes a tree in which directories may be read-only.
