@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -74,7 +75,11 @@ func FileContents(path string) (Contents, error) {
 		return Contents{}, fault.Wrap(fault.Invalid, err, "read image %s", path)
 	}
 	defer img.Close()
-	return contentsOf(img)
+	c, err := contentsOf(img)
+	if info, statErr := os.Stat(path); statErr == nil {
+		c.Size = info.Size()
+	}
+	return c, err
 }
 
 func contentsAt(r io.ReaderAt, size int64) (Contents, error) {
@@ -87,7 +92,7 @@ func contentsAt(r io.ReaderAt, size int64) (Contents, error) {
 }
 
 func contentsOf(img *squashfs.Image) (Contents, error) {
-	c := Contents{Size: img.Info().BytesUsed, Packages: []Package{}}
+	c := Contents{Packages: []Package{}}
 	data, err := img.ReadFile(meta.EnvFile)
 	if err == nil {
 		env, parseErr := meta.ParseEnv(data)
