@@ -398,6 +398,7 @@ func (r inspectResult) text(p *printer) {
 	}
 	r.views(p)
 	r.evidence(p)
+	r.origin(p)
 	for _, problem := range r.Problems {
 		p.printf("  %s", p.yellow("! "+problem))
 	}
