@@ -71,6 +71,9 @@ func ReadContents(ctx context.Context, repo *registry.Repository, image ocispec.
 // FileContents reads what is in an image on disk.
 func FileContents(path string) (Contents, error) {
 	img, err := squashfs.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Contents{}, fault.New(fault.NotFound, "%w", err)
+	}
 	if err != nil {
 		return Contents{}, fault.Wrap(fault.Invalid, err, "read image %s", path)
 	}
