@@ -164,7 +164,9 @@ func measure(ctx context.Context, dir, address string, s settings) error {
 		return err
 	}
 	find := func(args ...string) func() error {
-		return func() error { return count(ctx, env, s, s.program, append([]string{"find", "--quiet", "--no-header"}, args...)...) }
+		return func() error {
+			return count(ctx, env, s, s.program, append([]string{"find", "--quiet", "--no-header"}, args...)...)
+		}
 	}
 	contenders := []*contender{
 		{name: "names", do: find("--names", "--refresh")},
