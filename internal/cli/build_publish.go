@@ -45,7 +45,7 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 	o.Key = pipeline.KeyOptions{
 		Variables: in.buildVariables(), PerChange: in.perChange(), Rebuild: in.Bool("rebuild"),
 		// Nobody waits for git servers to know a key that nothing is done with.
-		Offline: in.Bool("offline") || !in.Bool("push") && in.String("report") == "",
+		Offline: in.Bool("offline") || in.Bool("air-gapped") || !in.Bool("push") && in.String("report") == "",
 	}
 	if in.Bool("push") {
 		o.Push, err = in.openRegistry()
