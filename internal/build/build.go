@@ -18,6 +18,7 @@ import (
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
 )
 
@@ -68,6 +69,10 @@ type Options struct {
 	// cache packages.
 	Protected bool
 	Hooks     Hooks
+	// ChangeCache is the build cache of the change that is built, nil for none:
+	// only a build that is not Protected reads and writes it. Stack.Mirrors has
+	// the protected one.
+	ChangeCache *site.Mirrors
 
 	// Restricted keeps what programs say out of events, errors and the report,
 	// and writes no archive.
@@ -115,6 +120,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	for _, s := range o.Hooks.Secrets {
 		o.Hide = append(o.Hide, s.File)
+	}
+	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
+		if m != nil && m.BuildCache != nil && m.BuildCache.Key != "" {
+			o.Hide = append(o.Hide, m.BuildCache.Key)
+		}
 	}
 	o.redact = newRedactor(o.Hide, values)
 	o.Events = o.redact.sink(o.Events)
@@ -284,6 +294,10 @@ func (j *job) prepare() error {
 	if err != nil {
 		return err
 	}
+	// Private keys stay where no program of the build sees them.
+	tree.Files = slices.DeleteFunc(tree.Files, func(f stack.File) bool {
+		return strings.HasPrefix(f.Path, "config/key_store/") && strings.HasSuffix(f.Path, ".priv.gpg")
+	})
 	j.tree = tree
 	return tree.Write(j.cell.host)
 }

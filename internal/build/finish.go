@@ -4,24 +4,20 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"uenv-ci.dev/internal/spack"
 )
 
 // finish makes the store fit for an image: without what differs from one build
 // to the next of the same inputs, and readable for everybody.
 func (j *job) finish() error {
-	root, err := os.OpenRoot(j.cell.store())
-	if err != nil {
-		return err
-	}
-	defer root.Close()
+	root := j.cell.stored
 	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -45,7 +41,7 @@ func (j *job) finish() error {
 
 // openUp makes a file readable for all, and executable for all where it is for
 // its owner or group.
-func openUp(root *os.Root, name string, d fs.DirEntry) error {
+func openUp(root foreign, name string, d fs.DirEntry) error {
 	if !d.IsDir() && !d.Type().IsRegular() {
 		return nil
 	}
@@ -68,6 +64,7 @@ func openUp(root *os.Root, name string, d fs.DirEntry) error {
 var volatileFiles = []string{
 	"install_times.json", "install_environment.json",
 	"spack-build-out.txt", "spack-build-out.txt.gz", "spack-build-env.txt", "spack-build-env-mods.txt",
+	"binary_distribution", // that a package came from a build cache
 }
 
 // isVolatile tells whether a path of the store does not belong into an image.
@@ -89,16 +86,16 @@ var (
 
 // settle rewrites those files of Spack that hold the time of the build among
 // things that are needed.
-func settle(root *os.Root, name string) error {
+func settle(root foreign, name string) error {
 	switch {
-	case name == ".spack-db/index.json":
+	case name == spack.DatabaseFile:
 		return rewrite(root, name, func(data []byte) []byte {
 			return installationTime.ReplaceAll(data, []byte("${1}"+sourceDateEpoch+".0"))
 		})
 	case name == ".spack-db/index_verifier":
 		// A random name for the state of the index: Spack compares it only with
 		// itself. WalkDir has come by index.json already.
-		index, err := root.ReadFile(".spack-db/index.json")
+		index, err := root.read(spack.DatabaseFile)
 		if err != nil {
 			return err
 		}
@@ -145,8 +142,8 @@ func settleManifest(data []byte) []byte {
 }
 
 // rewrite replaces the content of a file, if it changes.
-func rewrite(root *os.Root, name string, change func([]byte) []byte) error {
-	old, err := root.ReadFile(name)
+func rewrite(root foreign, name string, change func([]byte) []byte) error {
+	old, err := root.read(name)
 	if err != nil {
 		return err
 	}
@@ -159,5 +156,5 @@ func rewrite(root *os.Root, name string, change func([]byte) []byte) error {
 		return err
 	}
 	// A new file: the old one may be a link's only other name, or read-only.
-	return errors.Join(root.Remove(name), root.WriteFile(name, data, info.Mode().Perm()))
+	return root.write(name, data, info.Mode().Perm())
 }

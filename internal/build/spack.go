@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
 	"uenv-ci.dev/internal/meta"
@@ -31,16 +30,22 @@ type spackBuild struct {
 	compilers *toolbox
 	seconds   map[string]float64 // that packages took to build, by hash
 	specs     map[string]spack.Spec
+	cached    map[string]bool // packages that came from a build cache, by hash
+	publisher *publisher      // nil if no build cache is written
 }
 
-func (j *job) buildSpack(ctx context.Context) error {
-	b := &spackBuild{job: j, seconds: map[string]float64{}, specs: map[string]spack.Spec{}}
+func (j *job) buildSpack(ctx context.Context) (err error) {
+	b := &spackBuild{job: j, seconds: map[string]float64{}, specs: map[string]spack.Spec{}, cached: map[string]bool{}}
 	if j.tree.Version != 1 {
 		return fault.WithHint(
 			fault.New(fault.Invalid, "recipe format %d needs Spack 1.x, which this builder does not drive yet", j.tree.Version),
 			"recipes of format 1 build with Spack 0.21 to 0.23")
 	}
 	if err := j.stageTries("spack", twice, func() error { return b.setUp(ctx) }); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.publisher.close()) }()
+	if err := j.stage("cache", func() error { return b.useCaches(ctx) }); err != nil {
 		return err
 	}
 	if err := j.hook(ctx, "pre-install", j.tree.Hooks.PreInstall); err != nil {
@@ -165,25 +170,23 @@ func (b *spackBuild) writeScope() error {
 		"environments_root", b.cell.inside("cache/environments"),
 		"license_dir", b.cell.inside("cache/licenses"),
 	))
-	return writeYAML(b.cell.path(engineScope, "config.yaml"), config)
+	return b.writeYAML(path.Join(engineScope, "config.yaml"), config)
 }
 
-func writeYAML(file string, document *yamlpos.Map) error {
+// writeYAML writes a file below the build directory.
+func (j *job) writeYAML(file string, document *yamlpos.Map) error {
 	data, err := yamlpos.Marshal(document, yamlpos.MarshalOptions{})
 	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(file), err)
+		return fmt.Errorf("write %s: %w", path.Base(file), err)
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, data, 0o644)
+	return j.cell.files.write(file, data, 0o644)
 }
 
 // run runs a command of Spack.
 func (b *spackBuild) run(ctx context.Context, s step, args ...string) error {
 	args = append([]string{"-C", b.cell.inside(engineScope)}, args...)
 	command := b.spack.Command(args...)
-	s.cmd.Path, s.cmd.Args = command.Path, command.Args
+	s.cmd.Path, s.cmd.Args, s.spack = command.Path, command.Args, true
 	return b.explain(ctx, classSpack, b.cell.run(ctx, s))
 }
 
@@ -228,7 +231,7 @@ const twice = 2
 func (b *spackBuild) install(ctx context.Context, env environment) error {
 	dir := b.cell.inside(env.Dir)
 	err := b.stageTries("concretize "+env.Name, twice, func() error {
-		if err := writeYAML(b.cell.path(env.Dir, "spack.yaml"), env.document); err != nil {
+		if err := b.writeYAML(path.Join(env.Dir, "spack.yaml"), env.document); err != nil {
 			return err
 		}
 		if err := b.writeIncludes(ctx, env); err != nil {
@@ -237,7 +240,7 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 		if err := b.run(ctx, step{name: "concretize-" + env.Name, network: !b.Offline}, "-e", dir, "concretize", "-f"); err != nil {
 			return err
 		}
-		lock, err := spack.ReadLock(b.cell.path(env.Dir, "spack.lock"))
+		lock, err := b.readLock(env)
 		if err != nil {
 			return err
 		}
@@ -257,6 +260,15 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 	})
 }
 
+// readLock reads what Spack made of an environment.
+func (b *spackBuild) readLock(env environment) (spack.Lock, error) {
+	text, err := b.cell.files.read(path.Join(env.Dir, "spack.lock"))
+	if err != nil {
+		return spack.Lock{}, err
+	}
+	return spack.ParseLock(text)
+}
+
 // watchInstall returns a function that follows the output of an installation.
 func (b *spackBuild) watchInstall(stage string) func(string) {
 	var w spack.InstallWatcher
@@ -265,8 +277,11 @@ func (b *spackBuild) watchInstall(stage string) func(string) {
 		case spack.Installing:
 			b.Events.Progress(stage, int64(e.Done), int64(e.Total), "packages")
 			b.Events.Info(stage, "%s", e.Package)
+		case spack.Extracting:
+			b.cached[e.Hash] = true
 		case spack.Installed:
 			b.seconds[e.Hash] = e.Seconds
+			b.publisher.notify()
 			b.Events.Progress(stage, int64(e.Done), int64(e.Total), "packages")
 		}
 	}
@@ -275,12 +290,12 @@ func (b *spackBuild) watchInstall(stage string) func(string) {
 // writeIncludes writes the files beside spack.yaml that a build makes.
 func (b *spackBuild) writeIncludes(ctx context.Context, env environment) error {
 	for _, name := range env.Include {
-		file := b.cell.path(env.Dir, name)
+		file := path.Join(env.Dir, name)
 		var err error
 		switch name {
 		case "config.yaml":
 			tree := yamlpos.NewMap("root", b.mount())
-			err = writeYAML(file, yamlpos.NewMap("config", yamlpos.NewMap("install_tree", tree)))
+			err = b.writeYAML(file, yamlpos.NewMap("config", yamlpos.NewMap("install_tree", tree)))
 		case "compilers.yaml":
 			err = b.writeCompilers(file, env.BuiltWith, false)
 		case "packages.yaml":
@@ -295,8 +310,8 @@ func (b *spackBuild) writeIncludes(ctx context.Context, env environment) error {
 
 // findExternals lets Spack find packages of the system, into packages.yaml.
 func (b *spackBuild) findExternals(ctx context.Context, env environment) error {
-	file := b.cell.path(env.Dir, "packages.yaml")
-	if err := writeYAML(file, yamlpos.NewMap("packages", &yamlpos.Map{})); err != nil || len(env.ExternalFind) == 0 {
+	file := path.Join(env.Dir, "packages.yaml")
+	if err := b.writeYAML(file, yamlpos.NewMap("packages", &yamlpos.Map{})); err != nil || len(env.ExternalFind) == 0 {
 		return err
 	}
 	args := []string{"external", "find", "--scope=user"}
@@ -313,7 +328,13 @@ func (b *spackBuild) complete(ctx context.Context) error {
 	for _, spec := range b.specs {
 		b.report.Packages = append(b.report.Packages, Package{
 			Name: spec.Name, Version: spec.Version, Hash: spec.Hash, External: spec.External, Seconds: b.seconds[spec.Hash],
+			Cached: b.cached[spec.Hash],
 		})
+		if c := b.report.Cache; c != nil && b.cached[spec.Hash] {
+			c.Hits++
+		} else if c != nil && b.seconds[spec.Hash] > 0 {
+			c.Built++
+		}
 	}
 	sortPackages(b.report.Packages)
 	if len(b.tree.Modules.Types) > 0 {
@@ -340,7 +361,7 @@ func (b *spackBuild) complete(ctx context.Context) error {
 // modules writes the module files.
 func (b *spackBuild) modules(ctx context.Context) error {
 	if b.tree.Modules.FromSpack {
-		defaults, err := os.ReadFile(filepath.Join(b.spackDir, "etc/spack/defaults/modules.yaml"))
+		defaults, err := b.defaultModules()
 		if err != nil {
 			return err
 		}
@@ -348,15 +369,15 @@ func (b *spackBuild) modules(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(b.cell.path(file.Path), file.Data, file.Mode); err != nil {
+		if err := b.cell.files.write(file.Path, file.Data, file.Mode); err != nil {
 			return err
 		}
 	}
 	// Not the whole of modules/: its upstreams.yaml is for an engine that does
 	// not tell Spack where the packages are.
-	config, err := os.ReadFile(b.cell.path(b.tree.Modules.Dir, "modules.yaml"))
+	config, err := b.cell.files.read(path.Join(b.tree.Modules.Dir, "modules.yaml"))
 	if err == nil {
-		err = os.WriteFile(b.cell.path(engineScope, "modules.yaml"), config, 0o644)
+		err = b.cell.files.write(path.Join(engineScope, "modules.yaml"), config, 0o644)
 	}
 	if err != nil {
 		return err
@@ -369,23 +390,29 @@ func (b *spackBuild) modules(ctx context.Context) error {
 	return nil
 }
 
+// defaultModules reads Spack's own configuration for modules. One that was cloned
+// is below the build directory, where hooks may have changed it.
+func (b *spackBuild) defaultModules() ([]byte, error) {
+	const file = "etc/spack/defaults/modules.yaml"
+	if name, err := filepath.Rel(b.cell.host, b.spackDir); err == nil && filepath.IsLocal(name) {
+		return b.cell.files.read(path.Join(name, file))
+	}
+	return os.ReadFile(filepath.Join(b.spackDir, file))
+}
+
 // userConfig puts the configuration for the image's users into the store.
 func (b *spackBuild) userConfig() error {
-	dir := b.cell.path("store/config")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	for _, c := range b.tree.Config.Install {
-		data, err := os.ReadFile(b.cell.path(c.From))
+		data, err := b.cell.files.read(c.From)
 		if errors.Is(err, os.ErrNotExist) && path.Base(c.From) == "packages.yaml" {
 			data, err = []byte("packages: {}\n"), nil // neither cluster nor recipe has one
 		}
 		if err == nil {
-			err = atomicfile.WriteBytes(b.cell.path(c.To), 0o644, data)
+			err = b.cell.files.write(c.To, data, 0o644)
 		}
 		if err != nil {
 			return fmt.Errorf("write the configuration for users: %w", err)
 		}
 	}
-	return b.writeCompilers(filepath.Join(dir, "compilers.yaml"), b.tree.Config.Compilers, true)
+	return b.writeCompilers("store/config/compilers.yaml", b.tree.Config.Compilers, true)
 }

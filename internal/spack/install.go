@@ -14,6 +14,7 @@ const (
 	Nothing    InstallKind = iota
 	Installing             // a package is begun
 	Installed              // a package is there
+	Extracting             // a package comes from a build cache
 )
 
 // InstallEvent is something that happened in an installation.
@@ -33,6 +34,7 @@ type InstallWatcher struct {
 
 var (
 	installing = regexp.MustCompile(`^==> Installing (\S+)-([a-z2-7]{32})(?: \[(\d+)/(\d+)\])?$`)
+	extracting = regexp.MustCompile(`^==> Extracting (\S+)-([a-z2-7]{32}) from binary cache$`)
 	installed  = regexp.MustCompile(`^==> \S+: Successfully installed (\S+)-([a-z2-7]{32})$`)
 )
 
@@ -44,6 +46,9 @@ func (w *InstallWatcher) Line(line string) InstallEvent {
 		m := installing.FindStringSubmatch(line)
 		w.done, w.total = max(number(m[3])-1, 0), number(m[4])
 		return InstallEvent{Kind: Installing, Package: m[1], Hash: m[2], Done: w.done, Total: w.total}
+	case extracting.MatchString(line):
+		m := extracting.FindStringSubmatch(line)
+		return InstallEvent{Kind: Extracting, Package: m[1], Hash: m[2], Done: w.done, Total: w.total}
 	case installed.MatchString(line):
 		m := installed.FindStringSubmatch(line)
 		w.last = InstallEvent{Kind: Installed, Package: m[1], Hash: m[2], Done: w.done + 1, Total: w.total}

@@ -1,0 +1,170 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/yamlpos"
+)
+
+// buildCache is a build cache as this build may use it.
+type buildCache struct {
+	site.Mirror
+	dir    string // of a cache that is a directory, "" for any other
+	signed bool
+	write  bool
+	keys   []string // files with public keys
+	// private are the files with the key to sign with. No program of the build
+	// sees them.
+	private []string
+}
+
+// stagingMirror is the name of the mirror into which Spack puts every package as
+// it finishes. It is a directory of the build; what comes there is signed and
+// published by us, since keys and shared directories are out of Spack's reach:
+// it runs the code of packages.
+const stagingMirror = "staging"
+
+// buildCaches returns the build caches to use. A build of a protected ref reads
+// and writes the protected one; that of a change reads it too, but writes only
+// its own.
+func (j *job) buildCaches() ([]buildCache, error) {
+	if j.Restricted {
+		return nil, nil
+	}
+	var caches []buildCache
+	for _, c := range []struct {
+		mirrors *site.Mirrors
+		read    bool
+		write   bool
+	}{{j.Stack.Mirrors, true, j.Protected}, {j.ChangeCache, !j.Protected, !j.Protected}} {
+		if c.mirrors == nil || c.mirrors.BuildCache == nil || !c.read {
+			continue
+		}
+		cache, err := j.openCache(c.mirrors, c.write)
+		if err != nil {
+			return nil, err
+		}
+		caches = append(caches, cache)
+	}
+	if !j.Protected && len(caches) == 2 {
+		if dir := caches[0].dir; dir != "" && unix.Access(dir, unix.W_OK) == nil {
+			j.Events.Warn("cache", "the protected build cache is not isolated: this user can write to %s", dir)
+		}
+		if caches[0].dir != "" && caches[0].dir == caches[1].dir {
+			return nil, fault.New(fault.Invalid, "a change may not have the protected build cache %s as its own", caches[0].dir)
+		}
+	}
+	return caches, nil
+}
+
+func (j *job) openCache(m *site.Mirrors, write bool) (buildCache, error) {
+	c := buildCache{Mirror: m.BuildCache.Mirror, write: write && m.BuildCache.Push}
+	c.dir = fileURL(c.Entry)
+	if c.dir != "" {
+		if err := os.MkdirAll(c.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && c.write {
+			return c, fault.WithHint(err, "the build cache has to be a directory that can be written to")
+		}
+		published, _ := filepath.Glob(filepath.Join(c.dir, "build_cache", "_pgp", "*.pub"))
+		c.keys = append(c.keys, published...)
+	}
+	if m.BuildCache.Key != "" {
+		c.private = append(c.private, m.BuildCache.Key)
+	}
+	c.signed = len(c.keys)+len(c.private) > 0
+	if value, ok := c.Entry.Get("signed"); ok {
+		c.signed = value == true
+	}
+	if c.write && c.dir == "" {
+		j.Events.Warn("cache", "%s is read only: packages are pushed to directories only", c.Name)
+		c.write = false
+	}
+	return c, nil
+}
+
+// fileURL returns the directory that a mirror is, "" if it is none.
+func fileURL(entry *yamlpos.Map) string {
+	for _, key := range []string{"fetch", "url"} {
+		value, _ := entry.Get(key)
+		if connection, ok := value.(*yamlpos.Map); ok {
+			value, _ = connection.Get("url")
+		}
+		text, _ := value.(string)
+		if u, err := url.Parse(text); err == nil && (u.Scheme == "file" || u.Scheme == "") && filepath.IsAbs(u.Path) {
+			return filepath.Clean(u.Path)
+		}
+	}
+	return ""
+}
+
+// useCaches makes the build caches known to Spack: read-only, but for the
+// directory into which it puts what it has built.
+func (b *spackBuild) useCaches(ctx context.Context) (err error) {
+	caches, err := b.buildCaches()
+	if err != nil || len(caches) == 0 {
+		return err
+	}
+	b.report.Cache = &Cache{}
+	mirrors := &yamlpos.Map{}
+	var keys []string
+	for _, c := range caches {
+		entry := c.Entry.Clone()
+		entry.Set("signed", c.signed)
+		entry.Set("binary", true)
+		entry.Delete("push")
+		mirrors.Set(c.Name+"-"+map[bool]string{true: "own", false: "shared"}[c.write], entry)
+		if c.dir != "" {
+			b.cell.show(c.dir)
+		}
+		keys = append(keys, c.keys...)
+		if c.write {
+			if b.publisher, err = newPublisher(ctx, b.job, c); err != nil {
+				return err
+			}
+			mirrors.Set(stagingMirror, yamlpos.NewMap("url", "file://"+b.cell.inside(stagingMirror), "binary", true, "source", false, "signed", false, "autopush", true))
+			keys = append(keys, b.publisher.public...)
+		}
+	}
+	if err := b.trust(ctx, keys); err != nil {
+		return err
+	}
+	return b.writeYAML("config/mirrors.yaml", yamlpos.NewMap("mirrors", mirrors))
+}
+
+// trust makes a keyring of public keys for Spack.
+func (b *spackBuild) trust(ctx context.Context, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	home := b.cell.path("gnupg")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return err
+	}
+	if err := gpg(ctx, home, append([]string{"--import"}, keys...)...); err != nil {
+		return fault.WithHint(err, "install gnupg, or set 'signed: false' for the build cache")
+	}
+	b.cell.env = append(b.cell.env, "SPACK_GNUPGHOME="+b.cell.inside("gnupg"))
+	return nil
+}
+
+// gpg runs GnuPG on this machine with a keyring.
+func gpg(ctx context.Context, home string, args ...string) error {
+	args = append([]string{"--batch", "--yes", "--quiet", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)
+	_, err := proc.Cmd{Path: "gpg", Args: args, Env: []string{"PATH=" + os.Getenv("PATH"), "GNUPGHOME=" + home, "LC_ALL=C.UTF-8"}}.Output(ctx)
+	return err
+}
+
+// isHash tells whether a text is the hash of a concrete spec.
+func isHash(s string) bool {
+	return len(s) == 32 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}
