@@ -1,0 +1,194 @@
+// Package chunk describes a file by chunks with strong hashes, and finds out which
+// of them other files have already, so that only the rest must be fetched.
+//
+// Chunks end where the content says so: at boundaries that the caller knows, such
+// as the blocks of a squashfs image, else at places that a rolling hash chooses.
+// What is inserted into a file therefore changes the chunks around it only.
+package chunk
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// Span is a part of a file, in bytes.
+type Span struct{ Offset, Length int64 }
+
+func (s Span) end() int64 { return s.Offset + s.Length }
+
+// Sum identifies the content of a chunk: the first half of its SHA-256.
+type Sum [16]byte
+
+// Chunk is one part of a file.
+type Chunk struct {
+	Span
+	Sum Sum
+}
+
+// Index is a file as a sequence of chunks, without gaps.
+type Index struct {
+	Digest digest.Digest // of the whole
+	Size   int64
+	Chunks []Chunk
+}
+
+const (
+	// minChunk is the size below which blocks are taken together, so that an
+	// index stays small beside its file.
+	minChunk = 16 << 10
+	// Where nothing is known of the content: no chunk is larger than maxFree, and
+	// they end about every freeMask+1 bytes beyond minChunk.
+	maxFree  = 256 << 10
+	freeMask = 32<<10 - 1
+	// region is how much one worker reads at a time.
+	region = 8 << 20
+	// maxBlock bounds a block that the caller knows: larger ones are cut.
+	maxBlock = 1 << 20
+)
+
+// Build describes a file of the given digest and size. The blocks are parts that
+// are likely to be found elsewhere as they are; they must be in order and must not
+// overlap.
+func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, blocks []Span) (Index, error) {
+	regions := cut(size, blocks)
+	chunks := make([][]Chunk, len(regions))
+	gear := gearTable()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, reg := range regions {
+		group.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			chunks[i], err = reg.read(r, &gear)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return Index{}, fmt.Errorf("read chunks: %w", err)
+	}
+	return Index{Digest: d, Size: size, Chunks: slices.Concat(chunks...)}, nil
+}
+
+// part is a run of blocks, or a stretch of which nothing is known.
+type part struct {
+	Span
+	blocks []Span // nil if nothing is known
+}
+
+// cut divides a file into parts that are read at once.
+func cut(size int64, blocks []Span) []part {
+	var parts []part
+	end := int64(0)
+	var run part
+	closeRun := func() {
+		if len(run.blocks) > 0 {
+			parts = append(parts, run)
+		}
+		run = part{}
+	}
+	for _, b := range group(blocks) {
+		if b.Offset < end || b.Length <= 0 || b.Length > maxBlock || b.end() > size {
+			continue
+		}
+		if b.Offset > end || run.Length+b.Length > region {
+			closeRun()
+			parts = append(parts, free(end, b.Offset)...)
+		}
+		if len(run.blocks) == 0 {
+			run.Offset = b.Offset
+		}
+		run.blocks = append(run.blocks, b)
+		run.Length += b.Length
+		end = b.end()
+	}
+	closeRun()
+	return append(parts, free(end, size)...)
+}
+
+// group takes adjacent small blocks together. A large one stands alone, so that
+// what follows it is grouped the same whatever came before.
+func group(blocks []Span) []Span {
+	var grouped []Span
+	for _, b := range blocks {
+		last := len(grouped) - 1
+		if b.Length < minChunk && last >= 0 && grouped[last].end() == b.Offset && grouped[last].Length < minChunk {
+			grouped[last].Length += b.Length
+			continue
+		}
+		grouped = append(grouped, b)
+	}
+	return grouped
+}
+
+func free(from, to int64) []part {
+	var parts []part
+	for from < to {
+		n := min(to-from, region)
+		parts = append(parts, part{Span: Span{from, n}})
+		from += n
+	}
+	return parts
+}
+
+func (p part) read(r io.ReaderAt, gear *[256]uint64) ([]Chunk, error) {
+	data := make([]byte, p.Length)
+	if n, err := r.ReadAt(data, p.Offset); n < len(data) {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	spans := p.blocks
+	if spans == nil {
+		spans = boundaries(p.Offset, data, gear)
+	}
+	chunks := make([]Chunk, len(spans))
+	for i, s := range spans {
+		chunks[i] = Chunk{s, SumOf(data[s.Offset-p.Offset : s.end()-p.Offset])}
+	}
+	return chunks, nil
+}
+
+// SumOf returns the sum of a chunk's content.
+func SumOf(data []byte) Sum {
+	whole := sha256.Sum256(data)
+	return Sum(whole[:16])
+}
+
+// boundaries cuts data where a hash of the last 64 bytes has enough zeros.
+func boundaries(offset int64, data []byte, gear *[256]uint64) []Span {
+	var spans []Span
+	start := 0
+	hash := uint64(0)
+	for i, b := range data {
+		hash = hash<<1 + gear[b]
+		n := i + 1 - start
+		if n >= minChunk && hash>>32&freeMask == 0 || n >= maxFree || i+1 == len(data) {
+			spans = append(spans, Span{offset + int64(start), int64(n)})
+			start = i + 1
+		}
+	}
+	return spans
+}
+
+// gearTable gives each byte a random number, always the same (splitmix64).
+func gearTable() (table [256]uint64) {
+	x := uint64(0)
+	for i := range table {
+		x += 0x9e3779b97f4a7c15
+		z := x
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		table[i] = z ^ z>>31
+	}
+	return table
+}

@@ -1,0 +1,107 @@
+package chunk
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Copy is a part of a file that another file has.
+type Copy struct {
+	Span       // in the new file
+	Base int   // which of the others
+	From int64 // offset in it
+}
+
+// Plan says how a file is put together.
+type Plan struct {
+	Copies []Copy // in order; they do not overlap
+	Fetch  []Span // what remains, in order, joined to few ranges
+	// Missing is how many bytes no other file has. Fetched is how many Fetch comes
+	// to: a little more, where that saves requests.
+	Missing, Fetched int64
+}
+
+// Limits on joining what must be fetched: ranges are joined, the smallest gaps
+// first, until there are few of them, or a part of what is missing is fetched in
+// vain.
+const (
+	fewRanges  = 256
+	vainFactor = 20 // one part in so many
+	alwaysJoin = 1 << 10
+)
+
+// MakePlan finds the chunks of x in other files, each described by an index.
+func MakePlan(x Index, bases []Index) Plan {
+	type place struct {
+		base int
+		from int64
+	}
+	known := map[Sum]place{}
+	for i, b := range bases {
+		for _, c := range b.Chunks {
+			if _, ok := known[c.Sum]; !ok {
+				known[c.Sum] = place{i, c.Offset}
+			}
+		}
+	}
+	var p Plan
+	for _, c := range x.Chunks {
+		at, ok := known[c.Sum]
+		if !ok {
+			p.Missing += c.Length
+			p.Fetch = appendSpan(p.Fetch, c.Span)
+			continue
+		}
+		if last := len(p.Copies) - 1; last >= 0 {
+			l := &p.Copies[last]
+			if l.Base == at.base && l.end() == c.Offset && l.From+l.Length == at.from {
+				l.Length += c.Length
+				continue
+			}
+		}
+		p.Copies = append(p.Copies, Copy{c.Span, at.base, at.from})
+	}
+	p.Fetch = join(p.Fetch, p.Missing)
+	for _, s := range p.Fetch {
+		p.Fetched += s.Length
+	}
+	return p
+}
+
+func appendSpan(spans []Span, s Span) []Span {
+	if last := len(spans) - 1; last >= 0 && spans[last].end() == s.Offset {
+		spans[last].Length += s.Length
+		return spans
+	}
+	return append(spans, s)
+}
+
+// join fills gaps between ranges.
+func join(spans []Span, missing int64) []Span {
+	type gap struct {
+		after int
+		size  int64
+	}
+	var gaps []gap
+	for i := 1; i < len(spans); i++ {
+		gaps = append(gaps, gap{i - 1, spans[i].Offset - spans[i-1].end()})
+	}
+	slices.SortStableFunc(gaps, func(a, b gap) int { return cmp.Compare(a.size, b.size) })
+	fill := map[int]bool{}
+	ranges, vain := len(spans), missing/vainFactor
+	for _, g := range gaps {
+		if g.size > alwaysJoin && ranges <= fewRanges || g.size > vain {
+			break
+		}
+		fill[g.after], vain, ranges = true, vain-g.size, ranges-1
+	}
+	var joined []Span
+	for i, s := range spans {
+		if i > 0 && fill[i-1] {
+			joined[len(joined)-1].Length = s.end() - joined[len(joined)-1].Offset
+			continue
+		}
+		joined = append(joined, s)
+	}
+	return joined
+}
