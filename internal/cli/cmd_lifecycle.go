@@ -143,7 +143,7 @@ func (in *invocation) locate(ctx context.Context, namespace string) (pipeline.Fo
 	if err != nil {
 		return pipeline.Found{}, err
 	}
-	reg, err := in.openRegistry()
+	reg, err := in.registryFor(l)
 	if err != nil {
 		return pipeline.Found{}, err
 	}

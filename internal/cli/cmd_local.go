@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +20,7 @@ func pullCommand() *command {
 		name: "pull", group: "Users", usage: "fetch an image into the local repository",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `The image's digest is checked before it gets its final name. What is there already
-is not fetched again. Parts of the label may be left out as long as it names one
+is not fetched again, and an interrupted pull goes on where it was. Parts of the label may be left out as long as it names one
 image; without @system the cluster that CLUSTER_NAME names is meant.`,
 		examples: `# an image of the deploy namespace
 uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
@@ -27,6 +29,8 @@ uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Usage: "fetch it again even if it is there"},
 			&cli.BoolFlag{Name: "only-meta", Usage: "fetch the metadata, not the image"},
+			&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
+			&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
 		},
 		run: runPull,
 	}
@@ -39,7 +43,11 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.openRegistry()
+	limit, err := parseRate(in.String("bwlimit"))
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.registryFor(l)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +60,32 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Events: in.events})
+	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{
+		Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Connections: in.Int("connections"), Limit: limit, Events: in.events,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return pulledResult(pulled), nil
+}
+
+// parseRate reads a number of bytes with an optional k, M or G (powers of 1000).
+func parseRate(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	factor := map[byte]int64{'k': 1e3, 'M': 1e6, 'G': 1e9}[text[len(text)-1]]
+	number := text
+	if factor == 0 {
+		factor = 1
+	} else {
+		number = text[:len(text)-1]
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64/factor {
+		return 0, fault.New(fault.Usage, "--bwlimit %q is not a number of bytes such as 800k, 50M or 1G", text)
+	}
+	return n * factor, nil
 }
 
 func (r pulledResult) text(p *printer) {

@@ -106,6 +106,19 @@ func (in *invocation) openRegistry() (*registry.Registry, error) {
 	return in.openRegistryAt(in.found.Registry, c)
 }
 
+// registryFor is openRegistry with the credentials that the site file has for a
+// uenv, unless others were given.
+func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
+	u := in.found.Uenv(l.Name)
+	if u.Token == "" || in.String("token") != "" {
+		return in.openRegistry()
+	}
+	address := cmp.Or(in.String("registry"), in.found.Registry)
+	c := in.credentials()
+	c.TokenFile, c.Username = u.Token, cmp.Or(in.String("username"), u.Username)
+	return in.openRegistryAt(address, c)
+}
+
 func (in *invocation) credentials() registry.Credentials {
 	return registry.Credentials{
 		DockerConfig: in.String("registry-config"), TokenFile: in.String("token"), Username: in.String("username"), Getenv: in.getenv,
@@ -149,7 +162,7 @@ func (in *invocation) hereLabel(i int, namespace string) (label.Label, error) {
 
 // openRepository opens the registry's repository of a full label.
 func (in *invocation) openRepository(l label.Label) (*registry.Repository, error) {
-	reg, err := in.openRegistry()
+	reg, err := in.registryFor(l)
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,7 @@ type BuiltImage struct {
 	Attached []Attached          `json:"attached,omitempty"`
 	KeyTag   string              `json:"key_tag,omitempty"` // where the image will be found by its key
 	Report   build.Report        `json:"report"`            // without content for an existing image
+	Error    string              `json:"error,omitempty"`   // why the image was not made or not published
 	Started  meta.Time           `json:"started"`
 	Finished meta.Time           `json:"finished"`
 	Seconds  float64             `json:"seconds"` // that all of it took
@@ -61,11 +62,15 @@ type Attached struct {
 
 // BuildImage builds a recipe, packs the store and publishes the image if asked.
 // An image that the registry has by its key is not built again, but gets the
-// label. The store is gone when it returns.
+// label. The store is gone when it returns. With an error the result tells how far
+// it came.
 func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuiltImage, error) {
 	b := &imageBuild{BuildImageOptions: o, keys: keyStore{o.Push, l, o.Key.PerChange, o.Pack.Events}}
 	b.done = BuiltImage{Version: BuiltImageVersion, Label: l, Started: meta.At(time.Now())}
 	err := b.run(ctx)
+	if err != nil {
+		b.done.Error = err.Error()
+	}
 	b.done.Finished = meta.At(time.Now())
 	b.done.Seconds = b.done.Finished.Sub(b.done.Started.Time).Seconds()
 	return b.done, err
@@ -124,6 +129,7 @@ func (b *imageBuild) file() (path string, remove func() error, err error) {
 func (b *imageBuild) make(ctx context.Context, out string) error {
 	built, err := b.Build.run(ctx, b.in)
 	if err != nil {
+		b.done.Report = b.reportOfFailure()
 		return err
 	}
 	defer built.Close()
@@ -133,6 +139,18 @@ func (b *imageBuild) make(ctx context.Context, out string) error {
 		return err
 	}
 	return built.Close()
+}
+
+// reportOfFailure is what a build that failed has written down, if it came so far.
+func (b *imageBuild) reportOfFailure() build.Report {
+	if b.Build.ReportDir == "" {
+		return build.Report{}
+	}
+	r, err := build.ReadReport(filepath.Join(b.Build.ReportDir, build.ReportFile))
+	if err != nil || r.Started.Before(b.done.Started.Time) {
+		return build.Report{} // of an earlier build
+	}
+	return r
 }
 
 // publish puts the image into the registry with all that belongs to it, then its
@@ -189,5 +207,5 @@ func (b *imageBuild) reuse(ctx context.Context, found *keyedImage) error {
 		return nil
 	}
 	b.done.Image.Path = b.Out
-	return image.Fetch(ctx, found.repo, found.Manifest, b.Out, b.Pack.Events)
+	return image.Fetch(ctx, found.repo, found.Manifest, b.Out, image.FetchOptions{Events: b.Pack.Events})
 }

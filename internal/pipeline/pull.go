@@ -24,7 +24,10 @@ import (
 type PullOptions struct {
 	Force    bool // fetch again what is there already
 	OnlyMeta bool // record the label and fetch meta/, not the image
-	Events   event.Sink
+
+	Connections int   // parts fetched at a time; 0 is as many as make it faster
+	Limit       int64 // in bytes per second; 0 is none
+	Events      event.Sink
 }
 
 // Pulled is an image in the local repository.
@@ -140,7 +143,7 @@ func fetchImage(ctx context.Context, repo *registry.Repository, m image.Manifest
 		}
 		o.Events.Emit(e)
 	}
-	err := image.Fetch(ctx, repo, m, stage.Image(), events)
+	err := image.Fetch(ctx, repo, m, stage.Image(), image.FetchOptions{Connections: o.Connections, Limit: o.Limit, Events: events})
 	if kind := fault.KindOf(err); kind == fault.Network || kind == fault.Interrupted || kind == fault.Unauthorized {
 		stage.Keep()
 	}
