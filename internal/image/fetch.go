@@ -3,11 +3,9 @@ package image
 import (
 	"context"
 	"fmt"
-	"io"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
@@ -42,42 +40,27 @@ func Read(ctx context.Context, repo *registry.Repository, d ocispec.Descriptor) 
 	}, nil
 }
 
+// FetchOptions say how an image is fetched. The zero value adapts itself to the
+// connection.
+type FetchOptions struct {
+	Connections int   // parts fetched at a time; 0 is as many as make it faster
+	Limit       int64 // in bytes per second; 0 is none
+	Events      event.Sink
+}
+
 // Fetch downloads the squashfs of m to path, which appears only when the whole
-// file is there and has the right digest.
-func Fetch(ctx context.Context, repo *registry.Repository, m Manifest, path string, events event.Sink) error {
-	events.Start("pull", "%s", repo.Name())
-	err := atomicfile.Write(path, 0o644, func(w io.Writer) error {
-		return copyBlob(ctx, w, repo, m.Layer, events)
+// file is there and has the right digest. What an interruption leaves beside path
+// is taken up again by the next call.
+func Fetch(ctx context.Context, repo *registry.Repository, m Manifest, path string, o FetchOptions) error {
+	o.Events.Start("pull", "%s", repo.Name())
+	err := repo.Download(ctx, m.Layer, path, registry.DownloadOptions{
+		Connections: o.Connections, Limit: o.Limit, Stage: "pull", Events: o.Events,
 	})
 	if err != nil {
 		return fmt.Errorf("fetch image of %s: %w", repo.Name(), err)
 	}
-	events.Done("pull", "%d bytes", m.Layer.Size)
+	o.Events.Done("pull", "%d bytes", m.Layer.Size)
 	return nil
-}
-
-func copyBlob(ctx context.Context, w io.Writer, repo *registry.Repository, d ocispec.Descriptor, events event.Sink) error {
-	r, err := repo.Fetch(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = io.Copy(w, &progressReader{r: r, events: events, total: d.Size})
-	return err
-}
-
-// progressReader tells how much has been read.
-type progressReader struct {
-	r           io.Reader
-	events      event.Sink
-	done, total int64
-}
-
-func (p *progressReader) Read(b []byte) (int, error) {
-	n, err := p.r.Read(b)
-	p.done += int64(n)
-	p.events.Progress("pull", p.done, p.total, "B")
-	return n, err
 }
 
 // MetaOf returns the descriptor of the layer that holds an image's meta/. An

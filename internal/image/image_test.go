@@ -114,18 +114,17 @@ func TestPublish(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	fetched := filepath.Join(t.TempDir(), "image")
-	if err := Fetch(t.Context(), repo, m, fetched, nil); err != nil {
+	if err := Fetch(t.Context(), repo, m, fetched, FetchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if stat, err := Stat(t.Context(), fetched); err != nil || stat.Digest != file.Digest {
 		t.Errorf("fetched %+v, %v", stat, err)
 	}
-	extra, err := Extra(fetched)
-	if err != nil {
+	extra := filepath.Join(t.TempDir(), "extra")
+	if err := UnpackExtra(t.Context(), fetched, extra); err != nil {
 		t.Fatal(err)
 	}
-	defer extra.Close()
-	if _, err := fs.Stat(extra, "test"); err != nil {
+	if _, err := os.Stat(filepath.Join(extra, "test")); err != nil {
 		t.Error(err)
 	}
 }
@@ -147,7 +146,7 @@ func TestAnImageWithoutMetadata(t *testing.T) {
 	if got, err := FetchEnv(t.Context(), repo, desc); err != nil || got.Mount != "/user-environment" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := Extra(file.Path); !errors.Is(err, fs.ErrNotExist) {
+	if err := UnpackExtra(t.Context(), file.Path, filepath.Join(t.TempDir(), "extra")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Extra: got %v", err)
 	}
 }
@@ -242,5 +241,29 @@ func TestAttachKeepsOnlyTheIdentityOfTheSubject(t *testing.T) {
 	}
 	if m.Annotations[ocispec.AnnotationCreated] != "2026-01-02T03:04:05Z" {
 		t.Errorf("got %v", m.Annotations)
+	}
+}
+
+func TestLinksInExtra(t *testing.T) {
+	store := t.TempDir()
+	extra := filepath.Join(store, "meta", "extra")
+	err := errors.Join(
+		os.MkdirAll(extra, 0o755), os.WriteFile(filepath.Join(extra, "test"), []byte("#!/bin/sh\n"), 0o755),
+		os.Symlink("test", filepath.Join(extra, "inside")), os.Symlink("/etc/passwd", filepath.Join(extra, "outside")),
+		os.Symlink("../env.json", filepath.Join(extra, "above")), os.Symlink("none", filepath.Join(extra, "nothing")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := Pack(t.Context(), store, filepath.Join(t.TempDir(), meta.ImageTitle), PackOptions{Created: day})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst := filepath.Join(t.TempDir(), "extra")
+	if err := UnpackExtra(t.Context(), file.Path, dst); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dst)
+	if err != nil || len(entries) != 2 || entries[0].Name() != "inside" || entries[1].Name() != "test" {
+		t.Errorf("got %v, %v", entries, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 )
 
@@ -25,6 +26,8 @@ type DownloadOptions struct {
 	Limit int64
 	// Stage names the events; "" is "download".
 	Stage string
+	// Events receives the progress; nil is the registry's sink.
+	Events event.Sink
 	// Create opens the partial file for reading and writing, and creates it if it
 	// is not there, for example with a stripe layout; nil does the plain thing.
 	Create func(path string) (*os.File, error)
@@ -63,7 +66,11 @@ func (p *Repository) Download(ctx context.Context, d ocispec.Descriptor, path st
 }
 
 func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions) error {
-	meter := &meter{events: p.registry.events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
+	events := o.Events
+	if events == nil {
+		events = p.registry.events
+	}
+	meter := &meter{events: events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
 	partial, err := claim(ctx, d, path, o, meter)
 	if err != nil || partial == nil {
 		return err
