@@ -117,10 +117,13 @@ func runBuild(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	built, err := pipeline.BuildImage(ctx, l, o)
+	if reportErr := in.writeReport(built); err == nil {
+		err = reportErr
+	}
 	if err != nil {
 		return nil, err
 	}
-	return buildResult(built), in.writeReport(built)
+	return buildResult(built), nil
 }
 
 type buildResult pipeline.BuiltImage

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -115,7 +116,9 @@ func (p Provenance) Image() digest.Digest {
 // DependsOn adds something that was used, with its git commit if it has one.
 func (p *Provenance) DependsOn(r Resource, commit string) {
 	if commit != "" {
-		r.Digest = map[string]string{"gitCommit": commit}
+		digests := map[string]string{"gitCommit": commit}
+		maps.Copy(digests, r.Digest)
+		r.Digest = digests
 	}
 	d := &p.Predicate.BuildDefinition
 	d.ResolvedDependencies = append(d.ResolvedDependencies, r)

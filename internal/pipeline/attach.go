@@ -72,11 +72,11 @@ func (b *imageBuild) statement(ctx context.Context, found Found, finished meta.T
 		"host": host(), "sandbox": b.done.Report.Sandbox, "key": b.done.Key, "stackFormat": plan.StackFormat,
 	}
 	p.Predicate.RunDetails.Metadata = meta.BuildMetadata{InvocationID: b.Invocation, StartedOn: b.done.Started, FinishedOn: &finished}
-	if err := dependsOn(ctx, &p, "recipe", b.in.Recipe.Dir); err != nil {
+	if err := dependsOn(ctx, &p, "recipe", b.in.Recipe.Dir, b.done.recipe); err != nil {
 		return p, err
 	}
 	if b.in.Cluster != nil {
-		if err := dependsOn(ctx, &p, "cluster", b.in.Cluster.Dir); err != nil {
+		if err := dependsOn(ctx, &p, "cluster", b.in.Cluster.Dir, b.done.cluster); err != nil {
 			return p, err
 		}
 	}

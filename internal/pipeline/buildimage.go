@@ -147,7 +147,7 @@ func (b *imageBuild) reportOfFailure() build.Report {
 		return build.Report{}
 	}
 	r, err := build.ReadReport(filepath.Join(b.Build.ReportDir, build.ReportFile))
-	if err != nil || r.Started.Before(b.done.Started.Time) {
+	if err != nil || r.Started.Before(b.done.Started.Truncate(time.Second)) {
 		return build.Report{} // of an earlier build
 	}
 	return r

@@ -33,6 +33,8 @@ type ContentKey struct {
 	Key        string        `json:"key"` // "" if Unresolved says why there is none
 	Unresolved []string      `json:"unresolved,omitempty"`
 	Sources    []plan.Source `json:"sources"`
+
+	recipe, cluster map[string]string // digests of their files
 }
 
 // packingOf says how an image is packed with these options.
@@ -61,7 +63,11 @@ func keyOf(ctx context.Context, in stack.Input, uarch string, pack image.PackOpt
 	for i, s := range input.Sources {
 		input.Sources[i].Repo = git.WithoutCredentials(s.Repo) // these are shown
 	}
-	k := ContentKey{Sources: input.Sources}
+	k := ContentKey{
+		Sources: input.Sources, recipe: map[string]string{"dirHash": plan.DirHash(input.Recipe)},
+		// Not of the whole directory: only of what the image depends on.
+		cluster: map[string]string{"uenvCiFiles": plan.DirHash(input.Cluster)},
+	}
 	k.Key, k.Unresolved = plan.Key(input)
 	return k, nil
 }

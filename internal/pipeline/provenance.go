@@ -21,11 +21,11 @@ func (w *treeWriter) describe(ctx context.Context) error {
 	}
 	p.Predicate.RunDetails.Metadata.StartedOn = meta.At(w.options.Now)
 	w.provenance = p
-	if err := dependsOn(ctx, &w.provenance, "recipe", w.in.Recipe.Dir); err != nil {
+	if err := dependsOn(ctx, &w.provenance, "recipe", w.in.Recipe.Dir, nil); err != nil {
 		return err
 	}
 	if w.in.Cluster != nil {
-		if err := dependsOn(ctx, &w.provenance, "cluster", w.in.Cluster.Dir); err != nil {
+		if err := dependsOn(ctx, &w.provenance, "cluster", w.in.Cluster.Dir, nil); err != nil {
 			return err
 		}
 	}
@@ -44,18 +44,20 @@ func (w *treeWriter) describe(ctx context.Context) error {
 	return nil
 }
 
-// dependsOn records a directory of ours with its revision. Without git it is
-// recorded without one: that is all that can be known.
-func dependsOn(ctx context.Context, p *meta.Provenance, name, dir string) error {
+// dependsOn records a directory of ours with its revision, and with digests of
+// its content if there are any. Without git it is recorded without a revision:
+// that is all that can be known.
+func dependsOn(ctx context.Context, p *meta.Provenance, name, dir string, content map[string]string) error {
+	r := meta.Resource{Name: name, Digest: content}
 	c, err := git.Describe(ctx, dir)
 	if errors.Is(err, git.ErrNotARepository) {
-		p.DependsOn(meta.Resource{Name: name}, "")
+		p.DependsOn(r, "")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r := meta.Resource{Name: name, Annotations: map[string]any{"path": c.Path, "dirty": c.Dirty}}
+	r.Annotations = map[string]any{"path": c.Path, "dirty": c.Dirty}
 	if c.Remote != "" {
 		r.URI = "git+" + c.Remote
 	}

@@ -1,7 +1,13 @@
 package plan
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
 
 	"uenv-ci.dev/internal/git"
 	"uenv-ci.dev/internal/recipe"
@@ -51,4 +57,18 @@ func Single(ctx context.Context, o SingleOptions) (KeyInput, error) {
 	}
 	key.Sources = in.sources(r)
 	return key, ctx.Err()
+}
+
+// DirHash returns the digest of a tree of files that in-toto calls dirHash and Go
+// modules h1, in hexadecimal: of the names and contents, not of what is executable.
+func DirHash(files []FileDigest) string {
+	sorted := slices.SortedFunc(slices.Values(files), func(a, b FileDigest) int { return cmp.Compare(a.Path, b.Path) })
+	hash := sha256.New()
+	for _, f := range sorted {
+		content, _, _ := strings.Cut(f.Digest, " ")
+		if content != directory {
+			fmt.Fprintf(hash, "%s  %s\n", content, f.Path)
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil))
 }
