@@ -28,7 +28,7 @@ import (
 // advice given with it, "x-elsewhere" maps unknown keys to advice on each.
 type Schema struct {
 	compiled *jsonschema.Schema
-	source   any // the schema as decoded JSON, to look up what a failed keyword says
+	source   func() any // the schema as decoded JSON, to look up what a failed keyword says
 }
 
 // Compile reads and compiles the schema name of fsys. References to other files
@@ -38,10 +38,11 @@ func Compile(fsys fs.FS, name string) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read schema: %w", err)
 	}
-	s := &Schema{}
-	if err := json.Unmarshal(data, &s.source); err != nil {
-		return nil, fmt.Errorf("schema %s: %w", name, err)
-	}
+	s := &Schema{source: sync.OnceValue(func() any {
+		var source any
+		_ = json.Unmarshal(data, &source) // it has been compiled
+		return source
+	})}
 	c := jsonschema.NewCompiler()
 	c.Draft = jsonschema.Draft7
 	c.LoadURL = func(url string) (io.ReadCloser, error) { return nil, fmt.Errorf("%s is not loaded", url) }
@@ -202,7 +203,7 @@ func split(pointer string) []string {
 
 // lookup returns a keyword of the subschema at a pointer, nil if it has none.
 func (r *reporter) lookup(pointer, keyword string) any {
-	at := r.schema.source
+	at := r.schema.source()
 	for _, part := range split(pointer) {
 		switch v := at.(type) {
 		case map[string]any:
