@@ -149,7 +149,7 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 		Started: time.Now().UTC().Truncate(time.Second), Jobs: o.jobs(), Sandbox: !o.NoSandbox,
 	}
 	env, err := j.run(ctx, w)
-	err = errors.Join(err, j.keep(w, err))
+	err = errors.Join(err, j.keep(w, err), j.cell.close())
 	if err != nil {
 		return nil, errors.Join(err, o.discard(ctx, w))
 	}

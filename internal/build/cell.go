@@ -26,8 +26,10 @@ type cell struct {
 	Build  string // the build directory as programs see it
 	host   string // the same directory on the host
 	mount  string
-	spec   *sandbox.Spec // nil without a sandbox
+	spec   *sandbox.Spec // nil without a sandbox; its Binds are made after those of the build directory
 	env    []string
+	files  foreign      // the build directory
+	stored foreign      // the store
 	logs   string       // directory on the host
 	count  atomic.Int32 // commands so far
 	cpu    atomic.Int64 // nanoseconds that they took
@@ -40,6 +42,7 @@ type step struct {
 	name    string // names the log file
 	cmd     proc.Cmd
 	network bool
+	spack   bool              // it is Spack, so it may write to its environments
 	watch   func(line string) // sees every line as it is written; may be nil
 }
 
@@ -50,26 +53,28 @@ func newCell(o *Options, w *workspace) (*cell, error) {
 		guard: newGuard(w.Dir, o.Limits.deadline(time.Now())),
 	}
 	home := filepath.Join(w.Dir, "home")
-	for _, dir := range []string{c.host, c.store(), c.path("tmp"), c.logs, home} {
+	for _, dir := range []string{
+		c.scratch(), c.store(), c.path("tmp"), c.path("cache"), c.path("user"), c.path(engineScope), c.logs, home,
+	} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
+	if err := c.open(); err != nil {
+		return nil, err
+	}
 	if o.NoSandbox {
 		c.Build = c.host
 		if err := w.linkMount(c.mount, c.store()); err != nil {
-			return nil, err
+			return nil, errors.Join(err, c.close())
 		}
 		c.env = o.environ("HOME="+home, "TMPDIR="+c.path("tmp"))
 		return c, nil
 	}
 	c.spec = &sandbox.Spec{
 		Home: home, Tmp: c.path("tmp"),
-		Hide: append(checkoutSecrets(o.Stack.Recipe.Dir), append([]string{filepath.Dir(w.Dir)}, o.Hide...)...),
-		Binds: []sandbox.Bind{
-			{Source: c.host, Target: buildDir, Writable: true},
-			{Source: c.store(), Target: c.mount, Writable: true},
-		},
+		Hide:  append(checkoutSecrets(o.Stack.Recipe.Dir), append([]string{filepath.Dir(w.Dir)}, o.Hide...)...),
+		Binds: []sandbox.Bind{{Source: c.store(), Target: c.mount, Writable: true}},
 	}
 	c.env = o.environ("HOME=" + sandbox.Home())
 	return c, nil
@@ -85,6 +90,30 @@ func checkoutSecrets(dir string) []string {
 		}
 	}
 	return nil
+}
+
+// open opens the directories in which programs of strangers write. Callers end it
+// with close.
+func (c *cell) open() (err error) {
+	if c.files, err = openForeign(c.host); err != nil {
+		return err
+	}
+	c.stored, err = openForeign(c.store())
+	return err
+}
+
+// close closes what open has opened. A nil cell has nothing open.
+func (c *cell) close() error {
+	if c == nil {
+		return nil
+	}
+	var err error
+	for _, d := range []foreign{c.files, c.stored} {
+		if d.Root != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	return err
 }
 
 // path returns a path of the host below the build directory.
@@ -107,8 +136,8 @@ func (c *cell) used() time.Duration {
 	return time.Duration(c.cpu.Load())
 }
 
-// onHost translates a path that a program named: one below the build directory,
-// the mount point or /tmp.
+// onHost translates a path that a program named, which has to be below the build
+// directory, the mount point or /tmp, else it is "".
 func (c *cell) onHost(path string) string {
 	if c.spec == nil {
 		return path
@@ -121,7 +150,7 @@ func (c *cell) onHost(path string) string {
 			return filepath.Join(dir.host, rest)
 		}
 	}
-	return path
+	return ""
 }
 
 // show makes a directory of the host visible at its own path, read-only, also
@@ -170,6 +199,11 @@ func (c *cell) run(ctx context.Context, s step) (err error) {
 	if c.spec != nil {
 		spec := *c.spec
 		spec.Network = s.network
+		binds, err := c.buildBinds(s.spack)
+		if err != nil {
+			return err
+		}
+		spec.Binds = append(binds, spec.Binds...)
 		if cmd, err = spec.Command(cmd); err != nil {
 			return err
 		}

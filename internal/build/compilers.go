@@ -236,11 +236,15 @@ func programIn(prefix string, stat func(string) (fs.FileInfo, error)) func(strin
 
 // findCompilers notes the compilers that an environment has installed.
 func (b *spackBuild) findCompilers(env environment) error {
-	lock, err := spack.ReadLock(b.cell.path(env.Dir, "spack.lock"))
+	lock, err := b.readLock(env)
 	if err != nil {
 		return err
 	}
-	installed, err := spack.ReadDatabase(b.cell.store())
+	database, err := b.cell.stored.read(spack.DatabaseFile)
+	if err != nil {
+		return err
+	}
+	installed, err := spack.ParseDatabase(database)
 	if err != nil {
 		return err
 	}
@@ -250,7 +254,11 @@ func (b *spackBuild) findCompilers(env environment) error {
 			return fmt.Errorf("%s is not installed", root.Spec)
 		}
 		s := installed[i]
-		c, err := b.compilers.describe(s.Name, s.Version, b.programBelow(s.Prefix))
+		find := b.programBelow(s.Prefix)
+		if s.External {
+			find = programIn(s.Prefix, os.Stat)
+		}
+		c, err := b.compilers.describe(s.Name, s.Version, find)
 		if err != nil {
 			return err
 		}
@@ -264,15 +272,21 @@ func (b *spackBuild) findCompilers(env environment) error {
 func (b *spackBuild) programBelow(prefix string) func(string) string {
 	return func(program string) string {
 		direct := programIn(prefix, func(path string) (fs.FileInfo, error) {
-			host, _ := locate(b.cell.store(), b.mount(), path)
-			return os.Stat(host)
+			name, ok := locate(b.cell.stored, b.mount(), path)
+			if !ok {
+				return nil, fs.ErrNotExist
+			}
+			return b.cell.stored.Lstat(name)
 		})(program)
 		if direct != "" {
 			return direct
 		}
-		host, _ := locate(b.cell.store(), b.mount(), prefix)
+		top, ok := locate(b.cell.stored, b.mount(), prefix)
+		if !ok {
+			return ""
+		}
 		best := ""
-		filepath.WalkDir(host, func(path string, d fs.DirEntry, err error) error {
+		fs.WalkDir(b.cell.stored.FS(), top, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || d.Name() != program || filepath.Base(filepath.Dir(path)) != "bin" {
 				return nil
 			}
@@ -284,14 +298,15 @@ func (b *spackBuild) programBelow(prefix string) func(string) string {
 		if best == "" {
 			return ""
 		}
-		return filepath.Join(prefix, best[len(host):])
+		return filepath.Join(prefix, strings.TrimPrefix(best, top))
 	}
 }
 
 func depth(path string) int { return strings.Count(path, "/") }
 
-// writeCompilers writes a compilers.yaml with those of the named compilers that
-// the cluster configuration does not have: Spack refuses to know one twice.
+// writeCompilers writes a compilers.yaml below the build directory, with those of
+// the named compilers that the cluster configuration does not have: Spack refuses
+// to know one twice.
 func (b *spackBuild) writeCompilers(file string, named []stack.Compiler, withCluster bool) error {
 	list := []any{}
 	for _, name := range named {
@@ -303,5 +318,5 @@ func (b *spackBuild) writeCompilers(file string, named []stack.Compiler, withClu
 			list = append(list, yamlpos.NewMap("compiler", c.entry))
 		}
 	}
-	return writeYAML(file, yamlpos.NewMap("compilers", list))
+	return b.writeYAML(file, yamlpos.NewMap("compilers", list))
 }

@@ -2,24 +2,24 @@ package build
 
 import (
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/stack"
 )
 
-// writeEnv writes meta/env.json: what the build tree says of the image, with
-// the views as they came out.
+// writeEnv writes meta/env.json: what the build tree said of the image when it was
+// made, with the views as they came out.
 func (j *job) writeEnv() error {
-	data, err := os.ReadFile(j.cell.path("store/meta/env.json.in"))
-	if err != nil {
-		return fmt.Errorf("write env.json: %w", err)
+	const template = "store/meta/env.json.in"
+	i := slices.IndexFunc(j.tree.Files, func(f stack.File) bool { return f.Path == template })
+	if i < 0 {
+		return fmt.Errorf("write env.json: no %s", template)
 	}
-	env, err := meta.ParseEnv(data)
+	env, err := meta.ParseEnv(j.tree.Files[i].Data)
 	if err != nil {
 		return fmt.Errorf("write env.json: %w", err)
 	}
@@ -34,12 +34,18 @@ func (j *job) writeEnv() error {
 	if err != nil {
 		return fmt.Errorf("write env.json: %w", err)
 	}
-	return atomicfile.WriteBytes(j.cell.path("store/meta/env.json"), 0o644, text)
+	if err := j.cell.stored.write(meta.EnvFile, text, 0o644); err != nil {
+		return fmt.Errorf("write env.json: %w", err)
+	}
+	return nil
 }
 
 // env reads meta/env.json, which a hook may have changed, as clients will read it.
 func (j *job) env() (meta.Env, error) {
-	data, err := os.ReadFile(j.cell.path("store/meta/env.json"))
+	data, err := j.cell.stored.read(meta.EnvFile)
+	if err == nil {
+		err = j.cell.stored.isAt(j.cell.store())
+	}
 	if err != nil {
 		return meta.Env{}, fmt.Errorf("read what was built: %w", err)
 	}
@@ -79,25 +85,26 @@ const maxLinks = 40
 
 // isDir tells whether a path below the mount point is a directory.
 func (j *job) isDir(path string) bool {
-	host, ok := locate(j.cell.store(), j.mount(), path)
+	name, ok := locate(j.cell.stored, j.mount(), path)
 	if !ok {
 		return false
 	}
-	info, err := os.Lstat(host)
+	info, err := j.cell.stored.Lstat(name)
 	return err == nil && info.IsDir()
 }
 
-// locate returns where on this machine a path is that programs see below the
-// mount point. Links of views are absolute, so they hold at the mount point only.
-func locate(store, mount, path string) (host string, ok bool) {
+// locate returns the name in the store of a path that programs see below the mount
+// point. Links of views are absolute, so they hold at the mount point only. It is
+// not ok if links lead out of the store.
+func locate(store foreign, mount, path string) (name string, ok bool) {
 	for range maxLinks {
 		rest, below := strings.CutPrefix(filepath.Clean(path)+"/", mount+"/")
 		if !below {
-			return path, true // something of the system
+			return "", false
 		}
 		to := firstLink(store, mount, rest)
 		if to == "" {
-			return filepath.Join(store, rest), true
+			return filepath.Clean(rest), true
 		}
 		path = to
 	}
@@ -106,11 +113,11 @@ func locate(store, mount, path string) (host string, ok bool) {
 
 // firstLink follows the first link on the way to mount/rest: it returns the path
 // that takes the place of the whole one, "" if there is no link.
-func firstLink(store, mount, rest string) string {
+func firstLink(store foreign, mount, rest string) string {
 	at := ""
 	names := strings.Split(strings.Trim(rest, "/"), "/")
 	for i, name := range names {
-		to, err := os.Readlink(filepath.Join(store, at, name))
+		to, err := store.Readlink(filepath.Join(at, name))
 		if err != nil {
 			at = filepath.Join(at, name)
 			continue

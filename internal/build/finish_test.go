@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,8 @@ func TestFinish(t *testing.T) {
 		if err := os.Symlink("/no/where", filepath.Join(store, "link")); err != nil {
 			t.Fatal(err)
 		}
-		if err := (&job{cell: &cell{host: dir}}).finish(); err != nil {
+		j := &job{cell: &cell{host: dir}}
+		if err := errors.Join(j.cell.open(), j.finish(), j.cell.close()); err != nil {
 			t.Fatal(err)
 		}
 		trees[i] = describe(t, store)

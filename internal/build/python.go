@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -60,9 +61,6 @@ func (b *spackBuild) hasByteCode(tag string) bool {
 // by the Pythons of packages, whose byte code belongs to what they install.
 func (b *spackBuild) cachingPython(python string) (string, error) {
 	text := fmt.Sprintf("#!/bin/sh\nexec '%s' -X pycache_prefix='%s' \"$@\"\n", python, b.cell.inside("cache/bytecode"))
-	file := filepath.Join(engineScope, "python")
-	if err := os.MkdirAll(b.cell.path(engineScope), 0o755); err != nil {
-		return "", err
-	}
-	return b.cell.inside(file), os.WriteFile(b.cell.path(file), []byte(text), 0o755)
+	file := path.Join(engineScope, "python")
+	return b.cell.inside(file), b.cell.files.write(file, []byte(text), 0o755)
 }

@@ -6,9 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,11 +25,11 @@ var prefixVariables = []string{
 
 // view finds out what a view does to the environment, and completes its directory.
 func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) (meta.View, error) {
-	root, ok := locate(b.cell.store(), b.mount(), v.Root)
+	root, ok := locate(b.cell.stored, b.mount(), v.Root)
 	if !ok {
-		return meta.View{}, fmt.Errorf("%s is a link that leads nowhere", v.Root)
+		return meta.View{}, fmt.Errorf("%s is a link that leads out of the store", v.Root)
 	}
-	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
+	if err := b.cell.stored.MkdirAll(path.Join(root, "bin"), 0o755); err != nil {
 		return meta.View{}, err
 	}
 	var script bytes.Buffer
@@ -40,12 +39,12 @@ func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) (m
 		return meta.View{}, err
 	}
 	if v.AddCompilers {
-		if err := b.linkCompilers(filepath.Join(root, "bin"), v.Compilers); err != nil {
+		if err := b.linkCompilers(path.Join(root, "bin"), v.Compilers); err != nil {
 			return meta.View{}, err
 		}
 	}
 	vars := prefixPaths(b.activation(script.String()), v, b.isDir)
-	if err := writeViewFiles(root, script.Bytes(), vars); err != nil {
+	if err := b.writeViewFiles(root, script.Bytes(), vars); err != nil {
 		return meta.View{}, err
 	}
 	view := meta.SpackView(v.Root, v.Description, vars.Overlay(v.Variables))
@@ -53,17 +52,17 @@ func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) (m
 	return view, nil
 }
 
-// writeViewFiles writes what the directory of a view tells of its environment:
-// the script for shells, and the changes as data.
-func writeViewFiles(root string, script []byte, vars meta.Variables) error {
-	if err := os.WriteFile(filepath.Join(root, "activate.sh"), script, 0o644); err != nil {
+// writeViewFiles writes what the directory of a view in the store tells of its
+// environment: the script for shells, and the changes as data.
+func (b *spackBuild) writeViewFiles(root string, script []byte, vars meta.Variables) error {
+	if err := b.cell.stored.write(path.Join(root, "activate.sh"), script, 0o644); err != nil {
 		return err
 	}
 	data, err := json.Marshal(meta.ViewEnv{Version: 1, Values: vars})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(root, "env.json"), append(data, '\n'), 0o644)
+	return b.cell.stored.write(path.Join(root, "env.json"), append(data, '\n'), 0o644)
 }
 
 // activation turns the script that activates a view into changes of variables,
@@ -113,7 +112,7 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// linkCompilers links the executables of compilers into a directory of the host.
+// linkCompilers links the executables of compilers into a directory of the store.
 func (b *spackBuild) linkCompilers(bin string, compilers []stack.Compiler) error {
 	for _, name := range compilers {
 		c, err := b.compilers.get(name)
@@ -126,11 +125,11 @@ func (b *spackBuild) linkCompilers(bin string, compilers []stack.Compiler) error
 			if !ok {
 				continue
 			}
-			link := filepath.Join(bin, path.Base(target))
-			if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+			link := path.Join(bin, path.Base(target))
+			if err := b.cell.stored.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("link the compilers: %w", err)
 			}
-			if err := os.Symlink(target, link); err != nil {
+			if err := b.cell.stored.Symlink(target, link); err != nil {
 				return fmt.Errorf("link the compilers: %w", err)
 			}
 		}

@@ -3,7 +3,6 @@ package spack
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
@@ -69,8 +68,8 @@ type Root struct {
 	Hash string
 }
 
-// ReadLock reads spack.lock (format versions 4 to 6).
-func ReadLock(file string) (Lock, error) {
+// ParseLock reads the text of a spack.lock (format versions 4 to 6).
+func ParseLock(text []byte) (Lock, error) {
 	var doc struct {
 		Roots []struct {
 			Hash string `json:"hash"`
@@ -78,8 +77,8 @@ func ReadLock(file string) (Lock, error) {
 		} `json:"roots"`
 		Specs map[string]node `json:"concrete_specs"`
 	}
-	if err := readJSON(file, &doc); err != nil {
-		return Lock{}, err
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return Lock{}, fmt.Errorf("read spack.lock: %w", err)
 	}
 	l := Lock{Specs: map[string]Spec{}}
 	for _, r := range doc.Roots {
@@ -91,9 +90,12 @@ func ReadLock(file string) (Lock, error) {
 	return l, nil
 }
 
-// ReadDatabase reads what is installed below an install tree, sorted by name,
-// version and hash. A tree without a database is empty.
-func ReadDatabase(tree string) ([]Spec, error) {
+// DatabaseFile is where an install tree has its database.
+const DatabaseFile = ".spack-db/index.json"
+
+// ParseDatabase reads from the text of a database what is installed, sorted by
+// name, version and hash.
+func ParseDatabase(text []byte) ([]Spec, error) {
 	var doc struct {
 		Database struct {
 			Installs map[string]struct {
@@ -104,12 +106,8 @@ func ReadDatabase(tree string) ([]Spec, error) {
 			} `json:"installs"`
 		} `json:"database"`
 	}
-	file := tree + "/.spack-db/index.json"
-	if _, err := os.Stat(file); os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err := readJSON(file, &doc); err != nil {
-		return nil, err
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("read Spack's database: %w", err)
 	}
 	var specs []Spec
 	for hash, record := range doc.Database.Installs {
@@ -129,26 +127,4 @@ func Sort(specs []Spec) {
 	slices.SortFunc(specs, func(a, b Spec) int {
 		return strings.Compare(a.Name+"\x00"+a.Version+"\x00"+a.Hash, b.Name+"\x00"+b.Version+"\x00"+b.Hash)
 	})
-}
-
-// maxFile bounds the size of the files of Spack that are read: a stack of a
-// thousand packages has a few megabytes.
-const maxFile = 256 << 20
-
-func readJSON(file string, doc any) error {
-	info, err := os.Stat(file)
-	if err != nil {
-		return fmt.Errorf("read Spack's files: %w", err)
-	}
-	if info.Size() > maxFile {
-		return fmt.Errorf("read Spack's files: %s is larger than %d MiB", file, maxFile>>20)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("read Spack's files: %w", err)
-	}
-	if err := json.Unmarshal(data, doc); err != nil {
-		return fmt.Errorf("read %s: %w", file, err)
-	}
-	return nil
 }
