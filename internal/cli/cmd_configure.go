@@ -52,12 +52,7 @@ func runConfigure(ctx context.Context, in *invocation) (result, error) {
 		build.ClusterFor = nil
 	}
 	build.Events = in.events
-	version := buildVersion()
-	versions := map[string]string{"uenv-ci": version.Version}
-	if version.Revision != "" {
-		versions["revision"] = version.Revision
-	}
-	done, err := pipeline.Configure(ctx, pipeline.ConfigureOptions{Build: build, Out: in.String("out"), Versions: versions, Now: time.Now()})
+	done, err := pipeline.Configure(ctx, pipeline.ConfigureOptions{Build: build, Out: in.String("out"), Versions: buildVersions(), Now: time.Now()})
 	if err != nil {
 		return nil, err
 	}
