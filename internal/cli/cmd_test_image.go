@@ -14,6 +14,8 @@ import (
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/scratch"
 )
 
 func testCommand() *command {
@@ -22,6 +24,7 @@ func testCommand() *command {
 		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
 		details: `The image is mounted and tested as its recipe says: with ReFrame by
 extra/reframe.yaml, or with the program extra/test, which reports in TAP. The
+image's own tests run in a sandbox, without network. The
 results are attached to a LABEL's image whether they are good or bad. The default
 namespace is 'build'. Exit code 7: tests failed, 9: no test ran.`,
 		examples: `uenv-ci test hello/1.0:42@daint%gh200
@@ -38,7 +41,8 @@ uenv-ci test ./store.squashfs --system daint --out results`,
 			&cli.DurationFlag{Name: "timeout", Usage: "end the tests after `TIME`, such as 30m"},
 			&cli.StringFlag{Name: "out", Usage: "keep the results in `DIR` too"},
 			&cli.BoolFlag{Name: "no-attach", Usage: "attach nothing"},
-			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's test program on the bare machine"},
+			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's own tests on the bare machine"},
+			&cli.BoolFlag{Name: "network", Usage: "leave the network on for the image's own tests"},
 			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
 			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse or unpack"},
 		},
@@ -57,12 +61,15 @@ func runTest(ctx context.Context, in *invocation) (res result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	work, err := os.MkdirTemp("", "uenv-ci-image-")
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	work, err := scratch.New("", in.events)
 	if err != nil {
 		return nil, fault.Wrap(fault.Failure, err, "make a temporary directory")
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	if err := in.testTarget(ctx, &o, work); err != nil {
+	defer func() { err = errors.Join(err, work.Remove()) }()
+	if err := in.testTarget(ctx, &o, work.Path()); err != nil {
 		return nil, err
 	}
 	tested, err := pipeline.Test(ctx, o)
@@ -85,12 +92,16 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	if err != nil {
 		return pipeline.TestOptions{}, err
 	}
-	o := pipeline.TestOptions{Methods: methods, NoSandbox: in.Bool("no-sandbox"), Out: in.String("out"), Events: in.events}
+	o := pipeline.TestOptions{Methods: methods, Out: in.String("out"), Events: in.events}
 	o.Run = evidence.Options{
 		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
 		Runner: evidence.Runner(first(in.String("runner"), s.Tests.Runner)), ReFrame: first(in.String("reframe"), s.Tests.Reframe),
 		Suite:   evidence.Suite{Dir: first(in.String("suite"), s.Tests.Suite), Config: first(in.String("reframe-config"), s.Tests.Config), Mode: in.String("mode")},
 		Timeout: in.Duration("timeout"), Environ: in.environ, Now: time.Now,
+		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("network"),
+	}
+	if o.Run.Hide, err = in.secrets(); err != nil {
+		return o, err
 	}
 	if o.Run.Timeout == 0 {
 		o.Run.Timeout = time.Duration(s.Tests.TimeoutSeconds) * time.Second
@@ -116,25 +127,57 @@ func (in *invocation) waivers() ([]meta.Waiver, error) {
 	return evidence.LoadWaivers(path)
 }
 
+// secrets returns the paths that programs of an image must not see, beside those
+// that no sandbox shows.
+func (in *invocation) secrets() ([]string, error) {
+	var paths []string
+	given := []string{in.String("token"), in.String("registry-config")}
+	for _, u := range in.found.Uenvs {
+		given = append(given, u.Token)
+	}
+	for _, path := range nonEmpty(given...) {
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, absolute)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	return append(paths, sandbox.CheckoutSecrets(here)...), nil
+}
+
 // testTarget finds what argument 0 names: a file, or an image in the registry,
 // which is fetched below work.
 func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, work string) error {
 	if isPath(in.arg(0)) {
 		target, err := pipeline.FileRunnable(in.arg(0))
-		o.Image = target
-		o.Run.System = first(o.Run.System, in.getenv("CLUSTER_NAME"))
-		return err
+		if err != nil {
+			return err
+		}
+		o.Image, o.Run.System = target, first(o.Run.System, in.getenv("CLUSTER_NAME"))
+		if o.Run.System == "" {
+			return usageError([]string{"test"}, "it is not known on which system the tests run: say so with --system")
+		}
+		return nil
 	}
 	found, err := in.locate(ctx, in.build())
 	if err != nil {
 		return err
+	}
+	if here := in.getenv("CLUSTER_NAME"); o.Run.System == "" && here != "" && here != found.Label.System {
+		return fault.WithHint(
+			fault.New(fault.Usage, "%s is made for %s, but this is %s", found.Label, found.Label.System, here),
+			"--system says for which of them the results count")
 	}
 	m, err := image.Read(ctx, found.Repo, found.Descriptor)
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(work, meta.ImageTitle)
-	if err := image.Fetch(ctx, found.Repo, m, path, o.Events); err != nil {
+	if err := image.Fetch(ctx, found.Repo, m, path, image.FetchOptions{Events: o.Events}); err != nil {
 		return err
 	}
 	if o.Image, err = pipeline.FileRunnable(path); err != nil {

@@ -44,12 +44,18 @@ func (commandRunner) run(ctx context.Context, o Options, l layout) (out outcome,
 	}
 	defer func() { err = errors.Join(err, tap.Close()) }()
 	w := &tapWriter{parser: newTAP(), to: io.MultiWriter(log, tap), events: o.Events}
-	ended, err := o.execute(ctx, proc.Cmd{Path: program, Dir: l.work, Env: env, Stdout: w, Stderr: log})
+	c, err := o.boxed(ctx, l, proc.Cmd{Path: program, Dir: l.work, Env: env, Stdout: w, Stderr: log})
+	if err != nil {
+		return out, err
+	}
+	ended, err := o.execute(ctx, c)
 	if err != nil {
 		return out, err
 	}
 	w.flush()
-	return w.outcome(ended), nil
+	out = w.outcome(ended)
+	out.runner.Sandbox = !o.NoSandbox
+	return out, nil
 }
 
 // ended is how a program ended.
@@ -58,16 +64,11 @@ type ended struct {
 	failure string // time-out, signal, or that it could not be started; "" else
 }
 
-// execute runs a command where the image is mounted. Only an interruption and
-// trouble with the mount are errors.
+// execute runs a command. Only an interruption is an error.
 func (o Options) execute(ctx context.Context, c proc.Cmd) (ended, error) {
-	c, err := o.wrap(c)
-	if err != nil {
-		return ended{}, err
-	}
 	limited, cancel := o.limit(ctx, 0)
 	defer cancel()
-	err = c.Run(limited)
+	err := c.Run(limited)
 	var exit *proc.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -84,6 +85,7 @@ func (o Options) execute(ctx context.Context, c proc.Cmd) (ended, error) {
 	return ended{}, nil
 }
 
+// wrap returns the command that runs c where the image is mounted.
 func (o Options) wrap(c proc.Cmd) (proc.Cmd, error) {
 	if o.Mounted == nil {
 		return c, nil

@@ -29,7 +29,7 @@ func (o Options) baseEnviron(l layout) []string {
 		}
 	}
 	return append(env, o.mark,
-		"HOME="+l.home, "TMPDIR="+l.tmp, "PYTHONDONTWRITEBYTECODE=1",
+		"HOME="+l.home, "TMPDIR="+l.tmp, "PYTHONDONTWRITEBYTECODE=1", // a sandbox has its own HOME and /tmp
 		"UENV_CI_MOUNT="+o.MountPoint, "UENV_CI_SYSTEM="+o.System, "UENV_CI_UARCH="+o.UArch)
 }
 

@@ -15,11 +15,13 @@ import (
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/sandbox"
 )
 
 // Mounted makes commands see the content of the image at its mount point.
 type Mounted interface {
-	Command(proc.Cmd) (proc.Cmd, error)
+	Command(proc.Cmd) (proc.Cmd, error)                 // where all else is as on the host
+	Sandboxed(sandbox.Spec, proc.Cmd) (proc.Cmd, error) // in a sandbox
 }
 
 // Runner is a way to test an image.
@@ -60,6 +62,12 @@ type Options struct {
 	Retries int    // of a failed ReFrame test; a test that needs one is flaky
 	MaxJobs int    // ReFrame tests at the same time on this machine; 0 is one
 	Waivers []meta.Waiver
+
+	// The image's own tests, extra/test and checks in extra/reframe/, run in a
+	// sandbox. A site's suite runs as its user: it submits jobs.
+	NoSandbox bool     // run the image's own tests as our user on the bare machine
+	Network   bool     // leave them the network
+	Hide      []string // more paths that they must not see
 
 	Timeout time.Duration // for all tests; 0 is none
 	Scratch string        // an existing private directory for everything the tests write
@@ -164,8 +172,11 @@ func (o Options) complete() (Options, error) {
 	if o.MountPoint == "" {
 		o.MountPoint = o.Env.Mount
 	}
-	if o.Scratch == "" || o.System == "" {
-		return o, fault.New(fault.Usage, "test: no system or no directory to work in")
+	if o.System == "" {
+		return o, fault.WithHint(fault.New(fault.Usage, "test: it is not known on which system the tests run"), "say so with --system, or by CLUSTER_NAME")
+	}
+	if o.Scratch == "" {
+		return o, fault.New(fault.Usage, "test: no directory to work in")
 	}
 	for _, path := range []*string{&o.Scratch, &o.Extra, &o.ImageFile, &o.Suite.Dir} {
 		if *path == "" {
@@ -194,19 +205,7 @@ const maxExtra = 10 << 20
 // readExtra reads a file of the image's extra/. The image may be hostile: a link
 // out of it is not followed, or errors would show what is in a file of ours.
 func (o Options) readExtra(name string) ([]byte, error) {
-	root, err := os.OpenRoot(o.Extra)
-	if err != nil {
-		return nil, fmt.Errorf("read the image's extra/%s: %w", name, err)
-	}
-	defer root.Close()
-	info, err := root.Stat(name)
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxExtra) {
-		return nil, fault.New(fault.Invalid, "the image's extra/%s is not a file of at most %d bytes", name, maxExtra)
-	}
-	var data []byte
-	if err == nil {
-		data, err = root.ReadFile(name)
-	}
+	data, err := readWritten(o.Extra, name, maxExtra)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "read the image's extra/%s: %w", name, err)
 	}
@@ -263,7 +262,8 @@ func outcomeEvent(v meta.Verdict) event.Event {
 
 // layout names the directories of a run below its scratch directory.
 type layout struct {
-	home, tmp, work, results, logs string
+	home, tmp, work string // the tests write there
+	results, logs   string // we alone do
 }
 
 func newLayout(scratch string) (layout, error) {

@@ -16,6 +16,7 @@ import (
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/reframe"
+	"uenv-ci.dev/internal/sandbox"
 )
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -49,7 +50,7 @@ func options(t *testing.T, extra string) Options {
 	}
 	return Options{
 		Env: env, Extra: extra, Image: meta.Subject{Label: "hello/1:1@eiger%zen2", Digest: imageDigest}, System: "eiger", UArch: "zen2",
-		Scratch: t.TempDir(), Environ: append(os.Environ(), "SECRET_TOKEN=hush", "SLURM_JWT=hush", "SLURM_JOB_ID=7"), Now: func() time.Time { return now },
+		NoSandbox: true, Scratch: t.TempDir(), Environ: append(os.Environ(), "SECRET_TOKEN=hush", "SLURM_JWT=hush", "SLURM_JOB_ID=7"), Now: func() time.Time { return now },
 	}
 }
 
@@ -157,6 +158,14 @@ type inside struct{ err error }
 func (m inside) Command(c proc.Cmd) (proc.Cmd, error) {
 	c.Env = append(slices.Clone(c.Env), "INSIDE=yes")
 	return c, m.err
+}
+
+func (m inside) Sandboxed(spec sandbox.Spec, c proc.Cmd) (proc.Cmd, error) {
+	c, err := m.Command(c)
+	if err != nil {
+		return c, err
+	}
+	return spec.Command(c)
 }
 
 func TestTestsRunWhereTheImageIsMounted(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits of the output of single tests that is kept.
@@ -19,10 +21,15 @@ const (
 )
 
 // keepOutputs copies what failed tests wrote, which ReFrame leaves in its stage
-// directory, to the logs. Names and links below it are the tests' own, so
-// nothing outside is followed.
-func (l layout) keepOutputs(prefix string) error {
-	root, err := os.OpenRoot(filepath.Join(prefix, "stage"))
+// directory, to the logs. Names and links below the work directory are the
+// tests' own, so nothing outside is followed.
+func (l layout) keepOutputs() error {
+	work, err := os.OpenRoot(l.work)
+	if err != nil {
+		return fmt.Errorf("keep the output of tests: %w", err)
+	}
+	defer work.Close()
+	root, err := work.OpenRoot(path.Join(outDir, "stage"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -52,7 +59,7 @@ func isOutput(name string) bool {
 }
 
 func (l layout) keep(root *os.Root, name string) error {
-	f, err := root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would be waited for
 	if err != nil {
 		return nil // it was there a moment ago
 	}

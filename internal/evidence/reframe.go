@@ -35,13 +35,13 @@ func (reframeRunner) run(ctx context.Context, o Options, l layout) (out outcome,
 		return out, err
 	}
 	call.Program, call.System, call.Partition, call.Retries = program, o.System, cmp.Or(call.Partition, o.Partition), o.Retries
-	call.Prefix, call.Report = filepath.Join(l.work, "out"), filepath.Join(l.results, "report.json")
+	call.Prefix, call.Report = filepath.Join(l.work, outDir), filepath.Join(l.work, reportFile)
 	log, err := newLog(filepath.Join(l.logs, "reframe.log"))
 	if err != nil {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	command, err := o.wrap(o.inTime(call.Command(env)))
+	command, boxed, err := o.place(ctx, l, program, o.inTime(call.Command(env)))
 	if err != nil {
 		return out, err
 	}
@@ -56,9 +56,39 @@ func (reframeRunner) run(ctx context.Context, o Options, l layout) (out outcome,
 	if limited.Err() != nil || late && (e.Exit == timeoutExit || e.Exit == killedExit) {
 		runErr = errTimeout
 	}
-	out = o.reported(call, e, runErr)
-	out.suite, out.runner.Version = o.suiteName(), program.Version
-	return out, l.keepOutputs(call.Prefix)
+	out, err = o.reported(l, e, runErr)
+	out.suite, out.runner.Version, out.runner.Sandbox = o.suiteName(), program.Version, boxed
+	return out, errors.Join(err, l.keepOutputs())
+}
+
+// Names below the work directory.
+const (
+	outDir     = "out" // what the tests write
+	reportFile = "report.json"
+	noneDir    = "none"
+)
+
+// place returns the command that runs ReFrame: in a sandbox if it loads checks of
+// the image, which it does on this machine alone.
+func (o Options) place(ctx context.Context, l layout, program reframe.Program, c proc.Cmd) (command proc.Cmd, boxed bool, err error) {
+	if o.NoSandbox || o.Suite.Config != "" || !o.has(checksDir) {
+		command, err = o.wrap(c)
+		return command, false, err
+	}
+	readable := installation(program.Path)
+	if o.Suite.Dir != "" {
+		readable = append(readable, o.Suite.Dir)
+	}
+	version, err := o.boxed(ctx, l, proc.Cmd{Path: program.Path, Args: []string{"--version"}, Env: c.Env}, readable...)
+	if err != nil {
+		return c, true, err
+	}
+	if _, err := version.Output(ctx); err != nil {
+		return c, true, fault.WithHint(fault.Wrap(fault.Failure, err, "run %s in the sandbox of the image's own checks", program.Path),
+			"install ReFrame where all users see it, such as below /opt; --no-sandbox runs the checks on the bare machine")
+	}
+	command, err = o.boxed(ctx, l, c, readable...)
+	return command, true, err
 }
 
 // Exit statuses of timeout(1) when the time was over, and when ReFrame had to be
@@ -154,7 +184,11 @@ func (o Options) own(l layout, env []string) (reframe.Run, error) {
 		}
 	}
 	if len(call.Checks) == 0 {
-		call.Checks = []string{l.tmp} // has none; given none ReFrame would look elsewhere
+		none := filepath.Join(l.work, noneDir) // given nothing ReFrame would look elsewhere
+		call.Checks = []string{none}
+		if err := os.Mkdir(none, 0o700); err != nil {
+			return call, fmt.Errorf("test: %w", err)
+		}
 	}
 	return call, nil
 }
@@ -197,12 +231,15 @@ func (o Options) environments(env []string) ([]reframe.Environment, map[string][
 }
 
 // reported reads the report and judges how ReFrame ended. ReFrame writes no
-// report where it selected no check.
-func (o Options) reported(call reframe.Run, e reframe.Ended, runErr error) outcome {
+// report where it selected no check. The report goes to the results.
+func (o Options) reported(l layout, e reframe.Ended, runErr error) (outcome, error) {
 	out := outcome{runner: meta.Runner{Name: string(ReFrame), Exit: e.Exit, Notes: e.Warnings}}
-	data, err := os.ReadFile(call.Report)
+	data, err := readWritten(l.work, reportFile, maxReport)
 	var report reframe.Report
 	if err == nil {
+		if err := os.WriteFile(filepath.Join(l.results, reportFile), data, 0o644); err != nil {
+			return out, fmt.Errorf("write test results: %w", err)
+		}
 		report, err = reframe.ParseReport(data)
 	}
 	for _, c := range report.Cases {
@@ -214,8 +251,10 @@ func (o Options) reported(call reframe.Run, e reframe.Ended, runErr error) outco
 	if len(out.cases) == 0 && out.runner.Failure == "" {
 		out.none = noCases(e, err)
 	}
-	return out
+	return out, nil
 }
+
+const maxReport = 64 << 20 // bytes
 
 // broken returns what counts as a failure although no case tells of it.
 func (o Options) broken(cases []meta.Case, e reframe.Ended, reportErr, runErr error) string {

@@ -208,7 +208,7 @@ func TestReFrameWithASuiteWithoutConfiguration(t *testing.T) {
 
 // killing makes a command run below one that dies at once when it is ended, as
 // the sandbox does.
-type killing struct{}
+type killing struct{ inside }
 
 func (killing) Command(c proc.Cmd) (proc.Cmd, error) {
 	c.Args = append([]string{"-c", `setsid "$0" "$@" & wait $!`, c.Path}, c.Args...)
@@ -236,14 +236,6 @@ func TestReFrameIsStoppedInTime(t *testing.T) {
 // What ReFrame does in these is recorded in internal/reframe/testdata: exit
 // statuses, output lines and reports.
 func TestHowReFrameEnds(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	passed := `{"session_info": {"data_version": "4.2"}, "runs": [{"num_cases": 1, "testcases": [{"name": "A", "result": "pass"}]}]}`
 	for name, c := range map[string]struct {
 		report string // "" for none
@@ -272,12 +264,19 @@ func TestHowReFrameEnds(t *testing.T) {
 		"cannot be started":        {"", reframe.Ended{}, errors.New("start reframe: no such file"), meta.Fail, "start reframe"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(dir, "none.json")
-			if c.report != "" {
-				path = write("report.json", c.report)
+			l, err := newLayout(t.TempDir())
+			if err == nil && c.report != "" {
+				err = os.WriteFile(filepath.Join(l.work, reportFile), []byte(c.report), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			o := Options{System: "eiger", Timeout: time.Hour, Now: func() time.Time { return now }}
-			v := o.verdict(o.reported(reframe.Run{Report: path}, c.ended, c.runErr), now)
+			out, err := o.reported(l, c.ended, c.runErr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := o.verdict(out, now)
 			if v.State != c.state || !strings.Contains(v.Reason, c.reason) {
 				t.Errorf("got %s: %s", v.State, v.Reason)
 			}
@@ -310,7 +309,7 @@ func TestOutputsFollowNoLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.keepOutputs(filepath.Join(l.work, "out")); err != nil {
+	if err := l.keepOutputs(); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(filepath.Join(l.logs, "a"))

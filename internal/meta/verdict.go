@@ -80,6 +80,8 @@ type Runner struct {
 	Name    string `json:"name"` // one of the Runner constants
 	Version string `json:"version,omitempty"`
 	Exit    int    `json:"exit"` // its exit status; 128+n if signal n ended it
+	// Sandbox tells that it ran in a sandbox, as an image's own tests do.
+	Sandbox bool `json:"sandbox,omitempty"`
 	// Failure is what counts as a failure although no case tells of it: a crash, a
 	// time-out, a broken plan. No waiver covers it.
 	Failure string   `json:"failure,omitempty"`

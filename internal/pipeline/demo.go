@@ -268,8 +268,8 @@ func (d *demo) test(ctx context.Context, s *Stage) error {
 	}
 	target.Digest = d.file.Digest
 	tested, err := Test(ctx, TestOptions{
-		Image: target, Attach: &d.found, NoSandbox: !d.boxed, WorkDir: d.Dir, Events: d.Events,
-		Run: evidence.Options{System: d.System, UArch: d.UArch, Environ: d.Environ},
+		Image: target, Attach: &d.found, WorkDir: d.Dir, Events: d.Events,
+		Run: evidence.Options{System: d.System, UArch: d.UArch, Environ: d.Environ, NoSandbox: !d.boxed},
 	})
 	d.report.Verdict = tested.Verdict.State
 	s.Detail, s.Digest = fmt.Sprintf("%s: %s", tested.Verdict.State, tested.Verdict.Reason), tested.Attached.String()

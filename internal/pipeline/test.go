@@ -7,18 +7,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/evidence"
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/mount"
-	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/registry"
-	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/scratch"
 )
 
 // TestOptions say which image is tested, how, and where the results go.
@@ -27,12 +28,26 @@ type TestOptions struct {
 	Attach *Found // the image in a registry that gets the results; nil for none
 
 	// Run says how; what follows from the image is filled in here.
-	Run       evidence.Options
-	Methods   []mount.Method
-	NoSandbox bool   // run the image's own test program on the bare machine
-	WorkDir   string // for temporary files; "" is the system's
-	Out       string // keep the results in this directory too; "" for not
-	Events    event.Sink
+	Run     evidence.Options
+	Methods []mount.Method
+	WorkDir string // for temporary files; "" is the system's
+	Out     string // keep the results in this directory too, which is empty or missing; "" for not
+	Events  event.Sink
+}
+
+// Check refuses what would go wrong only when the tests have run.
+func (o TestOptions) Check() error {
+	if o.Out == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(o.Out)
+	if err == nil && len(entries) > 0 {
+		return fault.New(fault.Usage, "keep the results in %s: the directory is not empty", o.Out)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Usage, "keep the results: %w", err)
+	}
+	return nil
 }
 
 // Tested is what testing an image showed.
@@ -47,53 +62,58 @@ type Tested struct {
 // The error has kind TestsFailed or Untested if the verdict does not allow a
 // promotion.
 func Test(ctx context.Context, o TestOptions) (tested Tested, err error) {
-	scratch, err := os.MkdirTemp(o.WorkDir, "uenv-ci-test-")
+	if err := o.Check(); err != nil {
+		return tested, err
+	}
+	work, err := scratch.New(o.WorkDir, o.Events)
 	if err != nil {
 		return tested, fmt.Errorf("test: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	extra, err := extractExtra(o.Image.Path, scratch)
-	if err != nil {
-		return tested, err
-	}
+	defer func() { err = errors.Join(err, work.Remove()) }()
 	mounted, err := o.Image.Mount(ctx, MountOptions{MountPoint: o.Run.MountPoint, Methods: o.Methods, WorkDir: o.WorkDir, Events: o.Events})
 	if err != nil {
 		return tested, err
 	}
 	defer func() { err = errors.Join(err, mounted.Close()) }()
 	tested.Method, tested.Attempts = mounted.Method(), mounted.Attempts()
-	run := o.evidence(ctx, mounted, extra, filepath.Join(scratch, "run"))
-	if err := os.Mkdir(run.Scratch, 0o700); err != nil {
-		return tested, fmt.Errorf("test: %w", err)
+	run, err := o.evidence(ctx, mounted, work.Path())
+	if err != nil {
+		return tested, err
 	}
 	result, err := evidence.Run(ctx, run)
 	if err != nil {
 		return tested, err
 	}
 	tested.Verdict = result.Verdict
-	if err := o.keep(result.Dir); err != nil {
-		return tested, err
-	}
 	if o.Attach != nil {
 		if tested.Attached, err = attachResults(ctx, *o.Attach, result); err != nil {
-			return tested, err
+			return tested, errors.Join(err, o.keep(result.Dir))
 		}
+	}
+	if err := o.keep(result.Dir); err != nil {
+		return tested, err
 	}
 	return tested, result.Err()
 }
 
-func (o TestOptions) evidence(ctx context.Context, m *mount.Mount, extra, scratch string) evidence.Options {
+// evidence completes how the tests are run; work is an empty directory.
+func (o TestOptions) evidence(ctx context.Context, m *mount.Mount, work string) (evidence.Options, error) {
 	run := o.Run
-	run.Env, run.Extra, run.ImageFile, run.Scratch, run.Events = o.Image.Env, extra, o.Image.Path, scratch, o.Events
-	run.MountPoint = m.MountPoint()
-	run.Mounted = testbed{mount: m, scratch: scratch, extra: extra, boxed: !o.NoSandbox && sandbox.Available(ctx) == nil}
+	run.Env, run.ImageFile, run.Events = o.Image.Env, o.Image.Path, o.Events
+	run.Mounted, run.MountPoint = m, m.MountPoint()
+	run.Extra, run.Scratch = filepath.Join(work, "extra"), filepath.Join(work, "run")
+	run.Hide = append(slices.Clip(run.Hide), filepath.Dir(scratch.Root(o.WorkDir)))
 	if o.Attach != nil {
 		run.Image = meta.Subject{Label: o.Attach.Label.String(), Digest: o.Attach.Descriptor.Digest}
 	}
 	if run.Now == nil {
 		run.Now = time.Now
 	}
-	return run
+	err := image.UnpackExtra(ctx, o.Image.Path, run.Extra)
+	if errors.Is(err, fs.ErrNotExist) {
+		run.Extra, err = "", nil
+	}
+	return run, errors.Join(err, os.Mkdir(run.Scratch, 0o700))
 }
 
 func (o TestOptions) keep(dir string) error {
@@ -104,44 +124,6 @@ func (o TestOptions) keep(dir string) error {
 		return fmt.Errorf("keep the results: %w", err)
 	}
 	return nil
-}
-
-// testbed runs an image's own test program in a sandbox with the image. A site's
-// ReFrame suite runs as its user: it submits jobs and needs what the user has.
-type testbed struct {
-	mount          *mount.Mount
-	scratch, extra string
-	boxed          bool
-}
-
-// Command implements evidence.Mounted.
-func (b testbed) Command(c proc.Cmd) (proc.Cmd, error) {
-	inImage := b.extra != "" && filepath.Dir(c.Path) == b.extra
-	if !b.boxed || !inImage {
-		return b.mount.Command(c)
-	}
-	return b.mount.Sandboxed(sandbox.Spec{
-		Network: true,
-		Binds:   []sandbox.Bind{{Source: b.scratch, Target: b.scratch, Writable: true}, {Source: b.extra, Target: b.extra}},
-	}, c)
-}
-
-// extractExtra copies an image's meta/extra out of it; the result is "" if it
-// has none.
-func extractExtra(path, scratch string) (string, error) {
-	extra, err := image.Extra(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer extra.Close()
-	dir := filepath.Join(scratch, "extra")
-	if err := os.CopyFS(dir, extra); err != nil {
-		return "", fmt.Errorf("read meta/extra of %s: %w", path, err)
-	}
-	return dir, nil
 }
 
 func attachResults(ctx context.Context, found Found, result evidence.Result) (digest.Digest, error) {

@@ -23,6 +23,9 @@ const unpackStage = "unpack"
 // UnpackOptions says how an image is unpacked. The zero value is the careful
 // way, right for images of others.
 type UnpackOptions struct {
+	// From is the directory of the image whose content is unpacked; "" is all.
+	From string
+
 	// Preserve keeps owners, setuid and setgid bits, device nodes and extended
 	// attributes outside of user.*, which mostly takes root.
 	Preserve bool
@@ -131,8 +134,12 @@ func (u *unpacker) run(ctx context.Context) error {
 	u.o.Events.Start(unpackStage, "%d inodes", u.m.sb.Inodes)
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	u.group.SetLimit(u.o.Workers)
-	w := walker{m: u.m, directory: u.directory, entry: u.entry}
-	err := w.walk(u.ctx)
+	from, err := u.from()
+	if err != nil {
+		return err
+	}
+	w := walker{m: u.m, from: from, directory: u.directory, entry: u.entry}
+	err = w.walk(u.ctx)
 	u.at.release()
 	if waited := u.group.Wait(); waited != nil {
 		err = waited
@@ -151,6 +158,21 @@ func (u *unpacker) run(ctx context.Context) error {
 	}
 	u.o.Events.Done(unpackStage, "%d bytes", u.written.Load())
 	return nil
+}
+
+// from returns the directory whose content is unpacked.
+func (u *unpacker) from() (*inode, error) {
+	if u.o.From == "" {
+		return u.m.root()
+	}
+	dir, err := u.m.resolve(u.o.From, false)
+	if err == nil && dir.kind != typeDir {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, pathError("open", u.o.From, err)
+	}
+	return dir, nil
 }
 
 // directory goes into a directory, which its parent's listing has made. Its final

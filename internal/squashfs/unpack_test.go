@@ -142,3 +142,25 @@ func TestUnpackLeavesNothingAfterAnError(t *testing.T) {
 		}
 	}
 }
+
+func TestUnpackOneDirectory(t *testing.T) {
+	g := mixedTree(t)
+	image, _ := packTree(t, g.root, WriteOptions{Time: testTime})
+	dst := filepath.Join(tempDir(t), "dst")
+	if err := Unpack(t.Context(), openImage(t, image), dst, UnpackOptions{From: "lib"}); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadDir(filepath.Join(g.root, "lib"))
+	g.must(err)
+	got, err := os.ReadDir(dst)
+	g.must(err)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, name := range []string{"none", "bin/tool", "lib/dangling"} {
+		err := Unpack(t.Context(), openImage(t, image), filepath.Join(tempDir(t), "dst"), UnpackOptions{From: name})
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

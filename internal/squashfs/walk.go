@@ -14,6 +14,7 @@ const maxDepth = 4096
 // walker goes through all directories of an image, each before those below it.
 type walker struct {
 	m       *Image
+	from    *inode // where it begins; nil is the root
 	entries int
 	// directory is called for each directory with its slash-separated path, ""
 	// for the root; the error of entry ends its listing.
@@ -28,11 +29,14 @@ type pendingDir struct {
 }
 
 func (w *walker) walk(ctx context.Context) error {
-	root, err := w.m.root()
-	if err != nil {
-		return err
+	if w.from == nil {
+		root, err := w.m.root()
+		if err != nil {
+			return err
+		}
+		w.from = root
 	}
-	todo := []pendingDir{{"", root}}
+	todo := []pendingDir{{"", w.from}}
 	for len(todo) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -1,0 +1,90 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/sandbox"
+)
+
+// boxed returns the command that runs c, which is the image's own program or
+// loads code of the image, in a sandbox: with the work directory to write to, and
+// nothing of what we or our user have.
+func (o Options) boxed(ctx context.Context, l layout, c proc.Cmd, readable ...string) (proc.Cmd, error) {
+	if o.NoSandbox {
+		return o.wrap(c)
+	}
+	if err := sandbox.Available(ctx); err != nil {
+		return c, fault.WithHint(fault.Wrap(fault.KindOf(err), err, "run the image's own tests"),
+			"%s; --no-sandbox runs them on the bare machine", fault.HintOf(err))
+	}
+	c.Env = append(slices.Clip(c.Env), "TMPDIR=/tmp")
+	spec := sandbox.Spec{Network: o.Network, Home: l.home, Tmp: l.tmp, Hide: o.Hide}
+	for _, path := range append(readable, o.Extra) {
+		if path != "" {
+			spec.Binds = append(spec.Binds, sandbox.Bind{Source: path, Target: path})
+		}
+	}
+	spec.Binds = append(spec.Binds, sandbox.Bind{Source: l.work, Target: l.work, Writable: true})
+	if o.Mounted == nil {
+		return spec.Command(c)
+	}
+	return o.Mounted.Sandboxed(spec, c)
+}
+
+// installation returns what belongs to a Python program: it may be where a sandbox
+// would hide it.
+func installation(program string) []string {
+	real, err := filepath.EvalSymlinks(program)
+	if err != nil {
+		return nil
+	}
+	found := []string{real}
+	prefix := filepath.Dir(filepath.Dir(real))
+	if prefix == "/" || prefix == "/usr" {
+		return found
+	}
+	for _, name := range []string{"bin", "lib", "lib64", "pyvenv.cfg", "reframe", "external"} {
+		path := filepath.Join(prefix, name)
+		if _, err := os.Stat(path); err == nil {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// readWritten reads a file that tests wrote below dir. They may have put
+// something else there: a link out of it is not followed, a pipe not waited for.
+func readWritten(dir, name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fault.New(fault.Invalid, "%s is not a file of at most %d bytes", name, limit)
+	}
+	data := make([]byte, info.Size())
+	n, err := f.ReadAt(data, 0)
+	if n < len(data) {
+		return nil, errors.Join(err, fs.ErrInvalid)
+	}
+	return data, nil
+}
