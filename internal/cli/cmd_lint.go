@@ -20,7 +20,7 @@ func lintCommand() *command {
 	flags := append(clusterFlags(),
 		&cli.BoolFlag{Name: "strict", Usage: "take warnings for errors"},
 		&cli.StringFlag{Name: "report", Usage: "write the findings to `FILE` too, for merge requests and editors"},
-		&cli.StringFlag{Name: "report-format", Usage: "`gitlab|sarif`: the form of that file (else sarif if its name ends so, else gitlab's code quality report)"},
+		&cli.StringFlag{Name: "report-format", Usage: "write it for `FORGE`: gitlab (code quality) or sarif (else sarif if the file's name ends so, else gitlab)"},
 	)
 	return &command{
 		name: "lint", group: "Recipes", usage: "check recipes, the matrix and cluster configurations",
@@ -42,7 +42,7 @@ uenv-ci lint config.yaml --clusters ../cluster-config --report gl-code-quality-r
 func clusterFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "clusters", Usage: "the directory `DIR` of cluster configurations (else that of the site file)"},
-		&cli.StringFlag{Name: "clusters-v1", Usage: "the same for recipes of version 1, whose Spack reads an older form"},
+		&cli.StringFlag{Name: "clusters-v1", Usage: "the directory `DIR` for recipes of version 1, whose Spack reads an older form"},
 	}
 }
 
