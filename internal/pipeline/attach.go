@@ -20,30 +20,38 @@ import (
 
 // attach adds the documents about a build to its image.
 func (b *imageBuild) attach(ctx context.Context, found Found) error {
-	now := meta.At(time.Now())
-	statement, err := b.statement(ctx, found, now)
+	finished := meta.At(time.Now())
+	statement, err := b.statement(ctx, found, finished)
 	if err != nil {
 		return err
 	}
-	if err := b.attachOne(ctx, found, meta.TypeProvenance, meta.ProvenanceTitle, meta.MediaTypeStatement, now.Time, statement.Encode); err != nil {
+	data, err := statement.Encode()
+	if err != nil {
 		return err
 	}
-	if b.Restricted || len(b.done.Report.Packages) == 0 {
-		return nil
+	err = b.attachDocument(ctx, found, image.Attachment{
+		Type: meta.TypeProvenance, Created: finished.Time,
+		Layers: []registry.Layer{registry.BytesLayer(meta.ProvenanceTitle, meta.MediaTypeStatement, data)},
+	})
+	if err != nil || b.Restricted || len(b.done.Report.Packages) == 0 {
+		return err
 	}
-	return b.attachOne(ctx, found, meta.TypeSBOM, meta.SBOMTitle, meta.TypeSBOM, b.Pack.Created, b.sbom(found).Encode)
+	if data, err = b.sbom(found).Encode(); err != nil {
+		return err
+	}
+	return b.attachDocument(ctx, found, image.Attachment{
+		Type: meta.TypeSBOM, Created: b.Pack.Created,
+		Layers: []registry.Layer{registry.BytesLayer(meta.SBOMTitle, meta.TypeSBOM, data)},
+	})
 }
 
-func (b *imageBuild) attachOne(ctx context.Context, to Found, artifactType, title, mediaType string, created time.Time, encode func() ([]byte, error)) error {
-	data, err := encode()
+func (b *imageBuild) attachDocument(ctx context.Context, to Found, a image.Attachment) error {
+	desc, err := image.Attach(ctx, to.Repo, to.Descriptor, a)
 	if err != nil {
 		return err
 	}
-	desc, err := image.Attach(ctx, to.Repo, to.Descriptor, image.Attachment{
-		Type: artifactType, Layers: []registry.Layer{registry.BytesLayer(title, mediaType, data)}, Created: created,
-	})
-	b.done.Attached = append(b.done.Attached, Attached{artifactType, desc.Digest})
-	return err
+	b.done.Attached = append(b.done.Attached, Attached{a.Type, desc.Digest})
+	return nil
 }
 
 // sbom lists the packages of the image.
