@@ -54,6 +54,24 @@ const (
 	maxBlock = 1 << 20
 )
 
+// BuildAt describes only the given parts of a file, which must be in order and must
+// not overlap: what is in between gets no chunk, so the index does not cover it.
+func BuildAt(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, spans []Span) (Index, error) {
+	x := Index{Digest: d, Size: size}
+	var data []byte
+	for _, s := range spans {
+		if ctx.Err() != nil {
+			return x, context.Cause(ctx)
+		}
+		data = slices.Grow(data[:0], int(s.Length))[:s.Length]
+		if n, err := r.ReadAt(data, s.Offset); int64(n) < s.Length {
+			return x, fmt.Errorf("read chunks: %w", err)
+		}
+		x.Chunks = append(x.Chunks, Chunk{s, SumOf(data)})
+	}
+	return x, nil
+}
+
 // Build describes a file of the given digest and size. The blocks are parts that
 // are likely to be found elsewhere as they are; they must be in order and must not
 // overlap.

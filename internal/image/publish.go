@@ -23,8 +23,11 @@ type PublishOptions struct {
 	Tags    []string
 	// Meta is the directory that becomes uenv/meta for an image that has no
 	// meta/ of its own. An image's own meta/ cannot be replaced.
-	Meta   fs.FS
-	Events event.Sink
+	Meta fs.FS
+	// NoChunks leaves out the index by which others fetch differences: it tells of
+	// a restricted image what it shares with others.
+	NoChunks bool
+	Events   event.Sink
 }
 
 // Publish puts an image, its metadata and then its tags into a repository, in
@@ -43,6 +46,11 @@ func Publish(ctx context.Context, repo *registry.Repository, file File, o Publis
 	}
 	if err := attachMeta(ctx, repo, desc, metadata, o.Created); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("publish metadata of %s: %w", repo.Name(), err)
+	}
+	if !o.NoChunks {
+		if err := attachChunks(ctx, repo, desc, file, o.Created); err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("publish chunks of %s: %w", repo.Name(), err)
+		}
 	}
 	for _, tag := range o.Tags {
 		if err := repo.Tag(ctx, desc, tag); err != nil {

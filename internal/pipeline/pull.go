@@ -25,9 +25,15 @@ type PullOptions struct {
 	Force    bool // fetch again what is there already
 	OnlyMeta bool // record the label and fetch meta/, not the image
 
+	// NoDifference fetches the whole image, whatever local images have of it.
+	NoDifference bool
+
 	Connections int   // parts fetched at a time; 0 is as many as make it faster
 	Limit       int64 // in bytes per second; 0 is none
 	Events      event.Sink
+
+	remnant  string    // a damaged file of the image itself, to start from
+	assembly *Assembly // how the image is put together, if that was found out
 }
 
 // Pulled is an image in the local repository.
@@ -62,7 +68,7 @@ func Pull(ctx context.Context, found Found, local *localrepo.Repo, o PullOptions
 	paths := local.Paths(found.Descriptor.Digest)
 	pulled := Pulled{Label: found.Label, Digest: found.Descriptor.Digest, Size: m.Layer.Size, Path: paths.Image, Deprecation: status.Deprecation}
 	if o.Force || !present(paths, m, o.OnlyMeta) {
-		if err := fetchInto(ctx, local, lock, found.Repo, m, o); err != nil {
+		if err := fetchInto(ctx, local, lock, found, m, o); err != nil {
 			return Pulled{}, fmt.Errorf("pull %s: %w", found.Label, err)
 		}
 		pulled.Fetched = true
@@ -87,7 +93,7 @@ func present(paths localrepo.Paths, m image.Manifest, onlyMeta bool) bool {
 // filesOfPull is how many files and directories an image comes to at least.
 const filesOfPull = 16
 
-func fetchInto(ctx context.Context, local *localrepo.Repo, lock *localrepo.Lock, repo *registry.Repository, m image.Manifest, o PullOptions) error {
+func fetchInto(ctx context.Context, local *localrepo.Repo, lock *localrepo.Lock, found Found, m image.Manifest, o PullOptions) error {
 	stage, err := local.Stage(lock)
 	if err != nil {
 		return err
@@ -105,12 +111,12 @@ func fetchInto(ctx context.Context, local *localrepo.Repo, lock *localrepo.Lock,
 	if err := local.CheckSpace(ctx, need); err != nil {
 		return err
 	}
-	if err := unpackMeta(ctx, repo, m, stage, o); err != nil {
+	if err := unpackMeta(ctx, found.Repo, m, stage, o); err != nil {
 		return local.Explain(ctx, err)
 	}
 	content := localrepo.Content{Manifest: m.Raw}
 	if !o.OnlyMeta {
-		if err := fetchImage(ctx, repo, m, stage, lock, o); err != nil {
+		if err := fetchImage(ctx, local, found, m, stage, lock, o); err != nil {
 			return local.Explain(ctx, err)
 		}
 		content.Verified = m.Layer.Digest
@@ -135,7 +141,7 @@ func unpackMeta(ctx context.Context, repo *registry.Repository, m image.Manifest
 
 // fetchImage downloads the image itself and tells other processes that wait for
 // it how far it is.
-func fetchImage(ctx context.Context, repo *registry.Repository, m image.Manifest, stage *localrepo.Stage, lock *localrepo.Lock, o PullOptions) error {
+func fetchImage(ctx context.Context, local *localrepo.Repo, found Found, m image.Manifest, stage *localrepo.Stage, lock *localrepo.Lock, o PullOptions) error {
 	stage.Stripe(ctx)
 	events := func(e event.Event) {
 		if e.Kind == event.Progress && e.Stage == "pull" {
@@ -143,7 +149,18 @@ func fetchImage(ctx context.Context, repo *registry.Repository, m image.Manifest
 		}
 		o.Events.Emit(e)
 	}
-	err := image.Fetch(ctx, repo, m, stage.Image(), image.FetchOptions{Connections: o.Connections, Limit: o.Limit, Events: events})
+	seeded := false
+	if !o.NoDifference && !o.Force {
+		seeding := o
+		seeding.Events = events
+		seeded = seedImage(ctx, found, m, local, stage.Image(), seeding)
+	}
+	fetch := image.FetchOptions{Connections: o.Connections, Limit: o.Limit, Events: events}
+	err := image.Fetch(ctx, found.Repo, m, stage.Image(), fetch)
+	if err != nil && seeded && ctx.Err() == nil && stage.Staged() == 0 { // what was put together was wrong, and is gone
+		o.Events.Info("pull", "what was here did not fit: the whole image is fetched")
+		err = image.Fetch(ctx, found.Repo, m, stage.Image(), fetch)
+	}
 	if kind := fault.KindOf(err); kind == fault.Network || kind == fault.Interrupted || kind == fault.Unauthorized {
 		stage.Keep()
 	}

@@ -80,7 +80,10 @@ func repairImage(ctx context.Context, reg *registry.Registry, local *localrepo.R
 	if intact {
 		pull.OnlyMeta, note = true, "it is intact: its manifest was added"
 	}
-	if err := fetchInto(ctx, local, lock, found.Repo, m, pull); err != nil {
+	if path := local.Paths(f.Digest).Image; !intact && fileExists(path) {
+		pull.remnant = path
+	}
+	if err := fetchInto(ctx, local, lock, found, m, pull); err != nil {
 		return Repaired{}, err
 	}
 	return Repaired{f, true, note}, nil

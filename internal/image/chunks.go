@@ -1,0 +1,122 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/chunk"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/squashfs"
+)
+
+const (
+	chunksTitle     = "chunks.idx"
+	chunksMediaType = "application/vnd.uenv-ci.chunks.v1"
+	// minChunked is the size of an image below which fetching a difference saves
+	// nothing.
+	minChunked = 8 << 20
+)
+
+// Chunks describes an image file by chunks: its own blocks, so that images that
+// share files share chunks. Of a file that is not a squashfs image, the content
+// decides.
+func Chunks(ctx context.Context, path string, d digest.Digest) (chunk.Index, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	blocks, err := blocksOf(ctx, f, info.Size())
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	return chunk.Build(ctx, f, info.Size(), d, blocks)
+}
+
+// blocksOf lists the blocks of an image; none of what cannot be read as one.
+func blocksOf(ctx context.Context, r io.ReaderAt, size int64) ([]chunk.Span, error) {
+	img, err := squashfs.NewReader(r, size, squashfs.Limits{})
+	if err != nil {
+		return nil, nil
+	}
+	defer img.Close()
+	extents, err := img.Extents(ctx)
+	if fault.KindOf(err) == fault.Interrupted {
+		return nil, err
+	}
+	blocks := make([]chunk.Span, len(extents))
+	for i, e := range extents {
+		blocks[i] = chunk.Span{Offset: e.Offset, Length: e.Length}
+	}
+	return blocks, nil
+}
+
+// attachChunks attaches the chunk index of an image, unless it has one or is too
+// small to gain from it.
+func attachChunks(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, file File, created time.Time) error {
+	if file.Size < minChunked {
+		return nil
+	}
+	present, err := repo.Referrers(ctx, image, meta.TypeChunks)
+	if err != nil || len(present) > 0 {
+		return err
+	}
+	index, err := Chunks(ctx, file.Path, file.Digest)
+	if err != nil {
+		return fmt.Errorf("describe %s by chunks: %w", file.Path, err)
+	}
+	layer := registry.BytesLayer(chunksTitle, chunksMediaType, index.Encode())
+	_, err = Attach(ctx, repo, image, Attachment{Type: meta.TypeChunks, Layers: []registry.Layer{layer}, Created: created})
+	return err
+}
+
+// FetchChunks returns the chunk index that is attached to an image. Without one
+// that fits its layer the error has kind NotFound.
+func FetchChunks(ctx context.Context, repo *registry.Repository, image, layer ocispec.Descriptor) (chunk.Index, error) {
+	attached, err := repo.Referrers(ctx, image, meta.TypeChunks)
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	for _, a := range attached {
+		index, err := fetchIndex(ctx, repo, a)
+		if err == nil && index.Digest == layer.Digest && index.Size == layer.Size {
+			return index, nil
+		}
+		if k := fault.KindOf(err); k == fault.Network || k == fault.Interrupted {
+			return chunk.Index{}, err
+		}
+	}
+	return chunk.Index{}, fault.New(fault.NotFound, "no %s is attached to %s", meta.TypeChunks, image.Digest)
+}
+
+func fetchIndex(ctx context.Context, repo *registry.Repository, a ocispec.Descriptor) (chunk.Index, error) {
+	m, _, err := repo.Manifest(ctx, a)
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	if len(m.Layers) != 1 || m.Layers[0].Size > chunk.MaxEncoded {
+		return chunk.Index{}, fault.New(fault.Invalid, "%s is not one index of chunks", a.Digest)
+	}
+	r, err := repo.Fetch(ctx, m.Layers[0])
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	data, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return chunk.Index{}, err
+	}
+	return chunk.Decode(data)
+}
