@@ -33,7 +33,7 @@ func isTerminal(w any) bool {
 
 // printf writes one line.
 func (p *printer) printf(format string, args ...any) {
-	p.w.WriteString(tame(fmt.Sprintf(format, args...)) + "\n")
+	fmt.Fprintln(p.w, tame(fmt.Sprintf(format, args...)))
 }
 
 // control matches what a terminal would obey. Colours are let through: they can

@@ -30,7 +30,6 @@ type server struct {
 	events event.Sink
 
 	noReferrers atomic.Bool // the referrers API was asked for and is not there
-	noDelete    atomic.Bool // deletion was refused
 }
 
 // openRemote understands "[http[s]://]HOST[:PORT][/PREFIX]".

@@ -14,9 +14,6 @@ type dirent struct {
 	kind   uint16
 }
 
-// errStop ends a listing early.
-var errStop = errors.New("stop")
-
 // list calls f for each entry of a directory, in the order of names.
 func (m *Image) list(dir *inode, f func(dirent) error) error {
 	l, err := m.listing(dir, 0, uint64(dir.block), int(dir.listOffset))

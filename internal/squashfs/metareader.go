@@ -68,18 +68,6 @@ func (c *cursor) take(n int) ([]byte, error) {
 	}
 }
 
-// skip passes over n bytes.
-func (c *cursor) skip(n int) error {
-	for n > len(c.block) {
-		n -= len(c.block)
-		if err := c.advance(); err != nil {
-			return err
-		}
-	}
-	c.block = c.block[n:]
-	return nil
-}
-
 // metaBlock returns the content of the metadata block at an offset of the image.
 func (m *Image) metaBlock(t *table, at int64) ([]byte, int64, error) {
 	if at < t.start || at+metaHeader > t.end {
