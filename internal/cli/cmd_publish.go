@@ -67,7 +67,11 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, Events: in.events}
+	s, err := in.site()
+	if err != nil {
+		return nil, err
+	}
+	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, NoChunks: s.Uenv(l.Name).Restricted, Events: in.events}
 	if dir := in.String("meta"); dir != "" {
 		o.Meta = os.DirFS(dir)
 	}

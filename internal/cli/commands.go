@@ -5,7 +5,7 @@ func allCommands() []*command {
 	return []*command{
 		lintCommand(), configureCommand(), buildCommand(),
 		ciCommand(), testCommand(), pushCommand(), attachCommand(),
-		findCommand(), lsCommand(), inspectCommand(), diffCommand(), pullCommand(), runCommand(), rmCommand(), repoCommand(),
+		findCommand(), lsCommand(), inspectCommand(), diffCommand(), pullCommand(), upgradeCommand(), runCommand(), rmCommand(), repoCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), catalogCommand(),
 		packCommand(), unpackCommand(), verifyCommand(),
 		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),

@@ -160,7 +160,7 @@ func (b *imageBuild) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	desc, err := image.Publish(ctx, repo, b.done.Image, image.PublishOptions{Created: b.Pack.Created, Key: b.done.Key, Events: b.Pack.Events})
+	desc, err := image.Publish(ctx, repo, b.done.Image, image.PublishOptions{Created: b.Pack.Created, Key: b.done.Key, NoChunks: b.Restricted, Events: b.Pack.Events})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"uenv-ci.dev/internal/localrepo"
+	"uenv-ci.dev/internal/pipeline"
+)
+
+func upgradeCommand() *command {
+	return &command{
+		name: "upgrade", group: "Users", usage: "fetch the newest image of a name, as far as it is not here",
+		args: "LABEL", minArgs: 1, maxArgs: 1,
+		details: `Looks for the newest version and tag that LABEL allows and tells what is new over the
+newest one here, and how much has to be fetched: parts that local images of the same
+name have are copied. Deprecated images are passed over. The old image stays.`,
+		examples: `uenv-ci upgrade prgenv-gnu
+uenv-ci upgrade prgenv-gnu/25.6 --dry-run`,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only tell what is new and what it costs"},
+			&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
+			&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
+		},
+		run: runUpgrade,
+	}
+}
+
+type upgradeResult struct {
+	pipeline.Upgrade
+	Pulled *pipeline.Pulled `json:"pulled,omitempty"`
+	dry    bool
+}
+
+func runUpgrade(ctx context.Context, in *invocation) (result, error) {
+	l, err := in.hereLabel(0, in.deploy())
+	if err != nil {
+		return nil, err
+	}
+	limit, err := parseRate(in.String("bwlimit"))
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.registryFor(l)
+	if err != nil {
+		return nil, err
+	}
+	local, err := in.openLocal(ctx, localrepo.Options{Create: true})
+	if err != nil {
+		return nil, err
+	}
+	defer local.Close()
+	u, err := pipeline.FindUpgrade(ctx, reg, l, local)
+	if err != nil {
+		return nil, err
+	}
+	r := upgradeResult{Upgrade: u, dry: in.Bool("dry-run")}
+	if u.Current || r.dry {
+		return r, nil
+	}
+	in.events.Info("upgrade", "%s to %s", costText(u), u.To.Label)
+	pulled, err := u.Pull(ctx, local, pipeline.PullOptions{Connections: in.Int("connections"), Limit: limit, Events: in.events})
+	if err != nil {
+		return nil, err
+	}
+	r.Pulled = &pulled
+	return r, nil
+}
+
+// costText is what an upgrade costs.
+func costText(u pipeline.Upgrade) string {
+	return fmt.Sprintf("%s of %s", formatSize(u.Fetch), formatSize(u.To.Size))
+}
+
+func (r upgradeResult) text(p *printer) {
+	if r.Current {
+		p.printf("%s is the newest, and it is here", r.To.Label)
+		return
+	}
+	if r.From != nil {
+		p.printf("%s → %s", r.From.Label, p.bold(r.To.Label.String()))
+	} else {
+		p.printf("%s  no other image of this name is here", p.bold(r.To.Label.String()))
+	}
+	if d := r.Diff; d != nil && !d.Unknown {
+		p.printf("  packages   %d changed, %d added, %d removed, %d rebuilt, %d the same", len(d.Changed), len(d.Added), len(d.Removed), d.Rebuilt, d.Same)
+		if len(d.Changed)+len(d.Added)+len(d.Removed) > 0 {
+			p.printf("  %s", p.dim(fmt.Sprintf("uenv-ci diff %s %s", r.From.Label, r.To.Label)))
+		}
+	}
+	if r.dry {
+		p.printf("  to fetch   %s", costText(r.Upgrade))
+		return
+	}
+	p.printf("  fetched    %s", costText(r.Upgrade))
+	p.printf("%s", p.dim(r.Pulled.Path))
+}
