@@ -91,49 +91,23 @@ func (in *invocation) mount(ctx context.Context, image pipeline.Runnable) (*moun
 // execute runs the user's command on the user's terminal.
 func (in *invocation) execute(ctx context.Context, m *mount.Mount, image pipeline.Runnable, views, environ []string) error {
 	environ = append(environ, m.Session(image.Env.Name, views)...)
-	cmd, err := m.Command(proc.Cmd{
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	err := m.Run(ctx, proc.Cmd{
 		Path: in.tail[0], Args: in.tail[1:], Env: environ,
-		Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr, Foreground: isTerminal(in.stdin),
-	})
-	if err == nil && cmd.Foreground {
-		err = runForeground(ctx, cmd)
-	} else if err == nil {
-		err = cmd.Run(ctx)
-	}
+		Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr,
+		Foreground: isTerminal(in.stdin) || isTerminal(in.stdout) || isTerminal(in.stderr),
+	}, signals)
 	var exit *proc.ExitError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &exit):
 		return exitStatus(exit.Code)
-	case ctx.Err() != nil:
-		return err
 	}
 	in.explain(err)
 	return exitStatus(cannotRun)
-}
-
-// runForeground runs a command that has the terminal. Ctrl-C is for that command
-// alone, however often; only a request to us to end is passed on.
-func runForeground(ctx context.Context, cmd proc.Cmd) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				if s != syscall.SIGINT {
-					cancel()
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return cmd.Run(ctx)
 }
 
 // explain reports an error whose exit code is not that of its kind.

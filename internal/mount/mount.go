@@ -136,7 +136,10 @@ func (m *Mount) MountPoint() string { return m.point }
 // point and all else is as on the host. c.Path is looked for on the PATH of
 // c.Env, so that programs of the image are found; exit code 127 tells that it
 // was not, 126 that it is no program.
-func (m *Mount) Command(c proc.Cmd) (proc.Cmd, error) {
+func (m *Mount) Command(c proc.Cmd) (proc.Cmd, error) { return m.command(c, nil) }
+
+// command is Command with options for the env(1) that starts c.
+func (m *Mount) command(c proc.Cmd, options []string) (proc.Cmd, error) {
 	if strings.Contains(c.Path, "=") {
 		return proc.Cmd{}, fault.New(fault.Usage, "cannot run %q in an image: the name contains '='", c.Path)
 	}
@@ -150,13 +153,14 @@ func (m *Mount) Command(c proc.Cmd) (proc.Cmd, error) {
 	c.Args = append([]string{c.Path}, c.Args...)
 	c.Path = "env"
 	if m.boxed {
+		c.Args = append(options, c.Args...)
 		return m.Sandboxed(sandbox.Spec{Transparent: true}, c)
 	}
 	env, loader := m.environ(c.Env), []string(nil)
 	if m.holder != nil { // as in a sandbox, see there; the helper has its own way
 		env, loader = sandbox.SplitEnv(env)
 	}
-	c.Args = slices.Concat([]string{"--chdir=" + c.Dir}, loader, c.Args) // the directory need not exist outside
+	c.Args = slices.Concat(options, []string{"--chdir=" + c.Dir}, loader, c.Args) // the directory need not exist outside
 	c.Dir, c.Env = "", env
 	return m.enter(c), nil
 }
