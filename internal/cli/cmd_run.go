@@ -58,6 +58,9 @@ func runRun(ctx context.Context, in *invocation) (result, error) {
 	if len(in.StringSlice("method")) == 0 {
 		if client, ok := mount.FindClient(ctx); ok {
 			if run := in.handover(image, views); client.Check(run) == nil {
+				if err := image.Verify(ctx, in.onlyWarnings()); err != nil {
+					return nil, err
+				}
 				return nil, proc.Replace(client.Path, append([]string{"uenv"}, client.Args(run)...), in.environ)
 			}
 		}

@@ -16,7 +16,6 @@ import (
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
-	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
 	"uenv-ci.dev/internal/scratch"
@@ -250,20 +249,7 @@ func checkImage(ctx context.Context, r Request) error {
 	if r.Digest == "" {
 		return nil
 	}
-	var done int64
-	got, err := localrepo.HashFile(ctx, r.Image, func(n int) {
-		done += int64(n)
-		r.Events.Progress(stage, done, info.Size(), "B")
-	})
-	if err != nil {
-		return fault.Wrap(fault.KindOf(err), err, "verify %s", r.Image)
-	}
-	if got != r.Digest {
-		return fault.WithHint(
-			fault.New(fault.Invalid, "mount %s: its digest is %s, not %s", r.Image, got, r.Digest),
-			"the file is damaged or was replaced; pull it again with --force")
-	}
-	return nil
+	return Verify(ctx, r.Image, r.Digest, r.Events)
 }
 
 // reason is the last line of an error, which is what a tool said of its failure.

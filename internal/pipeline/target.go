@@ -28,7 +28,7 @@ type Runnable struct {
 	Repo     string
 	Identity digest.Digest
 	// Digest of the file, to be checked before it is mounted; "" if nothing says
-	// what it should be, or it was checked when it was pulled.
+	// what it should be.
 	Digest digest.Digest
 }
 
@@ -46,7 +46,19 @@ func LocalRunnable(repo *localrepo.Repo, r localrepo.Record) (Runnable, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Runnable{}, err
 	}
-	return Runnable{Path: paths.Image, Env: env, Label: r.Label.String(), Repo: repo.Dir(), Identity: r.Digest}, nil
+	file, err := repo.FileDigest(r.Digest)
+	if err != nil && fault.KindOf(err) != fault.NotFound { // as with images that the uenv client pulled
+		return Runnable{}, err
+	}
+	return Runnable{Path: paths.Image, Env: env, Label: r.Label.String(), Repo: repo.Dir(), Identity: r.Digest, Digest: file}, nil
+}
+
+// Verify checks the file for those who do not mount it by Mount.
+func (r Runnable) Verify(ctx context.Context, events event.Sink) error {
+	if r.Digest == "" {
+		return nil
+	}
+	return mount.Verify(ctx, r.Path, r.Digest, events)
 }
 
 // FileRunnable returns the image in a file. Metadata beside it goes before that
