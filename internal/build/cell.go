@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -73,23 +74,11 @@ func newCell(o *Options, w *workspace) (*cell, error) {
 	}
 	c.spec = &sandbox.Spec{
 		Home: home, Tmp: c.path("tmp"),
-		Hide:  append(checkoutSecrets(o.Stack.Recipe.Dir), append([]string{filepath.Dir(w.Dir)}, o.Hide...)...),
+		Hide:  slices.Concat([]string{filepath.Dir(w.Dir)}, sandbox.CheckoutSecrets(o.Stack.Recipe.Dir), sandbox.RootOnly(), o.Hide),
 		Binds: []sandbox.Bind{{Source: c.store(), Target: c.mount, Writable: true}},
 	}
 	c.env = o.environ("HOME=" + sandbox.Home())
 	return c, nil
-}
-
-// checkoutSecrets returns where a CI runner keeps credentials beside a checkout:
-// in its git configuration, and (GitLab) in a directory of the same name.
-func checkoutSecrets(dir string) []string {
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		repository := filepath.Join(dir, ".git")
-		if _, err := os.Lstat(repository); err == nil {
-			return []string{repository, dir + ".tmp"}
-		}
-	}
-	return nil
 }
 
 // open opens the directories in which programs of strangers write. Callers end it

@@ -27,7 +27,7 @@ func (o Options) boxed(ctx context.Context, l layout, c proc.Cmd, readable ...st
 			"%s; --no-sandbox runs them on the bare machine", fault.HintOf(err))
 	}
 	c.Env = append(slices.Clip(c.Env), "TMPDIR=/tmp")
-	spec := sandbox.Spec{Network: o.Network, Home: l.home, Tmp: l.tmp, Hide: o.Hide}
+	spec := sandbox.Spec{Network: o.Network, Home: l.home, Tmp: l.tmp, Hide: append(slices.Clip(o.Hide), sandbox.RootOnly()...)}
 	for _, path := range append(readable, o.Extra) {
 		if path != "" {
 			spec.Binds = append(spec.Binds, sandbox.Bind{Source: path, Target: path})

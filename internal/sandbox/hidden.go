@@ -1,10 +1,15 @@
 package sandbox
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // hiddenPlaces are the places of a host that hold temporary files, homes,
@@ -20,7 +25,8 @@ var hiddenPlaces = []string{
 	"/var/lib/munge", "/var/spool/slurmd",
 }
 
-// hiddenVariables name files or directories with credentials, as absolute paths.
+// hiddenVariables name files or directories with credentials. Relative ones count
+// from where we are.
 var hiddenVariables = []string{
 	"DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
 	"SSH_AUTH_SOCK", "GNUPGHOME", "KRB5CCNAME", "KRB5_KTNAME", "NETRC", "X509_USER_PROXY", "XAUTHORITY",
@@ -28,29 +34,69 @@ var hiddenVariables = []string{
 }
 
 // hidden returns what a sandbox hides: links followed, sorted, without what lies
-// below another of them.
-func hidden(more []string) []string {
-	var patterns []string
-	patterns = append(patterns, hiddenPlaces...)
+// below another of them. What does not exist needs no hiding; what cannot be
+// found out about is an error.
+func hidden(more []string) ([]string, error) {
+	paths := existing(hiddenPlaces)
 	for _, name := range hiddenVariables {
-		patterns = append(patterns, strings.TrimPrefix(os.Getenv(name), "FILE:"))
+		more = append(more[:len(more):len(more)], filesOf(name, os.Getenv(name))...)
 	}
-	var found []string
-	for _, pattern := range patterns {
-		matches, _ := filepath.Glob(pattern)
-		found = append(found, matches...)
-	}
-	found = append(found, more...)
-
-	var paths []string
-	for _, path := range found {
+	for _, path := range more {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return nil, fmt.Errorf("hide %s: %w", path, err)
+		}
 		real, err := filepath.EvalSymlinks(path)
-		if err == nil && filepath.IsAbs(path) && real != "/" {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		case err != nil:
+			return nil, fmt.Errorf("hide %s: %w", path, err)
+		case real != "/":
 			paths = append(paths, real)
 		}
 	}
 	slices.Sort(paths)
-	return outermost(paths)
+	return outermost(paths), nil
+}
+
+// existing returns what some patterns stand for, links followed, sorted. What
+// this user cannot find is out of reach of his programs too.
+func existing(patterns []string) []string {
+	var paths []string
+	for _, pattern := range patterns {
+		matches, _ := filepath.Glob(pattern)
+		for _, path := range matches {
+			if real, err := filepath.EvalSymlinks(path); err == nil && real != "/" {
+				paths = append(paths, real)
+			}
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// cacheType is what may stand before the path of a Kerberos cache or key table,
+// as in DIR::/path/of/one.
+var cacheType = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*::?`)
+
+// filesOf returns the paths in the value of a variable.
+func filesOf(name, value string) []string {
+	switch {
+	case value == "":
+		return nil
+	case name == "KUBECONFIG":
+		return slices.DeleteFunc(filepath.SplitList(value), func(path string) bool { return path == "" })
+	case strings.HasPrefix(name, "KRB5"):
+		path := cacheType.ReplaceAllString(value, "")
+		if path == "" {
+			return nil
+		}
+		if strings.HasPrefix(value, "DIR::") {
+			return []string{filepath.Dir(path)} // one of several in a directory
+		}
+		return []string{path}
+	}
+	return []string{value}
 }
 
 // outermost removes duplicates and paths below another one of the sorted paths.

@@ -33,7 +33,10 @@ func (s Spec) layout() (*layout, error) {
 	if s.Transparent {
 		l.bind, l.strict = "--dev-bind-try", true
 	} else {
-		l.hidden = hidden(s.Hide)
+		var err error
+		if l.hidden, err = hidden(s.Hide); err != nil {
+			return nil, fmt.Errorf("sandbox: %w", err)
+		}
 	}
 	private := s.private()
 	binds := append(private, s.Binds...)

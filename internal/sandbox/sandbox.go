@@ -35,7 +35,7 @@ type Spec struct {
 	// Tmp is the directory that appears as /tmp, "" for an empty one in memory.
 	Tmp string
 
-	// Hide lists more absolute paths of the host that are to be empty inside.
+	// Hide lists more paths of the host that are to be empty inside.
 	// Paths that do not exist are ignored. Binds may bring back what lies below.
 	Hide []string
 

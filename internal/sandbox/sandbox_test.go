@@ -216,6 +216,9 @@ func visibleDir(t *testing.T) string {
 		}
 		if dir, err := os.MkdirTemp(place, "test-"); err == nil {
 			t.Cleanup(func() { os.RemoveAll(dir) })
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
 			return dir
 		}
 	}

@@ -1,0 +1,54 @@
+package build_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/stack"
+)
+
+// TestRelativeCredentials names credentials as one does in their directory.
+func TestRelativeCredentials(t *testing.T) {
+	needSandbox(t)
+	base := visibleDir(t)
+	for _, name := range []string{"token", "docker/config.json", "kerberos/tkt"} {
+		write(t, filepath.Join(base, name), "canary", 0o644)
+	}
+	write(t, filepath.Join(base, "control"), "seen", 0o644)
+	t.Chdir(base)
+	t.Setenv("DOCKER_CONFIG", "docker")
+	t.Setenv("KRB5CCNAME", "DIR:"+filepath.Join(base, "kerberos"))
+	r := mustBuild(t, build.Options{Root: buildRoot(t), Hide: []string{"token"}, Stack: stack.Input{Recipe: script(t,
+		"cd '"+base+"'; cat control token docker/config.json kerberos/tkt >> $UENV_MOUNT/got || :\n")}})
+	if what := got(t, r); what != "seen" {
+		t.Errorf("the program saw %q", what)
+	}
+}
+
+// TestSettingsOfRoot has a build by root look for what is for root only.
+func TestSettingsOfRoot(t *testing.T) {
+	needSandbox(t)
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, place := range []string{"/etc", "/opt", "/srv", "/var"} {
+		dir, err := os.MkdirTemp(place, "test-")
+		if err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "service.conf"), "canary", 0o600)
+		write(t, filepath.Join(dir, "control"), "seen", 0o644)
+		r := mustBuild(t, build.Options{Root: buildRoot(t), Stack: stack.Input{Recipe: script(t,
+			"cat '"+dir+"'/* >> $UENV_MOUNT/got || :\n")}})
+		if what := got(t, r); !strings.Contains(what, "seen") || strings.Contains(what, "canary") {
+			t.Errorf("below %s the program saw %q", place, what)
+		}
+	}
+}
