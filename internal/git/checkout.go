@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -22,25 +23,28 @@ type Checkout struct {
 
 // Describe returns what is checked out at dir. Dirty concerns only dir and what
 // is below it. Outside of a work tree, or before its first commit, the error is
-// ErrNotARepository.
+// ErrNotARepository; git is not even started where there is no repository.
 func Describe(ctx context.Context, dir string) (Checkout, error) {
-	out, err := run(ctx, dir, "rev-parse", "--show-toplevel", "--show-prefix", "HEAD")
-	lines := strings.Split(out, "\n")
-	if err != nil || len(lines) != 3 || !IsCommit(lines[2]) {
-		if ctx.Err() != nil {
-			return Checkout{}, ctx.Err()
+	root, path, err := findRoot(dir)
+	if err != nil {
+		return Checkout{}, err
+	}
+	c := Checkout{Root: root, Path: path}
+	status, err := run(ctx, dir, "status", "--porcelain=v2", "--branch", "--", ".")
+	if ctx.Err() != nil {
+		return Checkout{}, ctx.Err()
+	}
+	for line := range strings.Lines(status) {
+		line = strings.TrimSpace(line)
+		if commit, ok := strings.CutPrefix(line, "# branch.oid "); ok {
+			c.Commit = commit
+		} else if !strings.HasPrefix(line, "# ") {
+			c.Dirty = true
 		}
+	}
+	if err != nil || !IsCommit(c.Commit) {
 		return Checkout{}, fmt.Errorf("%s: %w", dir, ErrNotARepository)
 	}
-	c := Checkout{Revision: Revision{Commit: lines[2]}, Root: lines[0], Path: strings.TrimSuffix(lines[1], "/")}
-	if c.Path == "" {
-		c.Path = "."
-	}
-	status, err := run(ctx, dir, "status", "--porcelain", "--", ".")
-	if err != nil {
-		return Checkout{}, fmt.Errorf("read status of %s: %w", dir, err)
-	}
-	c.Dirty = status != ""
 	remote, err := run(ctx, dir, "config", "--get", "remote.origin.url")
 	var none *proc.ExitError // code 1: there is no such setting
 	if err != nil && !(errors.As(err, &none) && none.Code == 1) {
@@ -48,6 +52,27 @@ func Describe(ctx context.Context, dir string) (Checkout, error) {
 	}
 	c.Remote = WithoutCredentials(remote)
 	return c, nil
+}
+
+// findRoot returns the top directory of the work tree that dir is in, and where
+// dir is below it.
+func findRoot(dir string) (root, path string, err error) {
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		resolved, err = filepath.Abs(resolved)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	for root = resolved; ; root = filepath.Dir(root) {
+		if _, err := os.Lstat(filepath.Join(root, ".git")); err == nil {
+			path, err = filepath.Rel(root, resolved)
+			return root, filepath.ToSlash(path), err
+		}
+		if root == filepath.Dir(root) {
+			return "", "", fmt.Errorf("%s: %w", dir, ErrNotARepository)
+		}
+	}
 }
 
 // WithoutCredentials drops user and password of a URL: CI systems put tokens there.

@@ -188,7 +188,7 @@ func (w *treeWriter) clone(ctx context.Context) error {
 				return err
 			}
 			done.Commit = commit
-			w.provenance.DependsOn(meta.Resource{Name: c.Name, URI: "git+" + c.Repo, Annotations: map[string]any{"reference": done.Ref}}, commit)
+			w.provenance.DependsOn(meta.Resource{Name: c.Name, URI: "git+" + git.WithoutCredentials(c.Repo), Annotations: map[string]any{"reference": done.Ref}}, commit)
 		}
 		w.clones = append(w.clones, done)
 	}
