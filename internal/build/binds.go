@@ -19,7 +19,7 @@ var (
 	// spackDirs are for Spack only: environments, which we write before it and
 	// read after it, its keyring, and the packages that it hands over to a build
 	// cache.
-	spackDirs = []string{"compilers", "env", "environments", "gnupg", "staging"}
+	spackDirs = []string{"compilers", "env", "environments", "gnupg", stagingMirror}
 )
 
 // buildBinds returns what makes the build directory in a sandbox: a directory of

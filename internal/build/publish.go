@@ -128,7 +128,7 @@ func (p *publisher) forgetKey() error {
 // last time. A package that cannot be published is missing in the cache, which
 // is no reason to fail.
 func (p *publisher) publishAll() {
-	root, err := os.OpenRoot(p.cell.path(stagingMirror))
+	root, err := openForeign(p.cell.path(stagingMirror))
 	if err != nil {
 		p.Events.Warn("cache", "%v", err)
 		return
@@ -169,8 +169,8 @@ type description struct {
 // maxDescription bounds the size of a description.
 const maxDescription = 16 << 20
 
-func (p *publisher) publish(root *os.Root, name string) error {
-	f, err := root.Open("build_cache/" + name + ".spec.json")
+func (p *publisher) publish(root foreign, name string) error {
+	f, err := root.open("build_cache/" + name + ".spec.json")
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (p *publisher) isExcluded(name, version string) bool {
 }
 
 // copyArchive copies the archive of a package, if it is what its description says.
-func (p *publisher) copyArchive(root *os.Root, name, checksum string) error {
+func (p *publisher) copyArchive(root foreign, name, checksum string) error {
 	found := ""
 	err := fs.WalkDir(root.FS(), "build_cache", func(file string, d fs.DirEntry, err error) error {
 		if err == nil && path.Base(file) == name && d.Type().IsRegular() {
@@ -237,7 +237,7 @@ func (p *publisher) copyArchive(root *os.Root, name, checksum string) error {
 	if err != nil {
 		return err
 	}
-	in, err := root.Open(found)
+	in, err := root.open(found)
 	if err != nil {
 		return err
 	}
