@@ -16,6 +16,7 @@ import (
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/sandbox"
 	"uenv-ci.dev/internal/site"
@@ -200,22 +201,12 @@ func (o *Options) check(ctx context.Context) error {
 
 const sandboxHint = "install bubblewrap and allow user namespaces, or build with --no-sandbox and --mount PATH"
 
-// systemDirs may not be covered by a store, nor anything below them; those of
-// topDirs may not be covered themselves.
-var (
-	systemDirs = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", buildDir}
-	topDirs    = []string{"/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"}
-)
-
 func checkMount(mount string) error {
-	bad := slices.Contains(topDirs, mount) || !filepath.IsAbs(mount) || strings.ContainsAny(mount, ",: \t\n")
-	for _, dir := range systemDirs {
-		bad = bad || mount == dir || strings.HasPrefix(mount, dir+"/")
+	err := pathcheck.MountPoint(mount)
+	if err == nil && pathcheck.Within(mount, buildDir) {
+		err = errors.New("builds have their files there")
 	}
-	if bad {
-		return fault.New(fault.Usage, "an image cannot be mounted at %q", mount)
-	}
-	return nil
+	return fault.Wrap(fault.Usage, err, "an image cannot be mounted at %q", mount)
 }
 
 func (o *Options) mount() string {

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"uenv-ci.dev/internal/pathcheck"
 )
 
 const maxEnv = 16 << 20 // bytes; real files have a few kilobytes
@@ -64,11 +65,14 @@ func (p *envParser) env(root map[string]any) Env {
 		Mount:       p.text(root, "", "mount", "", false),
 		Views:       map[string]View{},
 	}
-	switch {
-	case e.Mount == "":
+	if e.Mount == "" {
 		p.fail("mount", "missing")
-	case !path.IsAbs(e.Mount) || path.Clean(e.Mount) != strings.TrimSuffix(e.Mount, "/"):
-		p.fail("mount", "%q is not a plain absolute path", e.Mount)
+	}
+	if len(e.Mount) > 1 {
+		e.Mount = strings.TrimSuffix(e.Mount, "/")
+	}
+	if err := pathcheck.MountPoint(e.Mount); err != nil {
+		p.fail("mount", "%q: %v", e.Mount, err)
 	}
 	if modules, ok := root["modules"].(map[string]any); ok {
 		e.Modules = &Modules{Root: p.text(modules, "modules.", "root", "", true)}

@@ -7,68 +7,38 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
-	"strings"
-	"unicode"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/pathcheck"
 )
-
-// system lists directories of the host in which nothing may be covered.
-var system = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"}
-
-// tops lists directories that may not be covered themselves; what lies below
-// them may.
-var tops = []string{
-	"/", "/dev/shm", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/run/user", "/scratch", "/srv", "/tmp",
-	"/users", "/usr/local", "/var", "/var/lib", "/var/tmp",
-}
-
-// exceptions lists what may have mount points although it is in a system
-// directory.
-var exceptions = []string{"/dev/shm", "/usr/local"}
 
 // checkPoint refuses mount points that an image must not take.
 func checkPoint(point, declared string) error {
 	refuse := func(why string) error {
 		return fault.New(fault.Invalid, "mount point %q: %s", point, why)
 	}
-	switch {
-	case point == "":
-		return refuse("it is empty")
-	case !filepath.IsAbs(point) || filepath.Clean(point) != point:
-		return refuse("it is not a plain absolute path")
-	case strings.ContainsFunc(point, func(c rune) bool { return c == ',' || c == ':' || unicode.IsSpace(c) || unicode.IsControl(c) }):
-		return refuse("clients cannot use one with commas, colons or blanks")
-	case declared != "" && declared != point:
+	if err := pathcheck.MountPoint(point); err != nil {
+		return refuse(err.Error())
+	}
+	if declared != "" && declared != point {
 		return fault.WithHint(refuse("the image is made for "+declared), "an image works only at the mount point for which it was built")
 	}
 	real, err := resolve(point)
 	if err != nil {
 		return refuse(err.Error())
 	}
-	for _, path := range []string{point, real} {
-		if why := forbidden(path, homes()); why != "" {
-			return refuse(why)
+	if err := pathcheck.MountPoint(real); err != nil {
+		return refuse(err.Error())
+	}
+	for _, home := range homes() {
+		if pathcheck.Within(home, point) || pathcheck.Within(home, real) {
+			return refuse("an image must not cover a home directory")
 		}
 	}
 	if info, err := os.Stat(point); err == nil && !info.IsDir() {
 		return refuse("it is not a directory")
 	}
 	return nil
-}
-
-func forbidden(path string, homes []string) string {
-	if slices.Contains(tops, path) || filepath.Dir(path) == "/home" {
-		return "an image must not cover this directory"
-	}
-	inside := func(dir string) bool { return within(path, dir) }
-	if slices.ContainsFunc(system, inside) && !slices.ContainsFunc(exceptions, inside) {
-		return "an image must not cover a part of the system"
-	}
-	if slices.ContainsFunc(homes, func(home string) bool { return within(home, path) }) {
-		return "an image must not cover a home directory"
-	}
-	return ""
 }
 
 // homes returns the user's home directories, by the environment and by the
@@ -82,11 +52,6 @@ func homes() []string {
 		found = append(found, u.HomeDir)
 	}
 	return slices.DeleteFunc(found, func(home string) bool { return !filepath.IsAbs(home) || home == "/" })
-}
-
-// within tells whether path is dir or below it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // resolve follows the links in the part of path that exists.

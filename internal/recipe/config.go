@@ -2,9 +2,11 @@ package recipe
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/yamlpos"
 )
 
@@ -115,6 +117,9 @@ func (l *loader) readNames() {
 	r.Store = DefaultStore
 	if s, ok := c.Get("store").Str(); ok {
 		r.Store = s
+		if err := pathcheck.MountPoint(filepath.Clean(s)); err != nil && filepath.IsAbs(s) { // else the schema tells
+			l.fail(c.Get("store"), "most use "+DefaultStore, "'%s' cannot be a mount point: %v", s, err)
+		}
 	}
 }
 
