@@ -11,6 +11,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/scratch"
 )
 
 func demoCommand() *command {
@@ -35,7 +36,7 @@ uenv-ci demo --spack ~/spack`,
 }
 
 func runDemo(ctx context.Context, in *invocation) (_ result, err error) {
-	dir, remove, err := demoDir(in.String("keep"))
+	dir, remove, err := in.demoDir(in.String("keep"))
 	if err != nil {
 		return nil, err
 	}
@@ -52,10 +53,13 @@ func runDemo(ctx context.Context, in *invocation) (_ result, err error) {
 	return demoResult{report, in.String("keep") != "", o}, err
 }
 
-func demoDir(keep string) (string, func() error, error) {
+func (in *invocation) demoDir(keep string) (string, func() error, error) {
 	if keep == "" {
-		dir, err := os.MkdirTemp("", "uenv-ci-demo-")
-		return dir, func() error { return os.RemoveAll(dir) }, fault.Wrap(fault.Failure, err, "make a temporary directory")
+		work, err := scratch.New("", in.onlyWarnings())
+		if err != nil {
+			return "", nil, fault.Wrap(fault.Failure, err, "make a temporary directory")
+		}
+		return work.Path(), work.Remove, nil
 	}
 	dir, err := filepath.Abs(keep)
 	if err != nil {

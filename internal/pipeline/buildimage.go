@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/scratch"
 	"uenv-ci.dev/internal/stack"
 )
 
@@ -117,12 +117,15 @@ func (b *imageBuild) file() (path string, remove func() error, err error) {
 	if b.Out != "" {
 		return b.Out, func() error { return nil }, nil
 	}
-	dir, err := os.MkdirTemp("", "uenv-ci-image-")
+	work, err := scratch.New("", b.Build.Events)
+	if err != nil {
+		return "", nil, fmt.Errorf("make a temporary directory: %w", err)
+	}
 	remove = func() error {
 		b.done.Image.Path = ""
-		return os.RemoveAll(dir)
+		return work.Remove()
 	}
-	return filepath.Join(dir, meta.ImageTitle), remove, err
+	return filepath.Join(work.Path(), meta.ImageTitle), remove, nil
 }
 
 // make builds the store and packs it.

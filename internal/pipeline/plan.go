@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"uenv-ci.dev/internal/git"
 	"uenv-ci.dev/internal/plan"
 	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/scratch"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/squashfs"
 )
@@ -163,8 +165,8 @@ func (p *planner) before(ctx context.Context) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	defer os.RemoveAll(old)
-	moved := func(dir string) string { return relocate(here.Root, old, dir) }
+	defer old.Remove()
+	moved := func(dir string) string { return relocate(here.Root, old.Path(), dir) }
 	before, err := p.make(ctx, moved(matrix), func(system string, recipeVersion int) string {
 		if p.ClusterFor == nil {
 			return ""
@@ -183,18 +185,17 @@ func (p *planner) before(ctx context.Context) (plan.Plan, error) {
 
 // exportRevision puts the files of a revision into a temporary directory. It is
 // marked as the top of a repository: links are followed inside of that.
-func exportRevision(ctx context.Context, root, revision string) (string, error) {
-	dir, err := os.MkdirTemp("", "uenv-ci-since-")
+func exportRevision(ctx context.Context, root, revision string) (*scratch.Dir, error) {
+	dir, err := scratch.New("", nil)
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("make a temporary directory: %w", err)
 	}
-	err = os.Mkdir(filepath.Join(dir, ".git"), 0o755)
+	err = os.Mkdir(filepath.Join(dir.Path(), ".git"), 0o755)
 	if err == nil {
-		err = git.Export(ctx, root, revision, dir)
+		err = git.Export(ctx, root, revision, dir.Path())
 	}
 	if err != nil {
-		os.RemoveAll(dir)
-		return "", err
+		return nil, errors.Join(err, dir.Remove())
 	}
 	return dir, nil
 }
