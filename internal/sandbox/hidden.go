@@ -34,14 +34,16 @@ var hiddenVariables = []string{
 }
 
 // hidden returns what a sandbox hides: links followed, sorted, without what lies
-// below another of them. What does not exist needs no hiding; what cannot be
-// found out about is an error.
+// below another of them. What does not exist needs no hiding, nor does what a
+// variable names and this user cannot reach, as after su; anything else that
+// cannot be found is an error.
 func hidden(more []string) ([]string, error) {
 	paths := existing(hiddenPlaces)
+	all := slices.Clone(more)
 	for _, name := range hiddenVariables {
-		more = append(more[:len(more):len(more)], filesOf(name, os.Getenv(name))...)
+		all = append(all, filesOf(name, os.Getenv(name))...)
 	}
-	for _, path := range more {
+	for i, path := range all {
 		path, err := filepath.Abs(path)
 		if err != nil {
 			return nil, fmt.Errorf("hide %s: %w", path, err)
@@ -49,6 +51,7 @@ func hidden(more []string) ([]string, error) {
 		real, err := filepath.EvalSymlinks(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		case errors.Is(err, fs.ErrPermission) && i >= len(more):
 		case err != nil:
 			return nil, fmt.Errorf("hide %s: %w", path, err)
 		case real != "/":

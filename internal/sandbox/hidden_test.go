@@ -40,7 +40,20 @@ func TestWhatCannotBeHiddenIsAnError(t *testing.T) {
 	if _, err := hidden([]string{loop}); err == nil || !strings.Contains(err.Error(), loop) {
 		t.Errorf("a link to itself: %v", err)
 	}
-	if _, err := hidden([]string{filepath.Join(loop[:len(loop)-5], "none")}); err != nil {
+	if os.Getuid() != 0 {
+		closed := filepath.Join(filepath.Dir(loop), "closed")
+		if err := os.Mkdir(closed, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("SSH_AUTH_SOCK", filepath.Join(closed, "agent"))
+		if _, err := hidden(nil); err != nil {
+			t.Errorf("what this user cannot reach: %v", err)
+		}
+		if _, err := hidden([]string{filepath.Join(closed, "token")}); err == nil {
+			t.Error("a path that was asked for and cannot be found is not hidden")
+		}
+	}
+	if _, err := hidden([]string{filepath.Join(filepath.Dir(loop), "none")}); err != nil {
 		t.Errorf("what does not exist: %v", err)
 	}
 }
