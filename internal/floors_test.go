@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"internal/label", "internal/proc", "internal/yamlpos"},
 	{"internal/schema"},
 	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",
-		"internal/squashfs", "internal/registry", "internal/registrytest", "internal/localrepo", "internal/meta"},
+		"internal/squashfs", "internal/chunk", "internal/registry", "internal/registrytest", "internal/localrepo", "internal/meta"},
 	{"internal/plan", "internal/stack", "internal/image", "internal/mount", "internal/evidence", "internal/promote", "internal/lifecycle", "internal/catalog", "internal/report"},
 	{"internal/build"},
 	{"internal/pipeline"},
