@@ -24,8 +24,10 @@ type Span struct{ Offset, Length int64 }
 
 func (s Span) end() int64 { return s.Offset + s.Length }
 
-// Sum identifies the content of a chunk: the first half of its SHA-256.
-type Sum [16]byte
+// Sum identifies the content of a chunk: the first 80 bits of its SHA-256. That two
+// chunks of a file and those beside it share one by chance is out of the question;
+// whoever puts a file together checks the digest of the whole besides.
+type Sum [10]byte
 
 // Chunk is one part of a file.
 type Chunk struct {
@@ -37,13 +39,18 @@ type Chunk struct {
 type Index struct {
 	Digest digest.Digest // of the whole
 	Size   int64
+	Grain  int64 // blocks smaller than this were taken together, in bytes
 	Chunks []Chunk
 }
 
 const (
-	// minChunk is the size below which blocks are taken together, so that an
-	// index stays small beside its file.
+	// minChunk is the least size of a chunk where nothing is known of the content.
 	minChunk = 16 << 10
+	// Known blocks are taken together as far as it takes to keep the index below
+	// one part in compact of its file: up to the least or greatest grain.
+	leastGrain    = 1 << 10
+	greatestGrain = 16 << 10
+	compact       = 750
 	// Where nothing is known of the content: no chunk is larger than maxFree, and
 	// they end about every freeMask+1 bytes beyond minChunk.
 	maxFree  = 256 << 10
@@ -74,9 +81,13 @@ func BuildAt(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, sp
 
 // Build describes a file of the given digest and size. The blocks are parts that
 // are likely to be found elsewhere as they are; they must be in order and must not
-// overlap.
-func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, blocks []Span) (Index, error) {
-	regions := cut(size, blocks)
+// overlap. Two indexes share chunks if they have the same grain; 0 chooses one by
+// which the index is small.
+func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, blocks []Span, grain int64) (Index, error) {
+	if grain == 0 {
+		grain = grainOf(size, blocks)
+	}
+	regions := cut(size, group(blocks, grain))
 	chunks := make([][]Chunk, len(regions))
 	gear := gearTable()
 	group, ctx := errgroup.WithContext(ctx)
@@ -93,7 +104,16 @@ func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, bloc
 	if err := group.Wait(); err != nil {
 		return Index{}, fmt.Errorf("read chunks: %w", err)
 	}
-	return Index{Digest: d, Size: size, Chunks: slices.Concat(chunks...)}, nil
+	return Index{Digest: d, Size: size, Grain: grain, Chunks: slices.Concat(chunks...)}, nil
+}
+
+// grainOf is the finest grain that keeps the index small.
+func grainOf(size int64, blocks []Span) int64 {
+	grain := int64(leastGrain)
+	for grain < greatestGrain && int64(len(group(blocks, grain)))*entrySize > size/compact {
+		grain *= 2
+	}
+	return grain
 }
 
 // part is a run of blocks, or a stretch of which nothing is known.
@@ -113,7 +133,7 @@ func cut(size int64, blocks []Span) []part {
 		}
 		run = part{}
 	}
-	for _, b := range group(blocks) {
+	for _, b := range blocks {
 		if b.Offset < end || b.Length <= 0 || b.Length > maxBlock || b.end() > size {
 			continue
 		}
@@ -134,11 +154,11 @@ func cut(size int64, blocks []Span) []part {
 
 // group takes adjacent small blocks together. A large one stands alone, so that
 // what follows it is grouped the same whatever came before.
-func group(blocks []Span) []Span {
+func group(blocks []Span, grain int64) []Span {
 	var grouped []Span
 	for _, b := range blocks {
 		last := len(grouped) - 1
-		if b.Length < minChunk && last >= 0 && grouped[last].end() == b.Offset && grouped[last].Length < minChunk {
+		if b.Length < grain && last >= 0 && grouped[last].end() == b.Offset && grouped[last].Length < grain {
 			grouped[last].Length += b.Length
 			continue
 		}
@@ -179,7 +199,7 @@ func (p part) read(r io.ReaderAt, gear *[256]uint64) ([]Chunk, error) {
 // SumOf returns the sum of a chunk's content.
 func SumOf(data []byte) Sum {
 	whole := sha256.Sum256(data)
-	return Sum(whole[:16])
+	return Sum(whole[:len(Sum{})])
 }
 
 // boundaries cuts data where a hash of the last 64 bytes has enough zeros.

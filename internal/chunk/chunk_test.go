@@ -24,7 +24,7 @@ func random(seed byte, n int) []byte {
 
 func build(t testing.TB, data []byte, blocks []Span) Index {
 	t.Helper()
-	x, err := Build(context.Background(), bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), blocks)
+	x, err := Build(context.Background(), bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), blocks, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,9 +163,10 @@ func TestEncodeAndDecode(t *testing.T) {
 	}
 	d := digest.FromString("x").String()
 	for _, text := range []string{
-		"uenv chunks 2 sha256/128 " + d + " 0 0\n", "uenv chunks 1 sha256/128 sha256:x 0 0\n", "uenv chunks 1 sha256/128 " + d + " -1 0\n",
-		"uenv chunks 1 sha256/128 " + d + " 5 9000000000000\n", "uenv chunks 1 sha256/128 " + d + " 5 1\n\x06" + strings.Repeat("x", 16),
-		"uenv chunks 1 sha256/128 " + d + " 5 1\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" + strings.Repeat("x", 16),
+		"uenv chunks 1 sha256/80 " + d + " 0 0 0\n", "uenv chunks 1 sha256/80 " + d + " 0 100000000 0\n",
+		"uenv chunks 2 sha256/80 " + d + " 0 4096 0\n", "uenv chunks 1 sha256/128 sha256:x 0 4096 0\n", "uenv chunks 1 sha256/80 " + d + " -1 4096 0\n",
+		"uenv chunks 1 sha256/80 " + d + " 5 4096 9000000000000\n", "uenv chunks 1 sha256/80 " + d + " 5 4096 1\n\x06" + strings.Repeat("x", 10),
+		"uenv chunks 1 sha256/80 " + d + " 5 4096 1\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" + strings.Repeat("x", 10),
 	} {
 		if _, err := Decode([]byte(text)); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%.60q: %v", text, err)
@@ -186,27 +187,36 @@ func TestIndexIsCompact(t *testing.T) {
 		blocks = append(blocks, Span{at, n})
 		at += n
 	}
-	for name, b := range map[string][]Span{"blocks": blocks, "free": nil} {
-		if n := len(build(t, data, b).Encode()); n > len(data)*15/10_000 {
+	var small []Span
+	for at := int64(0); at+3000 < int64(len(data)); at += 3000 {
+		small = append(small, Span{at, 3000})
+	}
+	for name, b := range map[string][]Span{"blocks": blocks, "small blocks": small, "free": nil} {
+		x, err := Build(t.Context(), bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), b, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, x, data)
+		if n := len(x.Encode()); n > len(data)*15/10_000 {
 			t.Errorf("%s: %d bytes for %d", name, n, len(data))
 		}
 	}
 }
 
 func TestBuildFails(t *testing.T) {
-	if _, err := Build(t.Context(), bytes.NewReader(make([]byte, 10)), 20, "", nil); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := Build(t.Context(), bytes.NewReader(make([]byte, 10)), 20, "", nil, 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a file that is too short: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Build(ctx, bytes.NewReader(make([]byte, 10)), 10, "", nil); !errors.Is(err, context.Canceled) {
+	if _, err := Build(ctx, bytes.NewReader(make([]byte, 10)), 10, "", nil, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
 
 func FuzzDecode(f *testing.F) {
 	f.Add(build(f, random(9, 100_000), nil).Encode())
-	f.Add(fmt.Appendf(nil, header, digest.FromString("x"), 5, 1))
+	f.Add(fmt.Appendf(nil, header, digest.FromString("x"), 5, 4096, 1))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		x, err := Decode(data)
 		if err != nil {

@@ -13,7 +13,10 @@ import (
 // An encoded index is a line of text, and then for each chunk its length (uvarint,
 // as of encoding/binary) and its sum. The chunks follow each other, so that offsets
 // need not be said.
-const header = "uenv chunks 1 sha256/128 %s %d %d\n" // digest, size, number of chunks
+const header = "uenv chunks 1 sha256/80 %s %d %d %d\n" // digest, size, grain, number of chunks
+
+// entrySize is what a chunk takes in an index, mostly.
+const entrySize = 3 + int64(len(Sum{}))
 
 // MaxEncoded bounds an encoded index that is read, in bytes: it describes about
 // 100 GB in the blocks of squashfs images.
@@ -21,7 +24,7 @@ const MaxEncoded = 128 << 20
 
 // Encode returns the index as it is stored, the same bytes for the same index.
 func (x Index) Encode() []byte {
-	data := fmt.Appendf(nil, header, x.Digest, x.Size, len(x.Chunks))
+	data := fmt.Appendf(nil, header, x.Digest, x.Size, x.Grain, len(x.Chunks))
 	for _, c := range x.Chunks {
 		data = binary.AppendUvarint(data, uint64(c.Length))
 		data = append(data, c.Sum[:]...)
@@ -42,11 +45,11 @@ func Decode(data []byte) (Index, error) {
 	var x Index
 	var d string
 	var count int64
-	if _, err := fmt.Sscanf(string(line)+"\n", header, &d, &x.Size, &count); err != nil {
+	if _, err := fmt.Sscanf(string(line)+"\n", header, &d, &x.Size, &x.Grain, &count); err != nil {
 		return bad("its header %.80q is not one that is known", line)
 	}
 	x.Digest = digest.Digest(d)
-	if err := x.Digest.Validate(); err != nil || x.Size < 0 || count < 0 || count > int64(len(rest))/(1+int64(len(Sum{}))) {
+	if err := x.Digest.Validate(); err != nil || x.Size < 0 || x.Grain < 1 || x.Grain > greatestGrain || count < 0 || count > int64(len(rest))/(1+int64(len(Sum{}))) {
 		return bad("its header %.80q cannot be", line)
 	}
 	x.Chunks = make([]Chunk, 0, count)

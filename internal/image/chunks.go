@@ -28,8 +28,8 @@ const (
 
 // Chunks describes an image file by chunks: its own blocks, so that images that
 // share files share chunks. Of a file that is not a squashfs image, the content
-// decides.
-func Chunks(ctx context.Context, path string, d digest.Digest) (chunk.Index, error) {
+// decides. Images share chunks if the grain is the same; 0 chooses one.
+func Chunks(ctx context.Context, path string, d digest.Digest, grain int64) (chunk.Index, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return chunk.Index{}, err
@@ -43,7 +43,7 @@ func Chunks(ctx context.Context, path string, d digest.Digest) (chunk.Index, err
 	if err != nil {
 		return chunk.Index{}, err
 	}
-	return chunk.Build(ctx, f, info.Size(), d, blocks)
+	return chunk.Build(ctx, f, info.Size(), d, blocks, grain)
 }
 
 // blocksOf lists the blocks of an image; none of what cannot be read as one.
@@ -74,7 +74,7 @@ func attachChunks(ctx context.Context, repo *registry.Repository, image ocispec.
 	if err != nil || len(present) > 0 {
 		return err
 	}
-	index, err := Chunks(ctx, file.Path, file.Digest)
+	index, err := Chunks(ctx, file.Path, file.Digest, 0)
 	if err != nil {
 		return fmt.Errorf("describe %s by chunks: %w", file.Path, err)
 	}

@@ -112,7 +112,7 @@ func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *local
 		path := local.Paths(r.Digest).Image
 		// The sums of what is here are computed here: what a registry says of it
 		// need not be true of this file.
-		x, err := image.Chunks(ctx, path, r.Digest)
+		x, err := image.Chunks(ctx, path, r.Digest, index.Grain)
 		if err != nil {
 			return Assembly{}, err
 		}
