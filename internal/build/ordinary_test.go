@@ -36,7 +36,7 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	c := proc.Cmd{
 		Path: setpriv, Dir: here,
-		Args: []string{"--reuid=65534", "--regid=65534", "--clear-groups", test, "-test.run", "Script|Mount|Environment|Cancel|Sweep|Removal|Foreign|Kill|HelloSpack"},
+		Args: []string{"--reuid=65534", "--regid=65534", "--clear-groups", test, "-test.run", "Script|Mount|Environment|Cancel|Sweep|Removal|Foreign|Kill|HelloSpack|IsNotReplaced|AreNot|IsNotFollowed"},
 		Env:  []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + tmp, "HOME=/nonexistent"},
 	}
 	for _, name := range []string{spack.Variable, spack.PythonVariable} {
