@@ -1,12 +1,15 @@
 package evidence
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,25 +43,43 @@ func (o Options) boxed(ctx context.Context, l layout, c proc.Cmd, readable ...st
 	return o.Mounted.Sandboxed(spec, c)
 }
 
-// installation returns what belongs to a Python program: it may be where a sandbox
-// would hide it.
+// installation returns what belongs to a Python program, with its interpreter: it
+// may be where a sandbox would hide it.
 func installation(program string) []string {
-	real, err := filepath.EvalSymlinks(program)
-	if err != nil {
-		return nil
-	}
-	found := []string{real}
-	prefix := filepath.Dir(filepath.Dir(real))
-	if prefix == "/" || prefix == "/usr" {
-		return found
-	}
-	for _, name := range []string{"bin", "lib", "lib64", "pyvenv.cfg", "reframe", "external"} {
-		path := filepath.Join(prefix, name)
-		if _, err := os.Stat(path); err == nil {
-			found = append(found, path)
+	var found []string
+	for _, path := range []string{program, interpreter(program)} {
+		real, err := filepath.EvalSymlinks(path)
+		if path == "" || err != nil {
+			continue
+		}
+		found = append(found, real)
+		prefix := filepath.Dir(filepath.Dir(real))
+		if prefix == "/" || prefix == "/usr" {
+			continue // all sandboxes have it
+		}
+		for _, name := range []string{"bin", "lib", "lib64", "pyvenv.cfg", "reframe", "external"} {
+			path := filepath.Join(prefix, name)
+			if _, err := os.Stat(path); err == nil {
+				found = append(found, path)
+			}
 		}
 	}
 	return found
+}
+
+// interpreter returns the path in a script's first line, "" if it has none.
+func interpreter(script string) string {
+	f, err := os.Open(script)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	line, _ := bufio.NewReader(io.LimitReader(f, 4<<10)).ReadString('\n')
+	fields := strings.Fields(strings.TrimPrefix(line, "#!"))
+	if !strings.HasPrefix(line, "#!") || len(fields) == 0 {
+		return ""
+	}
+	return fields[0]
 }
 
 // readWritten reads a file that tests wrote below dir. They may have put
