@@ -57,3 +57,11 @@ func TestAnImageCannotWaiveItself(t *testing.T) {
 		t.Errorf("reframe beside a pass: refused by %q: %s", refused, reason(d, RuleTests))
 	}
 }
+
+// A document that claims a pass without a single test is none.
+func TestAClaimedPassWithoutTests(t *testing.T) {
+	s := image(t, layout(t), "claim").tested(func(v *meta.Verdict) { v.State, v.Reason = meta.Pass, "all is well" })
+	if refused, d := s.refusedBy(); refused != RuleTests || !strings.Contains(reason(d, RuleTests), "no test ran") {
+		t.Errorf("refused by %q: %s", refused, reason(d, RuleTests))
+	}
+}
