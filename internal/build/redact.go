@@ -173,13 +173,6 @@ func (r *redactor) text(s string) string {
 	return r.replacer.Replace(s)
 }
 
-func (r *redactor) lines(lines []string) []string {
-	for i, line := range lines {
-		lines[i] = r.text(line)
-	}
-	return lines
-}
-
 // error returns an error whose message has no secret. It is err itself if that
 // has none.
 func (r *redactor) error(err error) error {

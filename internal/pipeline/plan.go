@@ -152,7 +152,7 @@ func (p *planner) warnOnce(text string) {
 
 // before makes the plan of the revision to compare with. If it had no matrix, or
 // nothing of what is selected, the plan is empty.
-func (p *planner) before(ctx context.Context) (plan.Plan, error) {
+func (p *planner) before(ctx context.Context) (_ plan.Plan, err error) {
 	matrix, err := filepath.Abs(p.Matrix)
 	if err != nil {
 		return plan.Plan{}, err
@@ -165,7 +165,7 @@ func (p *planner) before(ctx context.Context) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	defer old.Remove()
+	defer func() { err = errors.Join(err, old.Remove()) }()
 	moved := func(dir string) string { return relocate(here.Root, old.Path(), dir) }
 	before, err := p.make(ctx, moved(matrix), func(system string, recipeVersion int) string {
 		if p.ClusterFor == nil {
