@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,9 @@ func Find(ctx context.Context, configured string, env []string) (Program, error)
 	if !found {
 		return Program{}, fault.WithHint(fault.New(fault.NotFound, "ReFrame is not installed"),
 			"install it ('pip install ReFrame-HPC'), or name its 'reframe' program")
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // a link may lie where a sandbox does not show it
 	}
 	out, err := proc.Cmd{Path: path, Args: []string{"--version"}, Env: env}.Output(ctx)
 	if err != nil {
