@@ -60,8 +60,7 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("pack %s: %w", store, err)
 	}
-	codec := fmt.Sprintf("%s@%s level=%d block=%d", summary.Codec, summary.CodecVersion, summary.Level, summary.BlockSize)
-	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: codec}, nil
+	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: summary.Compressor()}, nil
 }
 
 // Stat describes an image that is on disk already; it reads the whole file for
@@ -76,11 +75,15 @@ func Stat(ctx context.Context, path string) (File, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return File{}, err
 	}
+	codec, err := img.Compressor()
+	if err != nil {
+		return File{}, fmt.Errorf("read image %s: %w", path, err)
+	}
 	d, size, err := hashFile(ctx, path)
 	if err != nil {
 		return File{}, err
 	}
-	return File{Path: path, Digest: d, Size: size, Mount: env.Mount}, nil
+	return File{Path: path, Digest: d, Size: size, Mount: env.Mount, Codec: codec}, nil
 }
 
 // Env reads meta/env.json inside an image on disk. Without one the error wraps

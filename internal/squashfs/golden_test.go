@@ -17,10 +17,10 @@ import (
 // the same tree before: the key must change too, and so the content keys of all
 // images built with it.
 var golden = map[string]digest.Digest{
-	"zstd klauspost-v1.20.2": "sha256:0fb45c107bc5daffc2a720590d63afacb18ec1cdbb90c514ed5a089a463128a7",
-	"gzip klauspost-v1.20.2": "sha256:f118074ebb164d4930c4c9df43efa4d755de3e5773bceeea2f9d392f6dc165a2",
-	"zstd libzstd-v1.5.7":    "sha256:29d373f7d7c83d0b3de7f81d051bab073737ebd9013c7f8845e9ef7e6cbe5c40",
-	"none ":                  "sha256:1213c6554398bbca175668cfed043192cc0a1bbd29559360cb37e6caf0fa84f9",
+	"zstd klauspost-v1.20.2": "sha256:2c15f1841f4a84418678fc718254fc81d2951d50b6df82a405ec243361426c0f",
+	"gzip klauspost-v1.20.2": "sha256:c28deda5d5e7b7a479c7755ed3895cacd6de8b59d595c1618d351f4cc03c269e",
+	"zstd libzstd-v1.5.7":    "sha256:2b6c78ed7aacb431c8b5e85ad1c39b9b6cc57c289978be8fb14bfc35b33b1f01",
+	"none ":                  "sha256:3eac8919080f021c5aa0cd5bc27aedc1849bb3ae2ebf37ce9d5587ee9ea036ed",
 }
 
 func goldenTree(t *testing.T) grower {

@@ -37,12 +37,7 @@ func (p *packer) writeImage(ctx context.Context) error {
 		return err
 	}
 	sb.BytesUsed = uint64(p.out.at)
-	size, err := p.out.finish(sb.marshal())
-	if err != nil {
-		return err
-	}
 	p.summary = Summary{
-		Size:        size,
 		Files:       p.tree.files,
 		Directories: p.tree.directories(),
 		Links:       p.tree.links,
@@ -50,6 +45,14 @@ func (p *packer) writeImage(ctx context.Context) error {
 		Codec:       p.spec.codec.String(), CodecVersion: p.spec.version,
 		Level: p.spec.level, BlockSize: p.o.BlockSize,
 	}
+	if err := p.out.write([]byte(noteHead + p.summary.Compressor() + "\n")); err != nil {
+		return err
+	}
+	size, err := p.out.finish(sb.marshal())
+	if err != nil {
+		return err
+	}
+	p.summary.Size = size
 	p.meter.finish()
 	return nil
 }
