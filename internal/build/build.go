@@ -62,9 +62,11 @@ type Options struct {
 
 	Jobs   int    // of make and the like; 0 means one per core
 	LogDir string // receives the logs of all programs; "" keeps none
-	// ReportDir receives the report, and if the build fails the logs of all
-	// programs as one archive; "" keeps none.
-	ReportDir string
+	// ArchiveDir receives the logs of all programs as one archive if the build
+	// fails; "" keeps none.
+	ArchiveDir string
+	// Report, if it is not nil, receives what was done, also if the build fails.
+	Report *Report
 	// Protected says that the recipe is as people who are trusted have let it be: a
 	// protected ref. Only then do hooks get secrets, and the protected build
 	// cache packages.
@@ -106,7 +108,7 @@ func (r *Result) Close() error {
 }
 
 // Run builds. On any error, a cancellation included, nothing is left but the
-// logs in LogDir and what tells of the build in ReportDir. No secret that we know
+// logs in LogDir and ArchiveDir, and what is told in Report. No secret that we know
 // of is in those, in the error or in an event.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	var err error
@@ -146,8 +148,8 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 	}
 	j := &job{Options: o, ctx: ctx, views: map[string]meta.View{}}
 	j.report = Report{
-		Format: ReportFormat, Recipe: o.Stack.Recipe.Name, Mount: o.mount(), System: o.System, UArch: o.UArch,
-		Started: time.Now().UTC().Truncate(time.Second), Jobs: o.jobs(), Sandbox: !o.NoSandbox,
+		Recipe: o.Stack.Recipe.Name, Mount: o.mount(), System: o.System, UArch: o.UArch,
+		Started: time.Now().UTC().Truncate(time.Second), Jobs: o.jobs(), Sandbox: !o.NoSandbox, Stages: []Stage{},
 	}
 	env, err := j.run(ctx, w)
 	err = errors.Join(err, j.keep(w, err), j.cell.close())
@@ -290,6 +292,7 @@ func (j *job) prepare() error {
 		return strings.HasPrefix(f.Path, "config/key_store/") && strings.HasSuffix(f.Path, ".priv.gpg")
 	})
 	j.tree = tree
+	j.repositories()
 	return tree.Write(j.cell.host)
 }
 
@@ -373,22 +376,26 @@ func (j *job) keep(w *workspace, failed error) error {
 			return fmt.Errorf("keep the logs: %w", err)
 		}
 	}
-	if j.ReportDir == "" {
-		return nil
-	}
-	if failed != nil && j.report.Failure == nil {
+	if f := j.report.Failure; f != nil {
+		f.Message, f.Hint = j.redact.text(f.Message), j.redact.text(f.Hint)
+	} else if failed != nil {
 		j.report.Error = j.redact.text(failed.Error())
 	}
-	err := j.report.Write(filepath.Join(j.ReportDir, ReportFile))
-	if _, statErr := os.Stat(logs); statErr != nil {
-		return err // it did not come to running anything
+	if j.Report != nil {
+		*j.Report = j.report
 	}
-	if failed != nil && !j.Restricted && err == nil {
-		if err = archive(logs, filepath.Join(j.ReportDir, LogArchive)); err == nil {
-			j.Events.Info("logs", "all logs are in %s", filepath.Join(j.ReportDir, LogArchive))
-		}
+	if _, err := os.Stat(logs); err != nil || j.ArchiveDir == "" || failed == nil || j.Restricted {
+		return nil // or it did not come to running anything
 	}
-	return err
+	if err := os.MkdirAll(j.ArchiveDir, 0o755); err != nil {
+		return fmt.Errorf("keep the logs: %w", err)
+	}
+	file := filepath.Join(j.ArchiveDir, LogArchive)
+	if err := archive(logs, file); err != nil {
+		return err
+	}
+	j.Events.Info("logs", "all logs are in %s", file)
+	return nil
 }
 
 func copyLogs(logs, to string) error {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -34,14 +35,19 @@ func TestCanary(t *testing.T) {
 
 	var events log
 	out, logs := filepath.Join(base, "out"), filepath.Join(base, "logs")
+	var report build.Report
 	_, err := build.Run(t.Context(), build.Options{
-		Stack: stack.Input{Recipe: script(t, "echo '"+said+"'; echo 'error: "+said+"' >&2; printf '"+strings.ReplaceAll(said, "%", "%%")+"'; exit 1\n")},
-		Root:  buildRoot(t), Hide: []string{token}, ReportDir: out, LogDir: logs, Events: events.sink(),
+		Report: &report,
+		Stack:  stack.Input{Recipe: script(t, "echo '"+said+"'; echo 'error: "+said+"' >&2; printf '"+strings.ReplaceAll(said, "%", "%%")+"'; exit 1\n")},
+		Root:   buildRoot(t), Hide: []string{token}, ArchiveDir: out, LogDir: logs, Events: events.sink(),
 	})
 	if err == nil {
 		t.Fatal("it built")
 	}
 	texts := map[string]string{"the error": err.Error(), "the events": strings.Join(events.lines, "\n"), "the archive": unpack(t, filepath.Join(out, build.LogArchive))}
+	if text, err := json.Marshal(report); err == nil {
+		texts["the report"] = string(text)
+	}
 	for _, dir := range []string{out, logs} {
 		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() && filepath.Base(path) != build.LogArchive {
@@ -97,17 +103,14 @@ func unpack(t *testing.T, file string) string {
 func TestReportOfFailure(t *testing.T) {
 	needSandbox(t)
 	out := filepath.Join(t.TempDir(), "out")
+	var r build.Report
 	_, err := build.Run(t.Context(), build.Options{
 		Stack: stack.Input{Recipe: script(t, "echo one; echo 'curl: (6) Could not resolve host: example.org' >&2; exit 4\n")},
-		Root:  buildRoot(t), ReportDir: out, System: "here",
+		Root:  buildRoot(t), ArchiveDir: out, Report: &r, System: "here",
 	})
 	var f *build.Failure
 	if !errors.As(err, &f) || f.Class != "network" || f.Stage != "build" || len(f.Excerpt) != 2 || fault.KindOf(err) != fault.Network || fault.HintOf(err) == "" {
 		t.Errorf("%v: %+v", err, f)
-	}
-	r, err := build.ReadReport(filepath.Join(out, build.ReportFile))
-	if err != nil {
-		t.Fatal(err)
 	}
 	if r.Failure == nil || r.Failure.Class != "network" || r.Recipe != "tool" || r.System != "here" || r.Started.IsZero() {
 		t.Errorf("%+v", r)
@@ -125,31 +128,20 @@ func TestRestricted(t *testing.T) {
 	needSandbox(t)
 	out := filepath.Join(t.TempDir(), "out")
 	var events log
+	var r build.Report
 	_, err := build.Run(t.Context(), build.Options{
 		Stack: stack.Input{Recipe: script(t, "echo 'error: licensed text'; exit 4\n")},
-		Root:  buildRoot(t), ReportDir: out, Restricted: true, Events: events.sink(),
+		Root:  buildRoot(t), ArchiveDir: out, Report: &r, Restricted: true, Events: events.sink(),
 	})
 	if err == nil || strings.Contains(err.Error()+strings.Join(events.lines, "\n"), "licensed text") {
 		t.Errorf("%v, %q", err, events.lines)
 	}
-	if entries, _ := os.ReadDir(out); len(entries) != 1 || entries[0].Name() != build.ReportFile {
-		t.Errorf("kept: %v", entries)
+	if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an archive of logs: %v", err)
 	}
-	if data, err := os.ReadFile(filepath.Join(out, build.ReportFile)); err != nil || strings.Contains(string(data), "licensed text") {
+	data, err := json.Marshal(r)
+	if err != nil || r.Failure == nil || strings.Contains(string(data), "licensed text") {
 		t.Errorf("%s, %v", data, err)
-	}
-}
-
-func TestReports(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{"none": "", "odd": "{", "old": `{"format": 0}`} {
-		file := filepath.Join(dir, name)
-		if name != "none" {
-			write(t, file, text, 0o644)
-		}
-		if _, err := build.ReadReport(file); err == nil {
-			t.Errorf("%s: no error", name)
-		}
 	}
 }
 

@@ -298,5 +298,5 @@ func (l Limits) refuse(root string) error {
 	}
 	return fault.WithHint(
 		fault.New(fault.Failure, "the build needed %s of memory the last time, and %s has %s left", mib(need), where, mib(free)),
-		"give the job more memory, or build on a disk with --build-root")
+		"give the job more memory, or build on a disk with --build-root; --like none begins anyway")
 }

@@ -3,7 +3,6 @@ package build
 import (
 	"archive/tar"
 	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,21 +13,14 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/git"
 )
 
-// Names of the files that tell of a build.
-const (
-	ReportFile = "build-report.json"
-	LogArchive = "build-logs.tar.gz"
-)
-
-// ReportFormat is the version of the report's format. It changes when a field
-// changes its meaning.
-const ReportFormat = 1
+// LogArchive is the name of the file with the logs of a build that failed.
+const LogArchive = "build-logs.tar.gz"
 
 // Report says what a build did, how long it took and what it needed.
 type Report struct {
-	Format  int       `json:"format"`
 	Recipe  string    `json:"recipe"` // name
 	Mount   string    `json:"mount"`
 	System  string    `json:"system,omitempty"`
@@ -74,11 +66,26 @@ type Spack struct {
 	Source  string `json:"source"`           // directory or URL it came from
 }
 
-// Repository is a git repository of packages that was built from.
+// Repository is a directory of packages that was built from, besides Spack's own.
 type Repository struct {
 	Name   string `json:"name"`
-	URL    string `json:"url,omitempty"`
-	Commit string `json:"commit,omitempty"`
+	Source string `json:"source"`           // directory or URL it came from
+	Commit string `json:"commit,omitempty"` // "" if it is in no git repository
+	Dirty  bool   `json:"dirty,omitempty"`  // it has changes that are in no commit
+}
+
+// repositories tells what the packages of a build tree come from.
+func (j *job) repositories() {
+	for _, c := range j.tree.Copies {
+		if !c.Packages {
+			continue
+		}
+		r := Repository{Name: filepath.Base(filepath.Dir(c.From)), Source: filepath.Dir(c.From)}
+		if at, err := git.Describe(j.ctx, c.From); err == nil {
+			r.Commit, r.Dirty = at.Commit, at.Dirty
+		}
+		j.report.Repositories = append(j.report.Repositories, r)
+	}
 }
 
 // Cache says what a build cache was good for.
@@ -102,42 +109,6 @@ func sortPackages(packages []Package) {
 	slices.SortFunc(packages, func(a, b Package) int {
 		return strings.Compare(a.Name+" "+a.Version+" "+a.Hash, b.Name+" "+b.Version+" "+b.Hash)
 	})
-}
-
-// Write writes the report to a file.
-func (r Report) Write(file string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write the build report: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return fmt.Errorf("write the build report: %w", err)
-	}
-	return atomicfile.WriteBytes(file, 0o644, append(data, '\n'))
-}
-
-// maxReport bounds the size of a report that is read.
-const maxReport = 64 << 20
-
-// ReadReport reads the report of a build.
-func ReadReport(file string) (Report, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return Report{}, fmt.Errorf("read the build report: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxReport))
-	if err != nil {
-		return Report{}, fmt.Errorf("read the build report: %w", err)
-	}
-	var r Report
-	if err := json.Unmarshal(data, &r); err != nil {
-		return Report{}, fmt.Errorf("read the build report %s: %w", file, err)
-	}
-	if r.Format != ReportFormat {
-		return Report{}, fmt.Errorf("read the build report %s: its format is %d, not %d", file, r.Format, ReportFormat)
-	}
-	return r, nil
 }
 
 // archive packs the files of a directory into a tar.gz.

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/pipeline"
 )
 
@@ -16,30 +17,47 @@ func limitFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "air-gapped", Usage: "use no network at all, hooks neither"},
 		&cli.TimestampFlag{Name: "deadline", Layout: time.RFC3339, Usage: "stop in time to save what there is by `TIME` (else by the end of the Slurm job)"},
 		&cli.DurationFlag{Name: "keep-on-failure", Usage: "keep the directory of a build that failed for a `TIME` such as 2h"},
-		&cli.StringFlag{Name: "like", Usage: "begin only if there is as much room and memory as the build of the report `FILE` needed"},
+		&cli.StringFlag{Name: "like", Usage: "begin only if there is as much room and memory as the build of the report `FILE` needed (else of the report that will be replaced; 'none' begins anyway)"},
 	}
 }
 
 // limit completes how a recipe is built by these flags and the site file.
-func (in *invocation) limit(o *pipeline.BuildOptions, uenv string) error {
+func (in *invocation) limit(o *pipeline.BuildOptions, l label.Label) error {
 	s, err := in.site()
 	if err != nil {
 		return err
 	}
-	about := s.Uenv(uenv)
+	about := s.Uenv(l.Name)
 	o.AirGapped, o.Protected, o.Restricted = in.Bool("air-gapped"), !in.perChange(), about.Restricted
 	o.Hooks = build.Hooks{Secrets: about.HookSecrets, Network: about.Network}
 	o.Limits = build.Limits{KeepOnFailure: in.Duration("keep-on-failure")}
 	if end := in.Timestamp("deadline"); end != nil {
 		o.Limits.Deadline = *end
 	}
-	if file := in.String("like"); file != "" {
-		previous, err := build.ReadReport(file)
-		if err != nil {
-			return err
-		}
-		o.Limits.Previous = &previous
+	if o.Limits.Previous, err = in.previousBuild(l); err != nil {
+		return err
 	}
-	o.ReportDir = filepath.Dir(in.imageFile())
+	o.ArchiveDir = filepath.Dir(in.reportFile())
 	return nil
+}
+
+// likeNothing is the value of --like for a build whose needs nobody knows.
+const likeNothing = "none"
+
+// previousBuild returns what is known of an earlier build of the same image: what
+// --like names, else the report that this build will replace. It may be nil.
+func (in *invocation) previousBuild(l label.Label) (*build.Report, error) {
+	file := in.String("like")
+	if file == likeNothing {
+		return nil, nil
+	}
+	previous, err := pipeline.ReadBuildReport(first(file, in.reportFile()))
+	if file != "" {
+		return &previous.Report, err
+	}
+	was := previous.Label
+	if err != nil || was.Name != l.Name || was.Version != l.Version || was.System != l.System || was.UArch != l.UArch {
+		return nil, nil // nothing, or of something else
+	}
+	return &previous.Report, nil
 }

@@ -2,13 +2,10 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
-	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
@@ -20,7 +17,7 @@ func publishFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
 		&cli.BoolFlag{Name: "rebuild", Usage: "with --push: build also what the registry has already"},
 		&cli.BoolFlag{Name: "per-change", Usage: "with --push: keep the image's key apart from those that jobs on protected refs believe (in a GitLab job on a ref that is not protected this is so unless --per-change=false)"},
-		&cli.StringFlag{Name: "report", Usage: "write what was done to `FILE`: the same as --format json shows"},
+		&cli.StringFlag{Name: "report", Usage: "write the build report to `FILE` (else build-report.json beside the image, or in the working directory)"},
 	)
 }
 
@@ -34,7 +31,7 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		return o, err
 	}
 	o.Build.Events = o.Pack.Events
-	if err := in.limit(&o.Build, l.Name); err != nil {
+	if err := in.limit(&o.Build, l); err != nil {
 		return o, err
 	}
 	s, err := in.site()
@@ -42,6 +39,7 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		return o, err
 	}
 	o.Restricted = s.Uenv(l.Name).Restricted
+	o.ReportFile, o.ReportAlways = in.reportFile(), in.String("report") != ""
 	o.Key = pipeline.KeyOptions{
 		Variables: in.buildVariables(), PerChange: in.perChange(), Rebuild: in.Bool("rebuild"),
 		// Nobody waits for git servers to know a key that nothing is done with.
@@ -61,6 +59,11 @@ func (in *invocation) perChange() bool {
 	return in.getenv("GITLAB_CI") == "true" && in.getenv("CI_COMMIT_REF_PROTECTED") != "true"
 }
 
+// reportFile says where the build report goes.
+func (in *invocation) reportFile() string {
+	return first(in.String("report"), filepath.Join(filepath.Dir(in.imageFile()), pipeline.BuildReportFile))
+}
+
 // imageFile says where the image goes; "" is nowhere but into the registry.
 func (in *invocation) imageFile() string {
 	if out := in.String("out"); out != "" || in.Bool("push") {
@@ -77,22 +80,4 @@ func buildVersions() map[string]string {
 		versions["revision"] = version.Revision
 	}
 	return versions
-}
-
-// writeReport writes the result of a build into the file that was asked for.
-func (in *invocation) writeReport(built pipeline.BuiltImage) error {
-	file := in.String("report")
-	if file == "" {
-		return nil
-	}
-	err := atomicfile.Write(file, 0o644, func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		return e.Encode(built)
-	})
-	if err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	return nil
 }

@@ -117,16 +117,13 @@ func runBuild(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	built, err := pipeline.BuildImage(ctx, l, o)
-	if reportErr := in.writeReport(built); err == nil {
-		err = reportErr
-	}
 	if err != nil {
 		return nil, err
 	}
 	return buildResult(built), nil
 }
 
-type buildResult pipeline.BuiltImage
+type buildResult pipeline.BuildReport
 
 func (r buildResult) text(p *printer) {
 	p.printf("%s  %s  %s", r.Label, formatSize(r.Image.Size), formatSeconds(r.Seconds))

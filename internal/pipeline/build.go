@@ -39,7 +39,7 @@ type BuildOptions struct {
 	Hooks      build.Hooks
 	Restricted bool // what programs say is told nobody
 	Limits     build.Limits
-	ReportDir  string // receives the build report, and the logs of a failure
+	ArchiveDir string // receives the logs of a build that failed
 	Events     event.Sink
 }
 
@@ -86,14 +86,15 @@ func Build(ctx context.Context, o BuildOptions) (*build.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.run(ctx, in)
+	return o.run(ctx, in, nil)
 }
 
-func (o BuildOptions) run(ctx context.Context, in stack.Input) (*build.Result, error) {
+// run builds, and tells in report, if that is not nil, what was done.
+func (o BuildOptions) run(ctx context.Context, in stack.Input, report *build.Report) (*build.Result, error) {
 	result, err := build.Run(ctx, build.Options{
 		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
-		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ReportDir: o.ReportDir,
+		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", in.Recipe.Name, err)

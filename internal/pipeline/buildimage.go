@@ -7,10 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
@@ -30,50 +26,35 @@ type BuildImageOptions struct {
 	Restricted bool
 	Versions   map[string]string // of this program, by name
 	Invocation string            // names this run, such as the URL of the CI job
-}
-
-// BuiltImageVersion is the version of the document that BuiltImage is.
-const BuiltImageVersion = 1
-
-// BuiltImage is an image made from a recipe, and how that came about.
-type BuiltImage struct {
-	Version int         `json:"version"`
-	Label   label.Label `json:"label"`
-	ContentKey
-	// Existing says where the image was found by its key, as REPOSITORY@DIGEST;
-	// "" if it was built.
-	Existing string              `json:"existing,omitempty"`
-	Image    image.File          `json:"image"`
-	Pushed   *ocispec.Descriptor `json:"pushed,omitempty"` // of the manifest
-	Attached []Attached          `json:"attached,omitempty"`
-	KeyTag   string              `json:"key_tag,omitempty"` // where the image will be found by its key
-	Report   build.Report        `json:"report"`            // without content for an existing image
-	Error    string              `json:"error,omitempty"`   // why the image was not made or not published
-	Started  meta.Time           `json:"started"`
-	Finished meta.Time           `json:"finished"`
-	Seconds  float64             `json:"seconds"` // that all of it took
-}
-
-// Attached is a document that was attached to the image.
-type Attached struct {
-	Type   string        `json:"type"`
-	Digest digest.Digest `json:"digest"` // of its manifest
+	// ReportFile receives the build report, "" for none. ReportAlways is set to write
+	// it also if it did not come to building anything.
+	ReportFile   string
+	ReportAlways bool
 }
 
 // BuildImage builds a recipe, packs the store and publishes the image if asked.
 // An image that the registry has by its key is not built again, but gets the
 // label. The store is gone when it returns. With an error the result tells how far
 // it came.
-func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuiltImage, error) {
+func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuildReport, error) {
 	b := &imageBuild{BuildImageOptions: o, keys: keyStore{o.Push, l, o.Key.PerChange, o.Pack.Events}}
-	b.done = BuiltImage{Version: BuiltImageVersion, Label: l, Started: meta.At(time.Now())}
+	b.done = BuildReport{Version: BuildReportVersion, Label: l, Started: meta.At(time.Now())}
 	err := b.run(ctx)
-	if err != nil {
-		b.done.Error = err.Error()
+	return b.done, errors.Join(err, b.report(err))
+}
+
+// report writes down how far it came.
+func (b *imageBuild) report(failed error) error {
+	if failed != nil {
+		b.done.Error = failed.Error()
 	}
 	b.done.Finished = meta.At(time.Now())
 	b.done.Seconds = b.done.Finished.Sub(b.done.Started.Time).Seconds()
-	return b.done, err
+	begun := !b.done.Report.Started.IsZero() || b.done.Existing != ""
+	if b.ReportFile == "" || !begun && !b.ReportAlways {
+		return nil
+	}
+	return b.done.Write(b.ReportFile)
 }
 
 // imageBuild is the making of one image.
@@ -81,7 +62,7 @@ type imageBuild struct {
 	BuildImageOptions
 	in   stack.Input
 	keys keyStore
-	done BuiltImage
+	done BuildReport
 }
 
 func (b *imageBuild) run(ctx context.Context) (err error) {
@@ -89,6 +70,9 @@ func (b *imageBuild) run(ctx context.Context) (err error) {
 		return err
 	}
 	if b.done.ContentKey, err = keyOf(ctx, b.in, b.Build.UArch, b.Pack, b.Key, b.Pack.Events); err != nil {
+		return err
+	}
+	if b.done.Inputs, err = b.inputs(ctx); err != nil {
 		return err
 	}
 	if b.Push != nil && b.done.Key != "" && !b.Key.Rebuild {
@@ -130,30 +114,16 @@ func (b *imageBuild) file() (path string, remove func() error, err error) {
 
 // make builds the store and packs it.
 func (b *imageBuild) make(ctx context.Context, out string) error {
-	built, err := b.Build.run(ctx, b.in)
+	built, err := b.Build.run(ctx, b.in, &b.done.Report)
 	if err != nil {
-		b.done.Report = b.reportOfFailure()
 		return err
 	}
 	defer built.Close()
-	b.done.Report = built.Report
 	b.done.builtWith(built.Report.Spack, spackIsDirty(ctx, b.Build.Spack, built.Report.Spack))
 	if b.done.Image, err = image.Pack(ctx, built.Store, out, b.Pack); err != nil {
 		return err
 	}
 	return built.Close()
-}
-
-// reportOfFailure is what a build that failed has written down, if it came so far.
-func (b *imageBuild) reportOfFailure() build.Report {
-	if b.Build.ReportDir == "" {
-		return build.Report{}
-	}
-	r, err := build.ReadReport(filepath.Join(b.Build.ReportDir, build.ReportFile))
-	if err != nil || r.Started.Before(b.done.Started.Truncate(time.Second)) {
-		return build.Report{} // of an earlier build
-	}
-	return r
 }
 
 // publish puts the image into the registry with all that belongs to it, then its

@@ -53,7 +53,7 @@ func packed(t *testing.T, reg *registry.Registry, l label.Label, o KeyOptions) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.done = BuiltImage{Label: l, Image: file, Started: meta.At(time.Unix(1767230000, 0))}
+	b.done = BuildReport{Label: l, Image: file, Started: meta.At(time.Unix(1767230000, 0))}
 	b.done.Key = someKey
 	b.done.Sources = []plan.Source{
 		{Name: "spack", Repo: "https://example.org/spack", Ref: "releases/v0.23", Commit: someCommit},
