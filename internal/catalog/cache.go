@@ -4,12 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"uenv-ci.dev/internal/atomicfile"
 )
 
 // cache keeps answers in a directory of the user's, one file each. What is in it
@@ -60,11 +59,23 @@ func (c cache) read(kind, key string, value any) bool {
 	return data != nil && json.Unmarshal(data, value) == nil
 }
 
+// writeBytes keeps data. Unlike what matters, it is not synced: what a power cut
+// leaves of it is no JSON or has another digest, and counts as nothing.
 func (c cache) writeBytes(kind, key string, data []byte) {
 	if c == "" || os.MkdirAll(string(c), 0o700) != nil {
 		return
 	}
-	_ = atomicfile.WriteBytes(c.path(kind, key), 0o600, data)
+	f, err := os.CreateTemp(string(c), ".tmp-*")
+	if err != nil {
+		return
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), c.path(kind, key))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
 	c.tidy()
 }
 

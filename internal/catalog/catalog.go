@@ -361,12 +361,17 @@ func (r *Record) attachments(attached []ocispec.Descriptor) {
 	}
 }
 
+// compare is the order in which images are listed. Each part is compared only
+// where those before it are the same: a namespace has thousands.
 func compare(a, b Record) int {
-	return cmp.Or(
-		cmp.Compare(a.Label.Name, b.Label.Name),
-		CompareVersions(b.Label.Version, a.Label.Version),
-		CompareVersions(b.Label.Tag, a.Label.Tag),
-		cmp.Compare(a.Label.System, b.Label.System),
-		cmp.Compare(a.Label.UArch, b.Label.UArch),
-	)
+	if order := cmp.Compare(a.Label.Name, b.Label.Name); order != 0 {
+		return order
+	}
+	if order := CompareVersions(b.Label.Version, a.Label.Version); order != 0 {
+		return order
+	}
+	if order := CompareVersions(b.Label.Tag, a.Label.Tag); order != 0 {
+		return order
+	}
+	return cmp.Or(cmp.Compare(a.Label.System, b.Label.System), cmp.Compare(a.Label.UArch, b.Label.UArch))
 }

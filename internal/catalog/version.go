@@ -9,6 +9,9 @@ import (
 // by value, so that 24.9 comes before 24.11 and v2 before v10, and a release
 // candidate before its release.
 func CompareVersions(a, b string) int {
+	if a == b {
+		return 0
+	}
 	for a != "" || b != "" {
 		aWord, aRest := nextWord(a)
 		bWord, bRest := nextWord(b)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -20,7 +21,9 @@ import (
 // specification 1.1, "referrers tag schema"). Signing tools add suffixes.
 var serviceTag = regexp.MustCompile(`^sha(?:256-[0-9a-f]{64}|384-[0-9a-f]{96}|512-[0-9a-f]{128})(?:\.[a-z]+)?$`)
 
-func isServiceTag(tag string) bool { return serviceTag.MatchString(tag) }
+func isServiceTag(tag string) bool {
+	return strings.HasPrefix(tag, "sha") && serviceTag.MatchString(tag)
+}
 
 // fallbackTag is cut at 128 characters, the longest legal tag (sha512).
 func fallbackTag(subject digest.Digest) string {

@@ -36,6 +36,7 @@ type settings struct {
 	rounds        int
 	workers       int // of the bare client
 	withReferrers bool
+	namesOnly     bool
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.IntVar(&s.workers, "workers", 16, "connections of the bare client")
 	flag.BoolVar(&s.withReferrers, "verdicts", true, "attach a test result to each image")
 	bare := flag.String("bare", "", "be the bare client of the registry at this address")
+	flag.BoolVar(&s.namesOnly, "names", false, "as the bare client, fetch no manifests")
 	flag.Parse()
 	err := error(nil)
 	if *bare != "" {
@@ -169,6 +171,9 @@ func measure(ctx context.Context, dir, address string, s settings) error {
 		}
 	}
 	contenders := []*contender{
+		{name: "bare client: names", do: func() error {
+			return count(ctx, env, s, self, "-bare", address, "-names", "-workers", fmt.Sprint(s.workers))
+		}},
 		{name: "names", do: find("--names", "--refresh")},
 		{name: "bare client: manifests", do: func() error { return count(ctx, env, s, self, "-bare", address, "-workers", fmt.Sprint(s.workers)) }},
 		{name: "size and date", do: find("--no-tests", "--refresh")},
@@ -186,7 +191,8 @@ func measure(ctx context.Context, dir, address string, s settings) error {
 	if err := round(indexed, s.rounds); err != nil {
 		return err
 	}
-	bare := contenders[1].median()
+	bare := contenders[2].median()
+	fmt.Printf("names take %.2f of the bare client's time for names\n", float64(contenders[1].median())/float64(contenders[0].median()))
 	for _, c := range append(contenders, indexed...) {
 		fmt.Printf("%-32s %7.1f ms  %5.2f of the bare client  (%s)\n", c.name, ms(c.median()), float64(c.median())/float64(bare), c.spread())
 	}
@@ -256,6 +262,10 @@ func bareClient(address string, s settings) error {
 			}
 			for _, tag := range list.Tags {
 				if strings.HasPrefix(tag, "sha256-") {
+					continue
+				}
+				if s.namesOnly {
+					out[i] = append(out[i], name+":"+tag)
 					continue
 				}
 				data, err := get(client, "http://"+address+"/v2/"+name+"/manifests/"+tag)
