@@ -163,6 +163,9 @@ func (c *cell) put(dir, name string) (string, error) {
 	return c.inside(name), os.MkdirAll(c.path(name), 0o755)
 }
 
+// attempts is how often a sandbox is tried whose host changes while it is made.
+const attempts = 3
+
 // run runs a step and keeps what it says in a log file. Its error, if the program
 // ran and failed, is a *stepError.
 func (c *cell) run(ctx context.Context, s step) (err error) {
@@ -173,6 +176,26 @@ func (c *cell) run(ctx context.Context, s step) (err error) {
 	}
 	defer log.Close()
 	out := &redactingWriter{redactor: c.redact, out: log, line: s.watch}
+	for range attempts {
+		var cmd proc.Cmd
+		if cmd, err = c.command(s, out); err != nil {
+			return err
+		}
+		err = c.wait(ctx, cmd, out)
+		exit, failed := errors.AsType[*proc.ExitError](err)
+		if !failed {
+			return err
+		}
+		err = &stepError{step: s.name, log: name, code: exit.Code}
+		if c.spec == nil || !sandbox.HostChanged(exit.Code, tail(name, 1)) {
+			break
+		}
+	}
+	return err
+}
+
+// command returns the program of a step as it runs in the cell.
+func (c *cell) command(s step, out io.Writer) (proc.Cmd, error) {
 	cmd := s.cmd
 	cmd.Stderr = out
 	if cmd.Stdout == nil {
@@ -185,25 +208,17 @@ func (c *cell) run(ctx context.Context, s step) (err error) {
 	if cmd.Dir == "" {
 		cmd.Dir = c.Build
 	}
-	if c.spec != nil {
-		spec := *c.spec
-		spec.Network = s.network
-		binds, err := c.buildBinds(s.spack)
-		if err != nil {
-			return err
-		}
-		spec.Binds = append(binds, spec.Binds...)
-		if cmd, err = spec.Command(cmd); err != nil {
-			return err
-		}
+	if c.spec == nil {
+		return cmd, nil
 	}
-	if err := c.wait(ctx, cmd, out); err != nil {
-		if exit, ok := errors.AsType[*proc.ExitError](err); ok {
-			return &stepError{step: s.name, log: name, code: exit.Code}
-		}
-		return err
+	spec := *c.spec
+	spec.Network = s.network
+	binds, err := c.buildBinds(s.spack)
+	if err != nil {
+		return proc.Cmd{}, err
 	}
-	return nil
+	spec.Binds = append(binds, spec.Binds...)
+	return spec.Command(cmd)
 }
 
 // wait runs a program under the eyes of the guard.

@@ -28,9 +28,13 @@ func TestRelativeCredentials(t *testing.T) {
 	}
 }
 
-// TestSettingsOfRoot has a build by root look for what is for root only.
+// TestSettingsOfRoot has a build by root look for what is for root only. It writes
+// to the machine's own directories, so only who asks for it gets it.
 func TestSettingsOfRoot(t *testing.T) {
 	needSandbox(t)
+	if os.Getenv("UENV_CI_HOST_TESTS") == "" {
+		t.Skip("puts files into /etc, /opt, /srv and /var: set UENV_CI_HOST_TESTS=1 on a machine where that does not matter")
+	}
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}

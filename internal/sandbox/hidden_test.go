@@ -1,11 +1,14 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"uenv-ci.dev/internal/proc"
 )
 
 // TestRelativePathsAreHidden names credentials as a user in their directory does.
@@ -116,5 +119,32 @@ func TestRootOnlyManyFiles(t *testing.T) {
 	}
 	if got, want := rootOnly([]string{base}, nil), []string{filepath.Join(base, "spool")}; !slices.Equal(got, want) {
 		t.Errorf("hidden: %q", got)
+	}
+}
+
+// TestHostChanged removes what a sandbox hides after its command was made.
+func TestHostChanged(t *testing.T) {
+	need(t)
+	dir := visibleDir(t)
+	for _, name := range []string{"file", "below/file"} {
+		file := filepath.Join(dir, name)
+		write(t, file, "x")
+		c, err := Spec{Hide: []string{file}}.Command(proc.Cmd{Path: "/bin/true"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, strings.Split(name, "/")[0])); err != nil {
+			t.Fatal(err)
+		}
+		var exit *proc.ExitError
+		if err := c.Run(t.Context()); !errors.As(err, &exit) || !HostChanged(exit.Code, strings.Split(exit.Stderr, "\n")) {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	if HostChanged(1, []string{"bwrap: execvp no: No such file or directory"}) || HostChanged(2, []string{"bwrap: Can't create file at /x"}) {
+		t.Error("another error was taken for a changed host")
 	}
 }

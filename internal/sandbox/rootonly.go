@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -34,6 +35,16 @@ func RootOnly() []string {
 		groups = nil
 	}
 	return rootOnly(settingPlaces, append(groups, os.Getgid()))
+}
+
+// HostChanged tells, by the exit code of a command that ran in a sandbox and the
+// end of what it wrote to stderr, whether the sandbox could not be made because
+// something that it was to hide vanished meanwhile. The command did not start
+// then, and can be made again.
+func HostChanged(code int, lines []string) bool {
+	return code == 1 && slices.ContainsFunc(lines, func(line string) bool {
+		return strings.HasPrefix(line, program+": Can't mkdir parents for ") || strings.HasPrefix(line, program+": Can't create file at ")
+	})
 }
 
 func rootOnly(places []string, groups []int) []string {
