@@ -83,6 +83,7 @@ type Options struct {
 	Limits     Limits
 	Events     event.Sink
 
+	shell   *Shell // nil for none
 	redact  *redactor
 	secrets []hookSecret
 }
@@ -152,6 +153,10 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 		Started: time.Now().UTC().Truncate(time.Second), Jobs: o.jobs(), Sandbox: !o.NoSandbox, Stages: []Stage{},
 	}
 	env, err := j.run(ctx, w)
+	if j.shell != nil {
+		err = j.openShell(err)
+		return nil, errors.Join(err, j.cell.close(), w.close())
+	}
 	err = errors.Join(err, j.keep(w, err), j.cell.close())
 	if err != nil {
 		return nil, errors.Join(err, o.discard(ctx, w))
@@ -301,6 +306,9 @@ func (j *job) stage(name string, do func() error) error { return j.stageTries(na
 
 // stageTries is a stage that is tried again if its error may pass by itself.
 func (j *job) stageTries(name string, tries int, do func() error) error {
+	if j.shell != nil && j.shell.Before == name {
+		return errStopped
+	}
 	j.Events.Start(name, "")
 	s := Stage{Name: name}
 	start, cpu := time.Now(), j.cell.used()

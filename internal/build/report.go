@@ -63,7 +63,8 @@ type Stage struct {
 type Spack struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit,omitempty"` // "" if it is not a git checkout
-	Source  string `json:"source"`           // directory or URL it came from
+	Source  string `json:"source"`           // how it was found, or the URL it came from
+	Dir     string `json:"dir,omitempty"`    // "" for a clone
 }
 
 // Repository is a directory of packages that was built from, besides Spack's own.

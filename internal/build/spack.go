@@ -85,11 +85,15 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	b.spackDir = in.Dir
+	dir := ""
+	if ok {
+		dir = in.Dir
+	}
 	if in.Dir, err = b.cell.put(in.Dir, "spack"); err != nil {
 		return err
 	}
 	b.spack = in
-	b.report.Spack = &Spack{Version: in.Version.String(), Commit: in.Commit, Source: in.Source}
+	b.report.Spack = &Spack{Version: in.Version.String(), Commit: in.Commit, Source: in.Source, Dir: dir}
 	b.Events.Info("spack", "Spack %s from %s", in.Version, in.Source)
 
 	env := spack.Environ(b.cell.inside("config"), b.cell.inside("cache"), b.cell.inside("user"))

@@ -128,6 +128,11 @@ func (in *invocation) matrixFile(ofSite string) (string, error) {
 
 // buildVariables are those of our environment that builds see.
 func (in *invocation) buildVariables() map[string]string {
+	return in.variables(in.StringSlice("env"))
+}
+
+// variables are those that a build sees which is told the names of some.
+func (in *invocation) variables(named []string) map[string]string {
 	variables := map[string]string{}
 	for _, v := range in.environ {
 		name, value, _ := strings.Cut(v, "=")
@@ -135,7 +140,7 @@ func (in *invocation) buildVariables() map[string]string {
 		switch {
 		case marked && rest != "":
 			variables[rest] = value
-		case slices.Contains(in.StringSlice("env"), name):
+		case slices.Contains(named, name):
 			variables[name] = value
 		}
 	}

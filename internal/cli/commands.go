@@ -3,7 +3,7 @@ package cli
 // allCommands lists the program's commands in the order of the overview.
 func allCommands() []*command {
 	return []*command{
-		lintCommand(), configureCommand(), buildCommand(),
+		lintCommand(), configureCommand(), buildCommand(), reproduceCommand(),
 		ciCommand(), testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), diffCommand(), pullCommand(), upgradeCommand(), runCommand(), rmCommand(), repoCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), catalogCommand(),

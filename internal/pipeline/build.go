@@ -91,13 +91,17 @@ func Build(ctx context.Context, o BuildOptions) (*build.Result, error) {
 
 // run builds, and tells in report, if that is not nil, what was done.
 func (o BuildOptions) run(ctx context.Context, in stack.Input, report *build.Report) (*build.Result, error) {
-	result, err := build.Run(ctx, build.Options{
-		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
-		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
-		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report,
-	})
+	result, err := build.Run(ctx, o.options(in, report))
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", in.Recipe.Name, err)
 	}
 	return result, nil
+}
+
+func (o BuildOptions) options(in stack.Input, report *build.Report) build.Options {
+	return build.Options{
+		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
+		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
+		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report,
+	}
 }
