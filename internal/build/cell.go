@@ -218,13 +218,14 @@ func (c *cell) command(s step, out io.Writer) (proc.Cmd, error) {
 		return proc.Cmd{}, err
 	}
 	spec.Binds = append(binds, spec.Binds...)
-	return spec.Command(cmd)
+	return spec.Command(metered(cmd))
 }
 
 // wait runs a program under the eyes of the guard.
 func (c *cell) wait(ctx context.Context, cmd proc.Cmd, out *redactingWriter) error {
 	ctx, guarded, leave := c.guard.enter(ctx)
 	defer leave()
+	defer func() { c.cpu.Add(int64(readMeter(cmd))) }()
 	if f := c.guard.trouble(time.Now()); f != nil {
 		return f.fault()
 	}

@@ -10,11 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
-	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
 	"uenv-ci.dev/internal/yamlpos"
@@ -32,6 +29,8 @@ type spackBuild struct {
 	specs     map[string]spack.Spec
 	cached    map[string]bool // packages that came from a build cache, by hash
 	publisher *publisher      // nil if no build cache is written
+	// environments are those that are installed, but for those of compilers.
+	environments []environment
 }
 
 func (j *job) buildSpack(ctx context.Context) (err error) {
@@ -194,38 +193,11 @@ func (b *spackBuild) run(ctx context.Context, s step, args ...string) error {
 	return b.explain(ctx, classSpack, b.cell.run(ctx, s))
 }
 
-// environment concretizes and installs an environment and makes its views.
+// environment concretizes and installs an environment. Its views are completed
+// with those of all others.
 func (b *spackBuild) environment(ctx context.Context, env environment) error {
-	if err := b.install(ctx, env); err != nil {
-		return err
-	}
-	if len(env.Views) == 0 {
-		return nil
-	}
-	return b.stage("views "+env.Name, func() error { return b.makeViews(ctx, env) })
-}
-
-// makeViews makes the views of an environment, several at once: each waits for a
-// Spack of its own.
-func (b *spackBuild) makeViews(ctx context.Context, env environment) error {
-	made := make([]meta.View, len(env.Views))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(b.jobs())
-	for i, view := range env.Views {
-		group.Go(func() (err error) {
-			if made[i], err = b.view(ctx, env, view); err != nil {
-				err = fmt.Errorf("view %s: %w", view.Name, err)
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for i, view := range env.Views {
-		b.views[view.Name] = made[i]
-	}
-	return nil
+	b.environments = append(b.environments, env)
+	return b.install(ctx, env)
 }
 
 // twice is how often a stage is tried that may fail by chance.
@@ -341,10 +313,8 @@ func (b *spackBuild) complete(ctx context.Context) error {
 		}
 	}
 	sortPackages(b.report.Packages)
-	if len(b.tree.Modules.Types) > 0 {
-		if err := b.stage("modules", func() error { return b.modules(ctx) }); err != nil {
-			return err
-		}
+	if err := b.present(ctx); err != nil {
+		return err
 	}
 	return b.stage("metadata", func() error {
 		if err := b.userConfig(); err != nil {
@@ -360,38 +330,6 @@ func (b *spackBuild) complete(ctx context.Context) error {
 		}
 		return b.writeEnv()
 	})
-}
-
-// modules writes the module files.
-func (b *spackBuild) modules(ctx context.Context) error {
-	if b.tree.Modules.FromSpack {
-		defaults, err := b.defaultModules()
-		if err != nil {
-			return err
-		}
-		file, err := b.tree.DefaultModules(defaults)
-		if err != nil {
-			return err
-		}
-		if err := b.cell.files.write(file.Path, file.Data, file.Mode); err != nil {
-			return err
-		}
-	}
-	// Not the whole of modules/: its upstreams.yaml is for an engine that does
-	// not tell Spack where the packages are.
-	config, err := b.cell.files.read(path.Join(b.tree.Modules.Dir, "modules.yaml"))
-	if err == nil {
-		err = b.cell.files.write(path.Join(engineScope, "modules.yaml"), config, 0o644)
-	}
-	if err != nil {
-		return err
-	}
-	for _, kind := range b.tree.Modules.Types {
-		if err := b.run(ctx, step{name: "modules-" + kind}, "module", kind, "refresh", "--delete-tree", "--yes-to-all"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // defaultModules reads Spack's own configuration for modules. One that was cloned

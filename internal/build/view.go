@@ -1,8 +1,6 @@
 package build
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,19 +21,11 @@ var prefixVariables = []string{
 	"MANPATH", "MODULEPATH", "PATH", "PKG_CONFIG_PATH", "PYTHONPATH",
 }
 
-// view finds out what a view does to the environment, and completes its directory.
-func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) (meta.View, error) {
-	root, ok := locate(b.cell.stored, b.mount(), v.Root)
-	if !ok {
-		return meta.View{}, fmt.Errorf("%s is a link that leads out of the store", v.Root)
-	}
-	if err := b.cell.stored.MkdirAll(path.Join(root, "bin"), 0o755); err != nil {
-		return meta.View{}, err
-	}
-	var script bytes.Buffer
-	s := step{name: "view-" + v.Name}
-	s.cmd.Stdout = &script
-	if err := b.run(ctx, s, "env", "activate", "--with-view", v.SpackName, "--sh", "-d", b.cell.inside(env.Dir)); err != nil {
+// view completes the directory of a view, by the script that activates it, and
+// returns what it does to the environment.
+func (b *spackBuild) view(v stack.View, script string) (meta.View, error) {
+	root, err := b.viewDir(v)
+	if err != nil {
 		return meta.View{}, err
 	}
 	if v.AddCompilers {
@@ -43,13 +33,23 @@ func (b *spackBuild) view(ctx context.Context, env environment, v stack.View) (m
 			return meta.View{}, err
 		}
 	}
-	vars := prefixPaths(b.activation(script.String()), v, b.isDir)
-	if err := b.writeViewFiles(root, script.Bytes(), vars); err != nil {
+	vars := prefixPaths(b.activation(script), v, b.isDir)
+	if err := b.writeViewFiles(root, []byte(script), vars); err != nil {
 		return meta.View{}, err
 	}
 	view := meta.SpackView(v.Root, v.Description, vars.Overlay(v.Variables))
 	view.Activate = v.Root + "/activate.sh"
 	return view, nil
+}
+
+// viewDir returns the name in the store of the directory of a view, which has a
+// directory bin from now on.
+func (b *spackBuild) viewDir(v stack.View) (string, error) {
+	root, ok := locate(b.cell.stored, b.mount(), v.Root)
+	if !ok {
+		return "", fmt.Errorf("%s is a link that leads out of the store", v.Root)
+	}
+	return root, b.cell.stored.MkdirAll(path.Join(root, "bin"), 0o755)
 }
 
 // writeViewFiles writes what the directory of a view in the store tells of its
