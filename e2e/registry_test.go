@@ -89,6 +89,7 @@ var ways = map[string]registrytest.Rule{
 	"forges":  {Method: http.MethodGet, Path: "/blobs/", Fault: registrytest.FlipBit(200)},
 	"flaky":   {Times: 2, Fault: registrytest.Status(http.StatusServiceUnavailable, "Retry-After: 0")},
 	"refuses": {Fault: registrytest.Status(http.StatusForbidden)},
+	"is full": {Method: http.MethodPost, Path: "/blobs/uploads", Fault: registrytest.Status(http.StatusForbidden)},
 }
 
 // breaks WAY breaks the registry from now on; "breaks not" mends it.

@@ -76,6 +76,8 @@ type Options struct {
 	// only a build that is not Protected reads and writes it. Stack.Mirrors has
 	// the protected one.
 	ChangeCache *site.Mirrors
+	// NoBuildCache leaves both aside: every package is built.
+	NoBuildCache bool
 
 	// Restricted keeps what programs say out of events, errors and the report,
 	// and writes no archive.

@@ -39,7 +39,7 @@ const stagingMirror = "staging"
 // and writes the protected one; that of a change reads it too, but writes only
 // its own.
 func (j *job) buildCaches() ([]buildCache, error) {
-	if j.Restricted {
+	if j.Restricted || j.NoBuildCache {
 		return nil, nil
 	}
 	var caches []buildCache

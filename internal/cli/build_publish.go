@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,6 +19,7 @@ func publishFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
 		&cli.BoolFlag{Name: "rebuild", Usage: "with --push: build also what the registry has already"},
 		&cli.BoolFlag{Name: "per-change", Usage: "with --push: keep the image's key apart from those that jobs on protected refs believe (in a GitLab job on a ref that is not protected this is so unless --per-change=false)"},
+		&cli.BoolFlag{Name: "verify-reproducible", Usage: "build twice, the second time without build caches, and fail if files differ"},
 		&cli.StringFlag{Name: "report", Usage: "write the build report to `FILE` (else build-report.json beside the image, or in the working directory)"},
 	)
 }
@@ -39,6 +42,8 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		return o, err
 	}
 	o.Restricted = s.Uenv(l.Name).Restricted
+	o.Verify = in.Bool("verify-reproducible")
+	o.Unpublished = filepath.Join(filepath.Dir(in.reportFile()), strings.Join([]string{"unpublished", l.Name, l.Version, l.Tag, l.System, l.UArch}, "-")+".squashfs")
 	o.ReportFile, o.ReportAlways = in.reportFile(), in.String("report") != ""
 	o.Key = pipeline.KeyOptions{
 		Variables: in.buildVariables(), PerChange: in.perChange(), Rebuild: in.Bool("rebuild"),
@@ -80,4 +85,17 @@ func buildVersions() map[string]string {
 		versions["revision"] = version.Revision
 	}
 	return versions
+}
+
+// unpublished adds to an error what becomes of an image that is built and not
+// published.
+func (in *invocation) unpublished(built pipeline.BuildReport, err error) error {
+	if err == nil || !in.Bool("push") || built.Pushed != nil || built.Image.Path == "" {
+		return err
+	}
+	command := []string{"uenv-ci", "push", built.Image.Path, built.Label.String(), "--report", in.reportFile()}
+	if registry := in.String("registry"); registry != "" {
+		command = append(command, "--registry", registry)
+	}
+	return fmt.Errorf("%w\nthe image is built and kept; this publishes it:\n  %s", err, strings.Join(command, " "))
 }

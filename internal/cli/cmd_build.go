@@ -44,6 +44,8 @@ without a tag the image is only built. With --push an image that the registry ha
 by its content key is not built again: it gets the label.`,
 		examples: `# build only
 uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squashfs
+# is it the same if it is built again?
+uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --verify-reproducible
 # build and publish
 uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 prgenv-gnu/25.11:42@daint%gh200 --push`,
 		flags: slices.Concat(flags, publishFlags(), packFlags()),
@@ -117,6 +119,10 @@ func runBuild(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	built, err := pipeline.BuildImage(ctx, l, o)
+	err = in.unpublished(built, err)
+	if err != nil && built.Reproducible != nil {
+		return buildResult(built), err
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +135,9 @@ func (r buildResult) text(p *printer) {
 	p.printf("%s  %s  %s", r.Label, formatSize(r.Image.Size), formatSeconds(r.Seconds))
 	if r.Existing != "" {
 		p.printf("already built: %s", r.Existing)
+	}
+	if r.Reproducible != nil && r.Reproducible.Same {
+		p.printf("reproducible: two builds made the same %d files", r.Reproducible.Files)
 	}
 	if r.Image.Path != "" {
 		p.printf("%s", r.Image.Path)

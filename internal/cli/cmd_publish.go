@@ -26,9 +26,12 @@ func pushCommand() *command {
 nobody ever sees an image without it. Pushing the same image again changes
 nothing. The default namespace is 'build'.`,
 		examples: `uenv-ci push store.squashfs hello/1.0:42@daint%gh200
+# what a build could not publish
+uenv-ci push unpublished.squashfs hello/1.0:42@daint%gh200 --report build-report.json
 uenv-ci push --meta ./meta vendor.squashfs sdk/24.1:v1@daint%gh200`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, or the file's own time"},
+			&cli.StringFlag{Name: "report", Usage: "publish also what the build report `FILE` tells of the image: its key, provenance and packages"},
 			&cli.StringFlag{Name: "meta", Usage: "attach the directory `DIR` to an image that has no metadata inside"},
 		},
 		run: runPush,
@@ -55,6 +58,9 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.String("report") != "" {
+		return in.pushBuilt(ctx, l)
+	}
 	file, err := image.Stat(ctx, in.arg(0))
 	if err != nil {
 		return nil, err
@@ -80,6 +86,32 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	return pushResult{l, desc.Digest, desc.Digest.Encoded()[:16], file.Size}, nil
+}
+
+// pushBuilt publishes an image with what its build report tells of it.
+func (in *invocation) pushBuilt(ctx context.Context, l label.Label) (result, error) {
+	if in.String("meta") != "" || in.String("created") != "" {
+		return nil, usageError([]string{"push"}, "--report says all that --meta and --created could")
+	}
+	r, err := pipeline.ReadBuildReport(in.String("report"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := in.site()
+	if err != nil {
+		return nil, err
+	}
+	reg, err := in.registryFor(l)
+	if err != nil {
+		return nil, err
+	}
+	done, err := pipeline.PublishBuilt(ctx, reg, in.arg(0), pipeline.PublishOptions{
+		Label: l, Report: r, PerChange: in.perChange(), Restricted: s.Uenv(l.Name).Restricted, Events: in.events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pushResult{l, done.Pushed.Digest, done.Pushed.Digest.Encoded()[:16], done.Image.Size}, done.Write(in.String("report"))
 }
 
 // createdOf is the creation time of an image file that is pushed: the time in

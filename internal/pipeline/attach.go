@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"maps"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +19,7 @@ import (
 // attach adds the documents about a build to its image.
 func (b *imageBuild) attach(ctx context.Context, found Found) error {
 	finished := meta.At(time.Now())
-	statement, err := b.statement(ctx, found, finished)
-	if err != nil {
-		return err
-	}
-	data, err := statement.Encode()
+	data, err := b.statement(found, finished).Encode()
 	if err != nil {
 		return err
 	}
@@ -58,7 +52,7 @@ func (b *imageBuild) attachDocument(ctx context.Context, to Found, a image.Attac
 func (b *imageBuild) sbom(found Found) meta.SBOM {
 	in := meta.SBOMInput{
 		Name: b.done.Label.Name, Version: b.done.Label.Version, Image: found.Descriptor.Digest, File: b.done.Image.Digest,
-		Created: b.Pack.Created, Tool: "uenv-ci " + cmp.Or(b.Versions["uenv-ci"], "devel"),
+		Created: b.Pack.Created, Tool: "uenv-ci " + cmp.Or(b.done.Builder["uenv-ci"], "devel"),
 	}
 	for _, p := range b.done.Report.Packages {
 		in.Packages = append(in.Packages, meta.Package{Name: p.Name, Version: p.Version, Hash: p.Hash, External: p.External})
@@ -68,28 +62,44 @@ func (b *imageBuild) sbom(found Found) meta.SBOM {
 
 // statement says from what and how the image was made. Of variables it has only
 // the names: a value may be secret whatever it was meant to be.
-func (b *imageBuild) statement(ctx context.Context, found Found, finished meta.Time) (meta.Provenance, error) {
-	p := meta.NewProvenance(meta.BuildType, b.Versions)
+func (b *imageBuild) statement(found Found, finished meta.Time) meta.Provenance {
+	in := b.done.Inputs
+	p := meta.NewProvenance(meta.BuildType, b.done.Builder)
 	p.MadeImage(found.Repo.Name(), found.Descriptor.Digest, b.done.Image.Digest)
 	p.Predicate.BuildDefinition.ExternalParameters = map[string]any{
-		"recipe": b.in.Recipe.Name, "label": b.done.Label.String(), "system": b.Build.System, "uarch": b.Build.UArch,
-		"mount": b.in.Mount, "packing": b.done.Image.Codec, "created": b.Pack.Created.UTC().Format(time.RFC3339),
-		"variables": append([]string{}, slices.Sorted(maps.Keys(b.Key.Variables))...),
+		"recipe": b.done.Report.Recipe, "label": b.done.Label.String(), "system": in.System, "uarch": in.UArch,
+		"mount": in.Mount, "packing": b.done.Image.Codec, "created": in.Created, "variables": in.Variables,
 	}
 	p.Predicate.BuildDefinition.InternalParameters = map[string]any{
-		"host": host(), "sandbox": b.done.Report.Sandbox, "key": b.done.Key, "stackFormat": plan.StackFormat,
+		"host": b.done.Host, "sandbox": b.done.Report.Sandbox, "key": b.done.Key, "stackFormat": plan.StackFormat,
 	}
-	p.Predicate.RunDetails.Metadata = meta.BuildMetadata{InvocationID: b.Invocation, StartedOn: b.done.Started, FinishedOn: &finished}
-	if err := dependsOn(ctx, &p, "recipe", b.in.Recipe.Dir, b.done.recipe); err != nil {
-		return p, err
-	}
-	if b.in.Cluster != nil {
-		if err := dependsOn(ctx, &p, "cluster", b.in.Cluster.Dir, b.done.cluster); err != nil {
-			return p, err
-		}
+	p.Predicate.RunDetails.Metadata = meta.BuildMetadata{InvocationID: b.done.Invocation, StartedOn: b.done.Started, FinishedOn: &finished}
+	p.DependsOn(in.Recipe.resource("recipe", recipeDigest), in.Recipe.Commit)
+	if in.Cluster != nil {
+		p.DependsOn(in.Cluster.resource("cluster", clusterDigest), in.Cluster.Commit)
 	}
 	b.dependsOnSources(&p)
-	return p, nil
+	return p
+}
+
+// Names of the digests of the files of a recipe and of a cluster configuration:
+// not of the whole directory in the second case, only of what the image depends on.
+const (
+	recipeDigest  = "dirHash"
+	clusterDigest = "uenvCiFiles"
+)
+
+// resource describes the directory in provenance.
+func (o Origin) resource(name, digestName string) meta.Resource {
+	r := meta.Resource{Name: name, Digest: map[string]string{digestName: o.Files}}
+	if o.Commit == "" {
+		return r
+	}
+	r.Annotations = map[string]any{"path": o.Path, "dirty": o.Dirty}
+	if o.Remote != "" {
+		r.URI = "git+" + o.Remote
+	}
+	return r
 }
 
 // dependsOnSources records Spack, as it was used, and the package repositories.

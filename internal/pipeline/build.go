@@ -39,8 +39,10 @@ type BuildOptions struct {
 	Hooks      build.Hooks
 	Restricted bool // what programs say is told nobody
 	Limits     build.Limits
-	ArchiveDir string // receives the logs of a build that failed
-	Events     event.Sink
+	// NoBuildCache leaves build caches aside: every package is built.
+	NoBuildCache bool
+	ArchiveDir   string // receives the logs of a build that failed
+	Events       event.Sink
 }
 
 // Load reads the inputs of a build.
@@ -102,6 +104,6 @@ func (o BuildOptions) options(in stack.Input, report *build.Report) build.Option
 	return build.Options{
 		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
-		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report,
+		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache,
 	}
 }

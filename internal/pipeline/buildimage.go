@@ -30,6 +30,11 @@ type BuildImageOptions struct {
 	// it also if it did not come to building anything.
 	ReportFile   string
 	ReportAlways bool
+	// Unpublished is where the image is kept that was built and could not be
+	// published, if Out keeps none; "" keeps none either.
+	Unpublished string
+	// Verify builds twice, and is an error if files differ.
+	Verify bool
 }
 
 // BuildImage builds a recipe, packs the store and publishes the image if asked.
@@ -38,7 +43,9 @@ type BuildImageOptions struct {
 // it came.
 func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuildReport, error) {
 	b := &imageBuild{BuildImageOptions: o, keys: keyStore{o.Push, l, o.Key.PerChange, o.Pack.Events}}
-	b.done = BuildReport{Version: BuildReportVersion, Label: l, Started: meta.At(time.Now())}
+	b.done = BuildReport{
+		Version: BuildReportVersion, Label: l, Started: meta.At(time.Now()), Builder: o.Versions, Host: host(), Invocation: o.Invocation,
+	}
 	err := b.run(ctx)
 	return b.done, errors.Join(err, b.report(err))
 }
@@ -63,6 +70,8 @@ type imageBuild struct {
 	in   stack.Input
 	keys keyStore
 	done BuildReport
+
+	first map[string]fileState // of the store, if it is built twice
 }
 
 func (b *imageBuild) run(ctx context.Context) (err error) {
@@ -75,7 +84,7 @@ func (b *imageBuild) run(ctx context.Context) (err error) {
 	if b.done.Inputs, err = b.inputs(ctx); err != nil {
 		return err
 	}
-	if b.Push != nil && b.done.Key != "" && !b.Key.Rebuild {
+	if b.Push != nil && b.done.Key != "" && !b.Key.Rebuild && !b.Verify {
 		found, err := b.keys.find(ctx, b.done.Key)
 		if err != nil {
 			return err
@@ -89,10 +98,19 @@ func (b *imageBuild) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	if err := b.make(ctx, out); err != nil || b.Push == nil {
+	if err := b.make(ctx, out); err != nil {
 		return err
 	}
-	return b.publish(ctx)
+	if b.Verify {
+		err = b.verify(ctx)
+	}
+	if err == nil && b.Push != nil {
+		err = b.publish(ctx)
+	}
+	if err != nil && b.Push != nil && b.done.Pushed == nil {
+		err = errors.Join(err, b.keepUnpublished())
+	}
+	return err
 }
 
 // file says where the image is packed to, and how to remove what is only needed
@@ -105,11 +123,14 @@ func (b *imageBuild) file() (path string, remove func() error, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("make a temporary directory: %w", err)
 	}
+	path = filepath.Join(work.Path(), meta.ImageTitle)
 	remove = func() error {
-		b.done.Image.Path = ""
+		if b.done.Image.Path == path {
+			b.done.Image.Path = ""
+		}
 		return work.Remove()
 	}
-	return filepath.Join(work.Path(), meta.ImageTitle), remove, nil
+	return path, remove, nil
 }
 
 // make builds the store and packs it.
@@ -119,6 +140,11 @@ func (b *imageBuild) make(ctx context.Context, out string) error {
 		return err
 	}
 	defer built.Close()
+	if b.Verify {
+		if b.first, err = listFiles(ctx, built.Store); err != nil {
+			return err
+		}
+	}
 	b.done.builtWith(built.Report.Spack, spackIsDirty(ctx, b.Build.Spack, built.Report.Spack))
 	if b.done.Image, err = image.Pack(ctx, built.Store, out, b.Pack); err != nil {
 		return err

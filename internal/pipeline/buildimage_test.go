@@ -59,8 +59,12 @@ func packed(t *testing.T, reg *registry.Registry, l label.Label, o KeyOptions) *
 		{Name: "spack", Repo: "https://example.org/spack", Ref: "releases/v0.23", Commit: someCommit},
 		{Name: "ours", Repo: "https://example.org/packages", Commit: strings.Repeat("ab", 20)},
 	}
+	b.done.Builder, b.done.Host, b.done.Invocation = b.Versions, host(), b.Invocation
+	if b.done.Inputs, err = b.inputs(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	b.done.Report = build.Report{
-		Sandbox: true, Spack: &build.Spack{Version: "0.23.0", Commit: someCommit, Source: "here"},
+		Recipe: l.Name, Sandbox: true, Spack: &build.Spack{Version: "0.23.0", Commit: someCommit, Source: "here"},
 		Packages: []build.Package{{Name: "glibc", Version: "2.36", Hash: "aa", External: true}, {Name: "zlib", Version: "1.3", Hash: "bb", Seconds: 3}},
 	}
 	return b

@@ -38,19 +38,26 @@ type BuildReport struct {
 	Version int         `json:"version"`
 	Label   label.Label `json:"label"`
 	Inputs  Inputs      `json:"inputs,omitzero"`
+	// Builder has versions of this program by name, Host describes the machine, and
+	// Invocation names the run, such as the URL of the CI job.
+	Builder    map[string]string `json:"builder,omitempty"`
+	Host       map[string]string `json:"host,omitempty"`
+	Invocation string            `json:"invocation,omitempty"`
 	ContentKey
 	// Existing says where the image was found by its key, as REPOSITORY@DIGEST;
 	// "" if it was built.
-	Existing string              `json:"existing,omitempty"`
-	Report   build.Report        `json:"report,omitzero"` // absent if it did not come to building
-	Image    image.File          `json:"image,omitzero"`
-	Pushed   *ocispec.Descriptor `json:"pushed,omitempty"` // of the manifest
-	Attached []Attached          `json:"attached,omitempty"`
-	KeyTag   string              `json:"key_tag,omitempty"` // where the image will be found by its key
-	Error    string              `json:"error,omitempty"`   // why the image was not made or not published
-	Started  meta.Time           `json:"started"`
-	Finished meta.Time           `json:"finished"`
-	Seconds  float64             `json:"seconds"` // that all of it took
+	Existing string       `json:"existing,omitempty"`
+	Report   build.Report `json:"report,omitzero"` // absent if it did not come to building
+	Image    image.File   `json:"image,omitzero"`
+	// Reproducible is there if it was found out.
+	Reproducible *Reproducibility    `json:"reproducible,omitempty"`
+	Pushed       *ocispec.Descriptor `json:"pushed,omitempty"` // of the manifest
+	Attached     []Attached          `json:"attached,omitempty"`
+	KeyTag       string              `json:"key_tag,omitempty"` // where the image will be found by its key
+	Error        string              `json:"error,omitempty"`   // why the image was not made or not published
+	Started      meta.Time           `json:"started"`
+	Finished     meta.Time           `json:"finished"`
+	Seconds      float64             `json:"seconds"` // that all of it took
 }
 
 // Attached is a document that was attached to the image.
@@ -123,10 +130,10 @@ func (b *imageBuild) inputs(ctx context.Context) (Inputs, error) {
 		return in, err
 	}
 	in.Packing = InputsOfPacking{coding.Codec.String(), coding.Level, coding.BlockSize}
-	if in.Recipe, err = originOf(ctx, b.in.Recipe.Dir, b.done.recipe["dirHash"]); err != nil || b.in.Cluster == nil {
+	if in.Recipe, err = originOf(ctx, b.in.Recipe.Dir, b.done.recipe); err != nil || b.in.Cluster == nil {
 		return in, err
 	}
-	cluster, err := originOf(ctx, b.in.Cluster.Dir, b.done.cluster["uenvCiFiles"])
+	cluster, err := originOf(ctx, b.in.Cluster.Dir, b.done.cluster)
 	in.Cluster = &cluster
 	return in, err
 }

@@ -34,7 +34,7 @@ type ContentKey struct {
 	Unresolved []string      `json:"unresolved,omitempty"`
 	Sources    []plan.Source `json:"sources"`
 
-	recipe, cluster map[string]string // digests of their files
+	recipe, cluster string // digests of their files
 }
 
 // packingOf says how an image is packed with these options.
@@ -64,9 +64,7 @@ func keyOf(ctx context.Context, in stack.Input, uarch string, pack image.PackOpt
 		input.Sources[i].Repo = git.WithoutCredentials(s.Repo) // these are shown
 	}
 	k := ContentKey{
-		Sources: input.Sources, recipe: map[string]string{"dirHash": plan.DirHash(input.Recipe)},
-		// Not of the whole directory: only of what the image depends on.
-		cluster: map[string]string{"uenvCiFiles": plan.DirHash(input.Cluster)},
+		Sources: input.Sources, recipe: plan.DirHash(input.Recipe), cluster: plan.DirHash(input.Cluster),
 	}
 	k.Key, k.Unresolved = plan.Key(input)
 	return k, nil
