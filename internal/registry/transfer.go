@@ -39,6 +39,7 @@ type transfer struct {
 	free     [][]byte
 	workers  int
 	wanted   int  // workers that there should be
+	held     int  // bytes that had to wait to be handed over
 	noRanges bool // the registry sends wholes only
 	hashed   bool // all chunks
 }
@@ -54,6 +55,10 @@ const (
 // handAhead is how many chunks wait in memory to be hashed, instead of being
 // read again.
 const handAhead = 8
+
+// slack is how far beyond them a chunk waits for its turn. Those farther away
+// belong to another worker, and who fetches what comes first must not be waited for.
+const slack = 8
 
 func newTransfer(p *Repository, d ocispec.Descriptor, f *os.File, j *journal, claims map[int]uint32, o DownloadOptions, m *meter) *transfer {
 	n := int(chunksOf(d.Size))
@@ -142,6 +147,7 @@ func (t *transfer) await(ctx context.Context, chunk int) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.next = chunk
+	t.change.Broadcast() // to who holds what comes after
 	for t.state[chunk] != chunkDone {
 		if ctx.Err() != nil {
 			return nil, ended(ctx)
@@ -192,7 +198,7 @@ func (t *transfer) release(b []byte) {
 }
 
 // keep writes a chunk and passes it on to be hashed.
-func (t *transfer) keep(chunk int, data []byte) error {
+func (t *transfer) keep(ctx context.Context, chunk int, data []byte) error {
 	sum := crc32.Checksum(data, crcTable)
 	if _, err := t.file.WriteAt(data, int64(chunk)*chunkSize); err != nil {
 		return err
@@ -201,6 +207,7 @@ func (t *transfer) keep(chunk int, data []byte) error {
 		return err
 	}
 	t.mu.Lock()
+	t.hold(ctx, chunk)
 	if t.state[chunk] == chunkMissing { // given back by another worker meanwhile
 		t.missing--
 	}
@@ -214,6 +221,21 @@ func (t *transfer) keep(chunk int, data []byte) error {
 	t.release(data)
 	t.meter.add(int64(t.length(chunk)))
 	return nil
+}
+
+// hold waits while hashing is behind, if the chunk can then be handed over. The
+// transfer cannot end before all is hashed, and reading again would make that
+// later.
+func (t *transfer) hold(ctx context.Context, chunk int) {
+	waits := func() bool {
+		return ctx.Err() == nil && chunk >= t.next+handAhead && chunk < t.next+handAhead+slack && t.state[t.next] == chunkDone
+	}
+	if waits() {
+		t.held += t.length(chunk)
+	}
+	for waits() {
+		t.change.Wait()
+	}
 }
 
 // steerStep is how long a number of connections is tried.
@@ -230,10 +252,10 @@ func (t *transfer) steer(ctx context.Context, start func()) {
 		return
 	}
 	t.want(1, start)
-	rate := t.measure(ctx)
-	for n := 2; n <= MaxConnections && !t.over(ctx); n *= 2 {
+	rate, hashing := t.measure(ctx)
+	for n := 2; n <= MaxConnections && !hashing && !t.over(ctx); n *= 2 {
 		t.want(n, start)
-		faster := t.measure(ctx)
+		faster, _ := t.measure(ctx)
 		if faster < rate*worthwhile {
 			t.want(n/2, start)
 			return
@@ -242,17 +264,21 @@ func (t *transfer) steer(ctx context.Context, start func()) {
 	}
 }
 
-// measure returns the rate of the next while, in bytes per second.
-func (t *transfer) measure(ctx context.Context) float64 {
+// measure returns the rate of the next while, in bytes per second, and whether
+// hashing determines it.
+func (t *transfer) measure(ctx context.Context) (rate float64, hashing bool) {
 	before, since := t.meter.done.Load(), time.Now()
 	timer := time.AfterFunc(steerStep, t.wake)
 	defer timer.Stop()
 	t.mu.Lock()
+	t.held = 0
 	for ctx.Err() == nil && !t.hashed && time.Since(since) < steerStep {
 		t.change.Wait()
 	}
+	held := int64(t.held)
 	t.mu.Unlock()
-	return float64(t.meter.done.Load()-before) / time.Since(since).Seconds()
+	done := t.meter.done.Load() - before
+	return float64(done) / time.Since(since).Seconds(), held > done/2
 }
 
 func (t *transfer) over(ctx context.Context) bool { return ctx.Err() != nil || t.complete() }
@@ -382,7 +408,7 @@ func (t *transfer) fetch(ctx context.Context, first, last int, strict bool) erro
 			t.release(data)
 			continue
 		}
-		if err := t.keep(chunk, data); err != nil {
+		if err := t.keep(ctx, chunk, data); err != nil {
 			return err
 		}
 	}
