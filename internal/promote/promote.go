@@ -41,7 +41,7 @@ type Result struct {
 	Copy   registry.CopyReport `json:"copy"`
 	Record meta.Promotion      `json:"record"`
 	// Already is set if the image had been promoted to this name before: nothing
-	// was written.
+	// was written but what has been attached to it at its source since.
 	Already bool `json:"already"`
 }
 
@@ -79,7 +79,7 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 	}
 	if recorded && tagged {
 		out.Record, out.Already = before, true
-		return out, nil
+		return out, r.catchUp(ctx, d, &out)
 	}
 	// A digest is kept by a tag of its own before anything refers to it, and for
 	// as long as users may have it: some registries drop it with its last tag.
@@ -88,7 +88,7 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 			return out, err
 		}
 	}
-	out.Copy, err = registry.Copy(ctx, r.Source, r.Image, r.Target, registry.CopyOptions{Tag: permanentTag(r.Image.Digest)})
+	out.Copy, err = registry.Copy(ctx, r.Source, r.Image, r.Target, registry.CopyOptions{Tag: registry.KeepTag(r.Image.Digest)})
 	if err != nil {
 		return out, err
 	}
@@ -101,6 +101,17 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 		return out, nil
 	}
 	return out, r.tag(ctx)
+}
+
+// catchUp brings what was attached to the image at its source since it was
+// promoted: results accumulate, wherever they were made.
+func (r Request) catchUp(ctx context.Context, d Decision, out *Result) error {
+	lacks, err := d.attached.lacks(ctx, r.Source, r.Target, r.Image)
+	if err != nil || !lacks {
+		return err
+	}
+	out.Copy, err = registry.Copy(ctx, r.Source, r.Image, r.Target, registry.CopyOptions{})
+	return err
 }
 
 // recorded returns the newest record of this promotion at the target.
@@ -153,18 +164,12 @@ func (r Request) tag(ctx context.Context) error {
 	return err
 }
 
-// permanentTag returns the tag that keeps a digest. Its form is that of tags
-// which clients hide from lists of images.
-func permanentTag(d digest.Digest) string {
-	return strings.Replace(d.String(), ":", "-", 1) + ".keep"
-}
-
 func keep(ctx context.Context, repo *registry.Repository, d digest.Digest) error {
 	desc, err := repo.Resolve(ctx, d.String())
 	if err != nil {
 		return err
 	}
-	return repo.Tag(ctx, desc, permanentTag(d))
+	return repo.Tag(ctx, desc, registry.KeepTag(d))
 }
 
 func (r Request) now() time.Time {

@@ -178,7 +178,7 @@ func TestPromote(t *testing.T) {
 func (s *shop) promoted(r Result) {
 	s.t.Helper()
 	ctx, to := s.t.Context(), s.request.Target
-	for _, tag := range []string{"v1", permanentTag(s.request.Image.Digest)} {
+	for _, tag := range []string{"v1", registry.KeepTag(s.request.Image.Digest)} {
 		if d, err := to.Resolve(ctx, tag); err != nil || d.Digest != s.request.Image.Digest {
 			s.t.Errorf("%s is %s, %v", tag, d.Digest, err)
 		}
@@ -437,7 +437,7 @@ func TestReleasedNamesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for tag, want := range map[string]digest.Digest{
-		"v1": s.request.Image.Digest, permanentTag(old.request.Image.Digest): old.request.Image.Digest, permanentTag(s.request.Image.Digest): s.request.Image.Digest,
+		"v1": s.request.Image.Digest, registry.KeepTag(old.request.Image.Digest): old.request.Image.Digest, registry.KeepTag(s.request.Image.Digest): s.request.Image.Digest,
 	} {
 		if d, err := s.request.Target.Resolve(t.Context(), tag); err != nil || d.Digest != want {
 			t.Errorf("%s is %s, %v", tag, d.Digest, err)
@@ -479,7 +479,7 @@ func TestPromotionIsResumed(t *testing.T) {
 			return err
 		},
 		"recorded": func(s *shop, d Decision) error {
-			_, err := registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Tag: permanentTag(s.request.Image.Digest)})
+			_, err := registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Tag: registry.KeepTag(s.request.Image.Digest)})
 			return errors.Join(err, s.request.attach(t.Context(), s.request.record(d)))
 		},
 		"tagged without a record": func(s *shop, d Decision) error {
@@ -560,5 +560,33 @@ func TestFromSite(t *testing.T) {
 	}
 	if len(Overridable()) != 6 || slices.Contains(Overridable(), RuleImage) {
 		t.Errorf("overridable are %v", Overridable())
+	}
+}
+
+// Results accumulate: promoted again, an image gets what its source has got since,
+// and no second record.
+func TestPromotedAgainItCatchesUp(t *testing.T) {
+	for _, kind := range registrytest.InProcess {
+		t.Run(string(kind), func(t *testing.T) {
+			s := image(t, open(t, registrytest.Start(t, kind)), "x").tested(nil, meta.Passed)
+			if _, err := Apply(t.Context(), s.request); err != nil {
+				t.Fatal(err)
+			}
+			later := s.attach("text/x-note", map[string]string{"a": "b"}, registry.BytesLayer("note", "", []byte("later")))
+			for i := range 2 {
+				again, err := Apply(t.Context(), s.request)
+				if err != nil || !again.Already || (again.Copy.Manifests > 0) != (i == 0) {
+					t.Fatalf("%d: %+v, %v", i, again, err)
+				}
+			}
+			refs, err := s.request.Target.Referrers(t.Context(), s.request.Image, "")
+			count := map[string]int{}
+			for _, d := range refs {
+				count[d.ArtifactType]++
+			}
+			if err != nil || count["text/x-note"] != 1 || count[meta.TypePromotion] != 1 || len(refs) != 4 {
+				t.Errorf("%v, %v; %s", count, err, later.Digest)
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package promote
 
 import (
 	"context"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -42,13 +43,9 @@ func (u *union) Referrers(ctx context.Context, subject ocispec.Descriptor, artif
 	var all []ocispec.Descriptor
 	seen := map[digest.Digest]bool{}
 	for _, repo := range u.repos {
-		list, known := u.lists[repo]
-		if !known {
-			var err error
-			if list, err = repo.Referrers(ctx, subject, ""); err != nil {
-				return nil, err
-			}
-			u.lists[repo] = list
+		list, err := u.list(ctx, repo, subject)
+		if err != nil {
+			return nil, err
 		}
 		for _, d := range list {
 			if d.ArtifactType == artifactType && !seen[d.Digest] {
@@ -59,6 +56,34 @@ func (u *union) Referrers(ctx context.Context, subject ocispec.Descriptor, artif
 		}
 	}
 	return all, nil
+}
+
+// list asks a repository once.
+func (u *union) list(ctx context.Context, repo *registry.Repository, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if list, known := u.lists[repo]; known {
+		return list, nil
+	}
+	list, err := repo.Referrers(ctx, subject, "")
+	if err == nil {
+		u.lists[repo] = list
+	}
+	return list, err
+}
+
+// lacks tells whether one repository has something attached to subject that
+// another has not.
+func (u *union) lacks(ctx context.Context, from, to *registry.Repository, subject ocispec.Descriptor) (bool, error) {
+	if from.String() == to.String() {
+		return false, nil
+	}
+	there, err := u.list(ctx, from, subject)
+	if err != nil {
+		return false, err
+	}
+	here, err := u.list(ctx, to, subject)
+	return err == nil && slices.ContainsFunc(there, func(d ocispec.Descriptor) bool {
+		return !slices.ContainsFunc(here, func(h ocispec.Descriptor) bool { return h.Digest == d.Digest })
+	}), err
 }
 
 // Manifest implements meta.Source.

@@ -74,7 +74,7 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 	if c.options.Tag == "" {
 		return nil
 	}
-	if _, err := c.dst.store.putManifest(ctx, d, data, c.options.Tag); err != nil {
+	if err := c.dst.setTag(ctx, d, data, c.options.Tag); err != nil {
 		return fmt.Errorf("tag %s: %w", c.options.Tag, err)
 	}
 	return nil

@@ -357,3 +357,28 @@ func TestDeletionThatIsNotAllowed(t *testing.T) {
 		t.Errorf("referrers %v, %v", refs, err)
 	}
 }
+
+// docker-registry 2.8 does not find a blob for the moment in which another writer
+// sends the same one again. The answer was recorded from it.
+func TestTagIsRepeatedWhileABlobIsRewritten(t *testing.T) {
+	const answer = `{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match uploaded content"},` +
+		`{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry","detail":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}}]}`
+	for times, fails := range map[int]bool{2: false, 9: true} {
+		address := Start(t, Referrers, Faults(Rule{
+			Method: http.MethodPut, Path: "/manifests/v1$", Times: times,
+			Fault: func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				w.Header().Set("Content-Type", "application/json; charset=utf-8")
+				w.WriteHeader(http.StatusBadRequest)
+				io.WriteString(w, answer)
+			},
+		}))
+		p := backend{address: address}.repository(t, "build/eiger/zen2/hello/1.0")
+		d := push(t, p, artifact(image, "hello", nil))
+		err := p.Tag(t.Context(), d, "v1")
+		if fails {
+			wantKind(t, err, fault.Network)
+		} else if err != nil {
+			t.Errorf("%d times: %v", times, err)
+		}
+	}
+}

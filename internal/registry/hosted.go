@@ -192,14 +192,24 @@ func (h *hosted) delete(ctx context.Context, reference string) error {
 	return resp.Body.Close()
 }
 
+func (h *hosted) dropTag(ctx context.Context, tag string) (bool, error) {
+	err := h.delete(ctx, tag)
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+		return true, nil
+	case isStatus(err, http.StatusBadRequest), isStatus(err, http.StatusMethodNotAllowed):
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // untag deletes a tag. Registries that only delete by digest (distribution 2)
 // lose the tag together with a manifest made for that purpose.
 func (h *hosted) untag(ctx context.Context, tag string) error {
 	if _, _, err := h.manifest(ctx, tag); err != nil {
 		return err
 	}
-	err := h.delete(ctx, tag)
-	if !isStatus(err, http.StatusBadRequest) && !isStatus(err, http.StatusMethodNotAllowed) {
+	if dropped, err := h.dropTag(ctx, tag); dropped || err != nil {
 		return err
 	}
 	data := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[],"annotations":{"dev.uenv-ci.removed":%q}}`, ocispec.MediaTypeImageIndex, tag)

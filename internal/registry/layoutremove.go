@@ -73,6 +73,14 @@ func (l *layout) references(root *os.Root, d ocispec.Descriptor) ([]digest.Diges
 	return found, nil
 }
 
+func (l *layout) dropTag(ctx context.Context, tag string) (bool, error) {
+	err := l.untag(ctx, tag)
+	if fault.KindOf(err) == fault.NotFound {
+		return true, nil
+	}
+	return err == nil, err
+}
+
 func (l *layout) untag(ctx context.Context, tag string) error {
 	return l.locked(ctx, func(root *os.Root, index ocispec.Index) error {
 		for _, d := range index.Manifests {

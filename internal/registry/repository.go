@@ -185,10 +185,19 @@ func (p *Repository) Tag(ctx context.Context, d ocispec.Descriptor, tag string) 
 	if err != nil {
 		return err
 	}
-	if _, err := p.store.putManifest(ctx, plain(d), data, tag); err != nil {
+	if err := p.setTag(ctx, plain(d), data, tag); err != nil {
 		return fmt.Errorf("tag %s of %s: %w", tag, p, err)
 	}
 	return nil
+}
+
+// setTag puts a manifest that is there under a tag. docker-registry does not find
+// a blob for the moment in which another writer sends the same one again.
+func (p *Repository) setTag(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) error {
+	return p.whileBlobsVanish(ctx, func() error {
+		_, err := p.store.putManifest(ctx, d, data, tag)
+		return err
+	})
 }
 
 // Untag removes one tag. The manifest stays, other tags of it too.

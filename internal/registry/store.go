@@ -36,6 +36,9 @@ type store interface {
 	tags(ctx context.Context) ([]string, error)
 	// remove deletes a manifest and every tag of it.
 	remove(ctx context.Context, d ocispec.Descriptor) error
+	// dropTag deletes one tag and keeps its manifest, where the registry can do
+	// that in one request; it tells whether the tag is gone.
+	dropTag(ctx context.Context, tag string) (dropped bool, err error)
 	// untag deletes one tag and keeps its manifest.
 	untag(ctx context.Context, tag string) error
 	// lock keeps other processes of this host from changing the referrers of

@@ -1,0 +1,144 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+)
+
+// Doomed is an image that may be deleted, or one name of an image that stays.
+type Doomed struct {
+	Repository string        `json:"repository"`
+	Tags       []string      `json:"tags"` // that go
+	Digest     digest.Digest `json:"digest"`
+	Bytes      int64         `json:"bytes"`  // of the image, if it goes; 0 if it stays
+	Newest     time.Time     `json:"newest"` // of the image and what is attached to it
+	Attached   []string      `json:"attached"`
+	// Stays are the other tags of the image: with them it stays, and only the tag
+	// goes.
+	Stays []string `json:"stays,omitempty"`
+	Key   string   `json:"key,omitempty"` // its content key
+
+	repo  *registry.Repository
+	image ocispec.Descriptor
+}
+
+// Examine finds out what deleting one tag comes to. An image that was promoted to
+// this repository, or that an index lists, has kind Refused: users may have it, and
+// what has no tag of its own may be meant all the same.
+func Examine(ctx context.Context, repo *registry.Repository, tag string) (Doomed, error) {
+	s, err := takeStock(ctx, repo)
+	if err != nil {
+		return Doomed{}, err
+	}
+	for d, tags := range s.tags {
+		if !slices.Contains(tags, tag) {
+			continue
+		}
+		doomed, reason, err := s.examine(ctx, s.found[d])
+		if err != nil {
+			return doomed, err
+		}
+		others := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == tag })
+		if doomed.Tags = []string{tag}; len(others) > 0 {
+			doomed.Stays, doomed.Bytes, doomed.Attached = others, 0, []string{}
+		}
+		if reason != "" {
+			err := fault.New(fault.Refused, "%s:%s %s", repo.Name(), tag, reason)
+			return doomed, fault.WithHint(err, "'uenv-ci deprecate' tells users to leave an image")
+		}
+		return doomed, nil
+	}
+	return Doomed{}, fault.New(fault.NotFound, "there is no tag %s in %s", tag, repo)
+}
+
+// examine describes an image with all its tags, and says why it must stay; "" if
+// it may go.
+func (s *stock) examine(ctx context.Context, image ocispec.Descriptor) (Doomed, string, error) {
+	d := Doomed{
+		Repository: s.repo.Name(), Tags: append([]string{}, s.tags[image.Digest]...), Digest: image.Digest, Attached: []string{},
+		repo: s.repo, image: image,
+	}
+	m, _, err := s.repo.Manifest(ctx, image)
+	if fault.KindOf(err) == fault.Invalid {
+		return d, "is not an image", nil
+	}
+	if err != nil {
+		return d, "", err
+	}
+	d.Key = m.Annotations[meta.AnnotationKey]
+	for _, layer := range m.Layers {
+		d.Bytes += layer.Size
+	}
+	family, err := s.repo.Family(ctx, image, s.list)
+	if err != nil {
+		return d, "", err
+	}
+	d.Newest = newest(append([]ocispec.Descriptor{{Annotations: m.Annotations}}, family...))
+	for _, r := range family {
+		d.Attached = append(d.Attached, r.ArtifactType)
+	}
+	switch promoted, err := s.promoted(ctx, image, family); {
+	case err != nil:
+		return d, "", err
+	case promoted:
+		return d, "was promoted to here: users may have it", nil
+	case s.members[image.Digest]:
+		return d, "is listed by an index", nil
+	case m.ArtifactType != meta.TypeImage:
+		return d, "is not an image", nil
+	}
+	return d, "", nil
+}
+
+// newest is when something was last made or attached, as far as annotations tell;
+// the zero time if they do not.
+func newest(all []ocispec.Descriptor) time.Time {
+	var at time.Time
+	for _, d := range all {
+		for _, name := range []string{ocispec.AnnotationCreated, meta.AnnotationWhen} {
+			if t, err := time.Parse(time.RFC3339, d.Annotations[name]); err == nil && t.After(at) {
+				at = t
+			}
+		}
+	}
+	return at.UTC()
+}
+
+// promoted tells whether the image was let through to this repository. A record
+// that cannot be read might say so.
+func (s *stock) promoted(ctx context.Context, image ocispec.Descriptor, family []ocispec.Descriptor) (bool, error) {
+	if s.list.Kept(image.Digest) {
+		return true, nil
+	}
+	if !slices.ContainsFunc(family, func(d ocispec.Descriptor) bool { return d.ArtifactType == meta.TypePromotion }) {
+		return false, nil
+	}
+	records, problems, err := meta.Promotions(ctx, s.repo, image)
+	if err != nil || len(problems) > 0 {
+		return true, err
+	}
+	return slices.ContainsFunc(records, func(p meta.Promotion) bool { return p.To.Repository == s.repo.Name() }), nil
+}
+
+// Delete takes away what was examined. It may be done again after it was broken
+// off.
+func (d Doomed) Delete(ctx context.Context) error {
+	if len(d.Stays) == 0 {
+		return d.repo.RemoveFamily(ctx, d.image, d.Tags)
+	}
+	for _, tag := range d.Tags {
+		if err := d.repo.Untag(ctx, tag); err != nil {
+			return fmt.Errorf("delete tag %s: %w", tag, err)
+		}
+	}
+	return nil
+}
