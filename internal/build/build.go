@@ -133,7 +133,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	o.redact = newRedactor(o.Hide, values)
-	o.Events = o.redact.sink(o.Events)
+	h := &heart{to: o.redact.sink(o.Events)}
+	o.Events = h.sink
+	beating, stop := context.WithCancel(ctx)
+	defer stop()
+	go h.beat(beating, heartInterval)
 	result, err := o.build(ctx)
 	return result, o.redact.error(err)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +18,9 @@ import (
 
 const (
 	barAfter   = time.Second     // work shorter than this gets no progress
-	lineEvery  = 5 * time.Second // between progress lines where there is no terminal
+	lineEvery  = 5 * time.Second // between progress lines where there is no terminal,
+	lineShare  = 5               // but no more often than at this part of the time,
+	lineAtMost = time.Minute     // nor seldomer than this
 	barRefresh = 100 * time.Millisecond
 )
 
@@ -165,9 +169,14 @@ func (r *reporter) progress(e event.Event) {
 		return
 	}
 	if r.terminal == nil {
-		if e.Time.Sub(s.lastLine) >= lineEvery {
+		elapsed := e.Time.Sub(s.started)
+		if e.Time.Sub(s.lastLine) >= min(max(lineEvery, elapsed/lineShare), lineAtMost) && (!s.lastLine.IsZero() || elapsed >= lineEvery || e.Total > 0) {
 			s.lastLine = e.Time
-			r.line(event.Event{Kind: event.Info, Stage: e.Stage, Message: progressText(e)})
+			text := progressText(e)
+			if e.Unit != "B" {
+				text = joined(text, e.Message, "elapsed "+elapsed.Round(time.Second).String())
+			}
+			r.line(event.Event{Kind: event.Info, Stage: e.Stage, Message: text})
 		}
 		return
 	}
@@ -175,6 +184,7 @@ func (r *reporter) progress(e event.Event) {
 		s.total = e.Total
 		s.bar = newBar(r.terminal, e)
 	}
+	s.bar.Describe(joined(e.Stage, e.Message))
 	s.bar.Set64(e.Done)
 	if e.Total > 0 && e.Done >= e.Total {
 		r.clearBar(e.Stage)
@@ -192,7 +202,10 @@ func newBar(w io.Writer, e event.Event) *progressbar.ProgressBar {
 		progressbar.OptionThrottle(barRefresh),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionShowCount(),
+		progressbar.OptionSetSpinnerChangeInterval(0), // we say when: it would go on after the end
+	}
+	if e.Total > 0 || e.Done > 0 {
+		options = append(options, progressbar.OptionShowCount())
 	}
 	if e.Unit == "B" {
 		options = append(options, progressbar.OptionShowBytes(true))
@@ -207,7 +220,16 @@ func (r *reporter) clearBar(name string) {
 	}
 }
 
+// joined returns the texts that say something, with commas.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(t string) bool { return t == "" }), ", ")
+}
+
+// progressText says how far something has come; "" if that is not known.
 func progressText(e event.Event) string {
+	if e.Done == 0 && e.Total == 0 {
+		return ""
+	}
 	done, total := fmt.Sprint(e.Done), fmt.Sprint(e.Total)
 	if e.Unit == "B" {
 		done, total = formatSize(e.Done), formatSize(e.Total)
