@@ -19,6 +19,8 @@ var conditions = map[string]func() error{
 	"bwrap":           sync.OnceValue(func() error { return sandbox.Available(context.Background()) }),
 	"cc":              program("cc", "a C compiler"),
 	"docker-registry": program("docker-registry", "package docker-registry"),
+	"fuse":            mayUseFUSE,
+	"fusermount":      program("fusermount3", "package fuse3"),
 	"mksquashfs":      program("mksquashfs", "package squashfs-tools"),
 	"reframe":         program("reframe", "ReFrame-HPC from PyPI"),
 	"regctl":          program("regctl", "tools/go.mod"),
@@ -71,6 +73,10 @@ func hasSquashfuse() error {
 	if err := program("squashfuse", "package squashfuse")(); err != nil {
 		return err
 	}
+	return mayUseFUSE()
+}
+
+func mayUseFUSE() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		return err

@@ -55,6 +55,7 @@ var owners = map[string][]string{
 	"github.com/DataDog/zstd":                {"internal/squashfs"},
 	"github.com/ulikunitz/xz":                {"internal/squashfs"},
 	"github.com/pierrec/lz4":                 {"internal/squashfs"},
+	"github.com/hanwen/go-fuse":              {"internal/mount"},
 	"github.com/urfave/cli":                  {"internal/cli"},
 	"github.com/rs/zerolog":                  {"internal/cli"},
 	"github.com/schollz/progressbar":         {"internal/cli"},

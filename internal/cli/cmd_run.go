@@ -33,7 +33,7 @@ uenv-ci run --view modules ./store.squashfs -- bash`,
 			&cli.StringSliceFlag{Name: "view", Aliases: []string{"v"}, Usage: "load the `VIEW`; may be given more than once, or as a list with commas"},
 			&cli.BoolFlag{Name: "no-default-view", Usage: "load no view unless one is given"},
 			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
-			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse or unpack"},
+			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
 		},
 		run: runRun,
 	}
@@ -88,7 +88,7 @@ func (in *invocation) mount(ctx context.Context, image pipeline.Runnable) (*moun
 	if err != nil {
 		return nil, err
 	}
-	return image.Mount(ctx, pipeline.MountOptions{MountPoint: in.String("mount"), Methods: methods, Events: in.onlyWarnings()})
+	return image.Mount(ctx, pipeline.MountOptions{MountPoint: in.String("mount"), Methods: methods, Server: server(), Events: in.onlyWarnings()})
 }
 
 // execute runs the user's command on the user's terminal.

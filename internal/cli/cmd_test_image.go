@@ -44,7 +44,7 @@ uenv-ci test ./store.squashfs --system daint --out results`,
 			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's own tests on the bare machine"},
 			&cli.BoolFlag{Name: "network", Usage: "leave the network on for the image's own tests"},
 			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
-			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse or unpack"},
+			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
 		},
 		run: runTest,
 	}
@@ -92,7 +92,7 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	if err != nil {
 		return pipeline.TestOptions{}, err
 	}
-	o := pipeline.TestOptions{Methods: methods, Out: in.String("out"), Events: in.events}
+	o := pipeline.TestOptions{Methods: methods, Server: server(), Out: in.String("out"), Events: in.events}
 	o.Run = evidence.Options{
 		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
 		Runner: evidence.Runner(first(in.String("runner"), s.Tests.Runner)), ReFrame: first(in.String("reframe"), s.Tests.Reframe),

@@ -7,7 +7,7 @@ func allCommands() []*command {
 		ciCommand(), testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), diffCommand(), pullCommand(), upgradeCommand(), runCommand(), rmCommand(), repoCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), deleteCommand(), pruneCommand(), repairCommand(), catalogCommand(),
-		packCommand(), unpackCommand(), verifyCommand(),
+		packCommand(), unpackCommand(), verifyCommand(), mountCommand(),
 		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
 	}
 }

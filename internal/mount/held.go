@@ -34,9 +34,9 @@ type holder struct {
 	err      error // valid once finished is closed
 }
 
-// startHeld mounts by the kernel or by FUSE.
+// startHeld mounts by the kernel, or by a program that serves the image.
 func (m *Mount) startHeld(ctx context.Context, r Request) error {
-	c, err := holderCommand(m.method)
+	c, err := holderCommand(m.method, r.Server)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (m *Mount) startHeld(ctx context.Context, r Request) error {
 
 // holderCommand returns the command that mounts the image and the directory that
 // are appended to its arguments, and stays.
-func holderCommand(method Method) (proc.Cmd, error) {
+func holderCommand(method Method, server []string) (proc.Cmd, error) {
 	root := os.Geteuid() == 0
 	if method == Kernel && !root {
 		return proc.Cmd{}, errors.New("needs root")
@@ -68,15 +68,21 @@ func holderCommand(method Method) (proc.Cmd, error) {
 		args = append(args, "--user", "--map-current-user", "--keep-caps")
 	}
 	args = append(args, "--")
-	if method == Kernel {
+	switch method {
+	case Kernel:
 		const script = `mount -t squashfs -o loop,` + mountOptions + ` -- "$1" "$2" && exec sleep infinity`
 		args = append(args, "sh", "-c", script, "sh")
-	} else {
+	case FUSE:
 		program, err := fuseProgram()
 		if err != nil {
 			return proc.Cmd{}, err
 		}
 		args = append(args, program, "-f", "-o", mountOptions)
+	case Own:
+		if len(server) == 0 {
+			return proc.Cmd{}, errors.New("there is no program for it")
+		}
+		args = append(args, server...)
 	}
 	return proc.Cmd{Path: "unshare", Args: args, Env: toolEnv()}, nil
 }

@@ -31,6 +31,7 @@ const (
 	Helper Method = "squashfs-mount" // the uenv client's setuid program
 	Kernel Method = "kernel"         // a loop mount; root only
 	FUSE   Method = "squashfuse"     // the image served by an ordinary program
+	Own    Method = "fuse"           // the image served by this program
 	Unpack Method = "unpack"         // a copy of the content
 )
 
@@ -42,11 +43,11 @@ func ParseMethod(name string) (Method, error) {
 	if name == "helper" {
 		return Helper, nil
 	}
-	return "", fault.New(fault.Usage, "there is no mount method %q: it is one of helper, kernel, squashfuse and unpack", name)
+	return "", fault.New(fault.Usage, "there is no mount method %q: it is one of helper, kernel, squashfuse, fuse and unpack", name)
 }
 
 // Chain returns the methods in the order in which they are tried.
-func Chain() []Method { return []Method{Helper, Kernel, FUSE, Unpack} }
+func Chain() []Method { return []Method{Helper, Kernel, FUSE, Own, Unpack} }
 
 // Request says what is to appear where.
 type Request struct {
@@ -62,7 +63,11 @@ type Request struct {
 	Digest digest.Digest
 
 	Methods []Method // tried in order; nil is Chain()
-	WorkDir string   // where private directories are made; "" is the system's temporary directory
+
+	// Server is the command that runs Serve with Alone, without its last two
+	// arguments: the image and the directory. Without it there is no method Own.
+	Server  []string
+	WorkDir string // where private directories are made; "" is the system's temporary directory
 	Events  event.Sink
 }
 
@@ -212,7 +217,7 @@ func try(ctx context.Context, r Request, method Method) (_ *Mount, err error) {
 	switch method {
 	case Helper:
 		err = m.startHelper(ctx)
-	case Kernel, FUSE:
+	case Kernel, FUSE, Own:
 		err = m.startHeld(ctx, r)
 	case Unpack:
 		err = m.startUnpacked(ctx, r)

@@ -51,8 +51,8 @@ func testImage(t *testing.T) string {
 // need skips the test where the machine lacks what a method is made of.
 func need(t *testing.T, method Method) {
 	t.Helper()
-	program := map[Method]string{Helper: "squashfs-mount", Kernel: "unshare", FUSE: "squashfuse"}[method]
-	device := map[Method]string{Kernel: "/dev/loop-control", FUSE: "/dev/fuse"}[method]
+	program := map[Method]string{Helper: "squashfs-mount", Kernel: "unshare", FUSE: "squashfuse", Own: "unshare"}[method]
+	device := map[Method]string{Kernel: "/dev/loop-control", FUSE: "/dev/fuse", Own: "/dev/fuse"}[method]
 	if program != "" {
 		if _, ok := proc.Look(program); !ok {
 			t.Skipf("%s is not installed", program)
@@ -78,7 +78,7 @@ func mountBy(t *testing.T, method Method, point string) *Mount {
 	if point == "" {
 		point = hostlessPoint(t, method)
 	}
-	m, err := At(t.Context(), Request{Image: testImage(t), MountPoint: point, Methods: []Method{method}, WorkDir: t.TempDir()})
+	m, err := At(t.Context(), Request{Image: testImage(t), MountPoint: point, Methods: []Method{method}, Server: testServer(t), WorkDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestWithoutBubblewrap(t *testing.T) {
 		}
 	}
 	t.Setenv("PATH", tools)
-	for _, method := range []Method{Kernel, FUSE, Unpack} {
+	for _, method := range []Method{Kernel, FUSE, Own, Unpack} {
 		t.Run(string(method), func(t *testing.T) {
 			point := filepath.Join(t.TempDir(), "env")
 			m := mountBy(t, method, point)
@@ -397,7 +397,7 @@ func TestKilled(t *testing.T) {
 		return
 	}
 	image := testImage(t)
-	for _, method := range []Method{Kernel, FUSE, Unpack} {
+	for _, method := range []Method{Kernel, FUSE, Own, Unpack} {
 		t.Run(string(method), func(t *testing.T) {
 			need(t, method)
 			point := hostlessPoint(t, method)
@@ -430,7 +430,7 @@ func TestKilled(t *testing.T) {
 			if pid != 0 && syscall.Kill(pid, 0) == nil && !zombie(pid) {
 				t.Errorf("process %d still holds the mount", pid)
 			}
-			m, err := At(t.Context(), Request{Image: image, MountPoint: point, Methods: []Method{method}, WorkDir: work})
+			m, err := At(t.Context(), Request{Image: image, MountPoint: point, Methods: []Method{method}, Server: testServer(t), WorkDir: work})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -446,7 +446,7 @@ func TestKilled(t *testing.T) {
 
 // holdMount is the child of TestKilled.
 func holdMount(t *testing.T, work string) {
-	m, err := At(context.Background(), Request{Image: os.Getenv("IMAGE"), MountPoint: testPoint, Methods: []Method{Method(os.Getenv("METHOD"))}, WorkDir: work})
+	m, err := At(context.Background(), Request{Image: os.Getenv("IMAGE"), MountPoint: testPoint, Methods: []Method{Method(os.Getenv("METHOD"))}, Server: testServer(t), WorkDir: work})
 	if err != nil {
 		t.Fatal(err)
 	}

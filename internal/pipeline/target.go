@@ -92,7 +92,8 @@ func readEnvFile(path string) (meta.Env, error) {
 type MountOptions struct {
 	MountPoint string // "" is where the image wants to be
 	Methods    []mount.Method
-	WorkDir    string // for private directories; "" is the system's temporary one
+	Server     []string // as in mount.Request
+	WorkDir    string   // for private directories; "" is the system's temporary one
 	Events     event.Sink
 }
 
@@ -108,7 +109,7 @@ func (r Runnable) Mount(ctx context.Context, o MountOptions) (*mount.Mount, erro
 		return nil, fault.WithHint(err, "give a mount point with --mount")
 	}
 	m, err := mount.At(ctx, mount.Request{
-		Image: r.Path, MountPoint: at, Declared: r.Env.Mount, Digest: r.Digest, Methods: o.Methods, WorkDir: o.WorkDir, Events: o.Events,
+		Image: r.Path, MountPoint: at, Declared: r.Env.Mount, Digest: r.Digest, Methods: o.Methods, Server: o.Server, WorkDir: o.WorkDir, Events: o.Events,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", r.Path, err)

@@ -30,8 +30,9 @@ type TestOptions struct {
 	// Run says how; what follows from the image is filled in here.
 	Run     evidence.Options
 	Methods []mount.Method
-	WorkDir string // for temporary files; "" is the system's
-	Out     string // keep the results in this directory too, which is empty or missing; "" for not
+	Server  []string // as in mount.Request
+	WorkDir string   // for temporary files; "" is the system's
+	Out     string   // keep the results in this directory too, which is empty or missing; "" for not
 	Events  event.Sink
 }
 
@@ -70,7 +71,7 @@ func Test(ctx context.Context, o TestOptions) (tested Tested, err error) {
 		return tested, fmt.Errorf("test: %w", err)
 	}
 	defer func() { err = errors.Join(err, work.Remove()) }()
-	mounted, err := o.Image.Mount(ctx, MountOptions{MountPoint: o.Run.MountPoint, Methods: o.Methods, WorkDir: o.WorkDir, Events: o.Events})
+	mounted, err := o.Image.Mount(ctx, MountOptions{MountPoint: o.Run.MountPoint, Methods: o.Methods, Server: o.Server, WorkDir: o.WorkDir, Events: o.Events})
 	if err != nil {
 		return tested, err
 	}

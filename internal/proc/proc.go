@@ -42,6 +42,10 @@ type Cmd struct {
 	// to the terminal needs. Otherwise it gets a group of its own, which is
 	// ended as a whole when the context ends.
 	Foreground bool
+
+	// Outlives lets the child live on when we die. It is for programs that wait
+	// for just that, and end then.
+	Outlives bool
 }
 
 // ExitError tells that a program ran and did not exit with 0.
@@ -88,6 +92,9 @@ func (c Cmd) Start(ctx context.Context) (*Process, error) {
 		cmd.Stderr = p.tail
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !c.Foreground, Pdeathsig: syscall.SIGKILL}
+	if c.Outlives {
+		cmd.SysProcAttr.Pdeathsig = 0
+	}
 	cmd.Cancel = func() error { return p.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = c.Grace
 	if cmd.WaitDelay == 0 {

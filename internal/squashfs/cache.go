@@ -54,6 +54,13 @@ func (c *blockCache) get(key blockKey, load func() (data []byte, next int64, err
 	return b.data, b.next, b.err
 }
 
+// has tells whether a block is there, or being loaded.
+func (c *blockCache) has(key blockKey) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.items[key] != nil
+}
+
 // account counts a block that was loaded, and makes room for it. A block that
 // could not be loaded is forgotten: the cause may pass.
 func (c *blockCache) account(element *list.Element, b *cachedBlock) {

@@ -58,6 +58,9 @@ func (c *content) read(k int, dst []byte) error {
 	return err
 }
 
+// key names a block that is stored in the cache.
+func (c *content) key(k int) blockKey { return blockKey{int64(c.at[k]), c.words[k]} }
+
 // cached returns a block that is stored, or the fragment, through the cache.
 func (c *content) cached(k int) ([]byte, error) {
 	if k >= len(c.words) {

@@ -68,6 +68,8 @@ type Image struct {
 	ids            func() ([]uint32, error)
 	xattrs         func() (xattrTable, error)
 
+	readAhead
+
 	mu   sync.Mutex
 	dirs map[uint32]claimed // the directories met so far, by inode number
 }
@@ -118,7 +120,7 @@ func NewReader(r io.ReaderAt, size int64, l Limits) (*Image, error) {
 	if err != nil {
 		return nil, invalid("superblock", err)
 	}
-	m := &Image{r: r, sb: sb, limits: l.orDefaults(), dirs: map[uint32]claimed{}}
+	m := &Image{r: r, sb: sb, limits: l.orDefaults(), dirs: map[uint32]claimed{}, readAhead: newReadAhead()}
 	if m.codec, err = codecOf(sb.Compressor); err != nil {
 		return nil, invalid("superblock", err)
 	}

@@ -1,0 +1,97 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/squashfs"
+)
+
+// Served says what is to be served where.
+type Served struct {
+	Image string // path of the squashfs file
+	Dir   string // the directory where the content is to appear
+
+	// Alone mounts without the setuid helper of FUSE: as root, or in a user and
+	// mount namespace of one's own.
+	Alone  bool
+	Ready  func() // called when the content is there
+	Events event.Sink
+}
+
+// Serve makes an image's content appear at a directory, for all who see it, and
+// answers the kernel's questions itself. It returns when somebody unmounts the
+// directory, or unmounts it when the context ends.
+func Serve(ctx context.Context, s Served) error {
+	dir, err := servedDir(ctx, s.Dir)
+	if err != nil {
+		return err
+	}
+	m, err := squashfs.Open(s.Image)
+	if errors.Is(err, os.ErrNotExist) {
+		return fault.New(fault.NotFound, "mount %s: there is no such file", s.Image)
+	}
+	if err != nil {
+		return fault.Wrap(fault.KindOf(err), err, "mount")
+	}
+	defer m.Close()
+	files, err := newFilesystem(m, s.Events)
+	if err != nil {
+		return fault.Wrap(fault.KindOf(err), err, "mount %s", s.Image)
+	}
+	a, err := attach(ctx, s.Image, dir, s.Alone)
+	if err != nil {
+		return fault.WithHint(fault.Wrap(fault.KindOf(err), err, "mount %s at %s", s.Image, dir), "%s", fault.HintOf(err))
+	}
+	server, err := fuse.NewServer(files, magicPath(a.fd), &fuse.MountOptions{
+		EnableSymlinkCaching: true, ExplicitDataCacheControl: true, DisableSplice: true,
+		MaxBackground: 64, Logger: log.New(quiet{}, "", 0),
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("mount %s at %s: %w", s.Image, dir, err), a.detach(ctx))
+	}
+	ended := make(chan struct{})
+	go func() {
+		server.Serve()
+		close(ended)
+	}()
+	if s.Ready != nil {
+		s.Ready()
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return a.detach(ctx)
+	}
+}
+
+// servedDir checks the directory and returns its real path.
+func servedDir(ctx context.Context, dir string) (string, error) {
+	absolute, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("mount: %w", err)
+	}
+	clearDead(ctx, absolute)
+	real, err := filepath.EvalSymlinks(absolute)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fault.WithHint(fault.New(fault.NotFound, "mount: there is no directory %s", dir), "mkdir %s", dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("mount: %w", err)
+	}
+	return real, checkPoint(real, "")
+}
+
+// quiet drops what the FUSE module says: answers that came too late.
+type quiet struct{}
+
+func (quiet) Write(b []byte) (int, error) { return len(b), nil }
