@@ -32,7 +32,7 @@ type SourceEntry struct {
 	open       func() (*os.File, error)
 }
 
-// Open opens a file for reading.
+// Open opens a file for reading, while the entry is visited.
 func (e SourceEntry) Open() (io.ReadCloser, error) { return e.open() }
 
 // OpenSource opens the tree at dir. Links in dir itself are trusted.
@@ -67,7 +67,7 @@ func (s *Source) Close() error { return s.root.Close() }
 
 // ReadDir lists what is in a directory, sorted by name, links followed.
 func (s *Source) ReadDir(name string) ([]SourceEntry, error) {
-	names, err := s.names(name)
+	names, err := listed(s.root, s.path(name))
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,8 @@ func (s *Source) ReadDir(name string) ([]SourceEntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		entries[i] = s.entry(path.Join(name, base), base, info)
+		file := s.path(path.Join(name, base))
+		entries[i] = newSourceEntry(base, info, func() (*os.File, error) { return s.root.Open(file) })
 	}
 	return entries, nil
 }
@@ -87,16 +88,13 @@ func (s *Source) ReadDir(name string) ([]SourceEntry, error) {
 // name is in skip.
 func (s *Source) Walk(name string, skip []string, visit func(SourceEntry) error) error {
 	w := &sourceWalk{source: s, top: name, skip: skip, visit: visit, left: maxSourceEntries}
-	return w.walk(".", nil)
+	return w.walk(nil, ".", nil)
 }
 
 func (s *Source) path(name string) string { return filepath.FromSlash(path.Join(s.prefix, name)) }
 
-func (s *Source) entry(name, relative string, info fs.FileInfo) SourceEntry {
-	return SourceEntry{
-		Name: relative, Dir: info.IsDir(), Executable: !info.IsDir() && info.Mode()&0o110 != 0,
-		open: func() (*os.File, error) { return s.root.Open(s.path(name)) },
-	}
+func newSourceEntry(name string, info fs.FileInfo, open func() (*os.File, error)) SourceEntry {
+	return SourceEntry{Name: name, Dir: info.IsDir(), Executable: !info.IsDir() && info.Mode()&0o110 != 0, open: open}
 }
 
 // stat follows links. It accepts files and directories only.
@@ -111,8 +109,9 @@ func (s *Source) stat(name string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-func (s *Source) names(dir string) ([]string, error) {
-	f, err := s.root.Open(s.path(dir))
+// listed returns the names in a directory, in order.
+func listed(root *os.Root, dir string) ([]string, error) {
+	f, err := root.Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -130,24 +129,30 @@ type sourceWalk struct {
 	left   int // entries that may still be visited
 }
 
-// walk visits one entry. parents are the directories it is in, to notice a link
-// that leads back to one of them.
-func (w *sourceWalk) walk(relative string, parents []fs.FileInfo) error {
+// walk visits one entry. dir is the directory it is in, nil for the top, and
+// parents are all those above it, to notice a link that leads back to one of them.
+func (w *sourceWalk) walk(dir *os.Root, relative string, parents []fs.FileInfo) error {
 	if w.left--; w.left < 0 {
 		return fault.New(fault.Invalid, "more than %d files", maxSourceEntries)
 	}
 	name := path.Join(w.top, relative)
-	info, err := w.source.stat(name)
+	dir, base, info, err := w.source.find(dir, name)
 	if err != nil {
 		return err
 	}
 	if slices.ContainsFunc(parents, func(p fs.FileInfo) bool { return os.SameFile(p, info) }) {
 		return fault.New(fault.Invalid, "%s is a link to a directory it is in", name)
 	}
-	if err := w.visit(w.source.entry(name, relative, info)); err != nil || !info.IsDir() {
+	entry := newSourceEntry(relative, info, func() (*os.File, error) { return dir.Open(base) })
+	if err := w.visit(entry); err != nil || !info.IsDir() {
 		return err
 	}
-	names, err := w.source.names(name)
+	below, err := dir.OpenRoot(base)
+	if err != nil {
+		return err
+	}
+	defer below.Close()
+	names, err := listed(below, ".")
 	if err != nil {
 		return err
 	}
@@ -156,9 +161,25 @@ func (w *sourceWalk) walk(relative string, parents []fs.FileInfo) error {
 		if slices.Contains(w.skip, base) {
 			continue
 		}
-		if err := w.walk(path.Join(relative, base), parents); err != nil {
+		if err := w.walk(below, path.Join(relative, base), parents); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// find returns what a name stands for, and the directory and name to open it by:
+// those of the directory that is open already, unless it is a link, which may
+// lead anywhere in the source. To start at the root costs a few system calls for
+// every directory on the way.
+func (s *Source) find(dir *os.Root, name string) (*os.Root, string, fs.FileInfo, error) {
+	base := path.Base(name)
+	if dir != nil {
+		info, err := dir.Lstat(base)
+		if err == nil && (info.IsDir() || info.Mode().IsRegular()) {
+			return dir, base, info, nil
+		}
+	}
+	info, err := s.stat(name)
+	return s.root, s.path(name), info, err
 }

@@ -16,6 +16,21 @@ import (
 type cursor struct {
 	open  []*os.Root // the top, which is the caller's, then one for each name
 	names []string
+
+	buffer []byte // for copies
+}
+
+// copyBuffer is more than most package recipes have, in bytes.
+const copyBuffer = 64 << 10
+
+// copy writes what in has. The kernel's ways to copy files cost more than they
+// save with files as small as these.
+func (c *cursor) copy(out io.Writer, in io.Reader) error {
+	if c.buffer == nil {
+		c.buffer = make([]byte, copyBuffer)
+	}
+	_, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, c.buffer)
+	return err
 }
 
 // enter moves to a directory, slash-separated and relative to the top, and makes
@@ -40,12 +55,9 @@ func (c *cursor) enter(dir string) (*os.Root, error) {
 	return c.open[len(c.open)-1], nil
 }
 
+// enterOne opens a directory, most often one that is not there yet.
 func enterOne(dir *os.Root, name string) (*os.Root, error) {
-	next, err := dir.OpenRoot(name)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return next, err
-	}
-	if err := dir.Mkdir(name, 0o755); err != nil {
+	if err := dir.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	return dir.OpenRoot(name)

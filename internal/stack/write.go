@@ -136,8 +136,7 @@ func (c Copy) copyEntry(at *cursor, src *recipe.Source, from, to string) error {
 		}
 		defer in.Close()
 		return at.create(target, mode, func(out io.Writer) error {
-			_, err := io.Copy(out, in)
-			return err
+			return at.copy(out, in)
 		})
 	})
 }
