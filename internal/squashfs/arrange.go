@@ -14,8 +14,8 @@ type arranger struct {
 	small map[smallKey]*node  // files in fragments, by content
 	large map[int64][]*laying // files in blocks, by size; only sizes that occur twice
 
-	fragment  []byte // the fragment block that is being filled
-	fragments uint32 // how many were filled before it
+	piles     piles  // small files that have no fragment yet
+	fragments uint32 // how many were made
 }
 
 // smallKey identifies the content of a small file.
@@ -34,7 +34,8 @@ type laying struct {
 func (p *packer) arrange(ctx context.Context) error {
 	defer close(p.blocks)
 	defer close(p.tasks)
-	a := &arranger{packer: p, ctx: ctx, small: map[smallKey]*node{}, large: map[int64][]*laying{}}
+	a := &arranger{packer: p, ctx: ctx, small: map[smallKey]*node{}, large: map[int64][]*laying{}, piles: newPiles(p.o.BlockSize)}
+	p.weigh(p.tree.root)
 	for {
 		var next item
 		var more bool
@@ -46,7 +47,7 @@ func (p *packer) arrange(ctx context.Context) error {
 		var err error
 		switch {
 		case !more:
-			return a.cut()
+			return a.leave(0)
 		case next.batch != nil:
 			err = a.addBatch(next.batch)
 		default:
@@ -85,34 +86,10 @@ func (a *arranger) addSmall(n *node, content []byte, s sum) error {
 		}
 		a.small[key] = n
 	}
-	if len(a.fragment)+len(content) > a.o.BlockSize {
-		if err := a.cut(); err != nil {
-			return err
-		}
-	}
-	if a.fragment == nil {
-		a.fragment = a.pool.get()
-	}
-	n.file.fragment, n.file.offset = a.fragments, uint32(len(a.fragment))
 	if a.keepSums {
 		n.file.sums = []sum{s}
 	}
-	a.fragment = append(a.fragment, content...)
-	return nil
-}
-
-// cut ends the fragment block that is being filled.
-func (a *arranger) cut() error {
-	if len(a.fragment) == 0 {
-		return nil
-	}
-	if a.fragments == noFragment-1 {
-		return fmt.Errorf("the tree needs more than %d fragments", a.fragments)
-	}
-	b := &block{size: len(a.fragment), raw: a.fragment, ready: make(chan struct{})}
-	a.fragment = nil
-	a.fragments++
-	return a.submit(b, func(w *worker) error { return a.compress(w, b) })
+	return a.pile(n, content)
 }
 
 // submit hands a block to the workers and, in this order, to the writer. The

@@ -17,10 +17,10 @@ import (
 // the same tree before: the key must change too, and so the content keys of all
 // images built with it.
 var golden = map[string]digest.Digest{
-	"zstd klauspost-v1.20.2": "sha256:2c15f1841f4a84418678fc718254fc81d2951d50b6df82a405ec243361426c0f",
-	"gzip klauspost-v1.20.2": "sha256:c28deda5d5e7b7a479c7755ed3895cacd6de8b59d595c1618d351f4cc03c269e",
-	"zstd libzstd-v1.5.7":    "sha256:2b6c78ed7aacb431c8b5e85ad1c39b9b6cc57c289978be8fb14bfc35b33b1f01",
-	"none ":                  "sha256:3eac8919080f021c5aa0cd5bc27aedc1849bb3ae2ebf37ce9d5587ee9ea036ed",
+	"zstd klauspost-v1.20.2": "sha256:6cad7ed9067c4ebcb8a492ed3a4e1933d9421ca1e919caf50a56ea81d765ac47",
+	"gzip klauspost-v1.20.2": "sha256:3c15594108a63ab88edd1899a54303acb3f0cb15c2fbf1c2ef8cefa2d57ab483",
+	"zstd libzstd-v1.5.7":    "sha256:e86254edc8de37d8d6ea891cc2469365f6f8a1325644517956f573f5a6494a42",
+	"none ":                  "sha256:753a8d731a1cdd41b36dde064b3a8d04a0acd6c0f1dfebe01502d1aef00ef4e6",
 }
 
 func goldenTree(t *testing.T) grower {
@@ -28,6 +28,11 @@ func goldenTree(t *testing.T) grower {
 	g := newTree(t)
 	for i := range 50 {
 		g.file(fmt.Sprintf("include/h%02d.h", i), text(i*i*11, uint64(i)))
+	}
+	for i := range 40 { // small directories, and such as fill blocks of their own
+		for k := range 1 + i%5 {
+			g.file(fmt.Sprintf("share/p%d/d%02d/f%d%s", i%3, i, k, []string{".py", ".h", ""}[k%3]), text(1+i*i*k*13, uint64(100+10*i+k)))
+		}
 	}
 	g.file("lib/liba.so", text(500_000, 77))
 	g.file("lib/libb.so", noise(200_000, 78))

@@ -38,6 +38,7 @@ type node struct {
 
 	target  string  // of a symbolic link
 	entries []entry // of a directory, sorted by name
+	small   int64   // bytes of small files in a directory and below it
 	file    *file   // of a regular file
 
 	ref    uint64 // where its inode is, once it is placed
@@ -156,13 +157,24 @@ func (t *tree) count(dir, n *node) {
 }
 
 // contents returns the regular files in the order in which the image holds their
-// content: each directory's own files first, then those below it.
+// content: each directory's own files first, then those below it. The files of a
+// directory are in order of their kinds, as far as names tell: what is alike
+// packs better side by side.
 func (t *tree) contents() []*node {
 	var all []*node
 	for _, n := range t.nodes {
 		if n.isRegular() {
 			all = append(all, n)
 		}
+	}
+	byKind := func(a, b *node) int { return strings.Compare(filepath.Ext(a.name), filepath.Ext(b.name)) }
+	for rest := all; len(rest) > 0; {
+		end := slices.IndexFunc(rest, func(n *node) bool { return n.parent != rest[0].parent })
+		if end < 0 {
+			end = len(rest)
+		}
+		slices.SortStableFunc(rest[:end], byKind)
+		rest = rest[end:]
 	}
 	return all
 }
