@@ -51,7 +51,7 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		Offline: in.Bool("offline") || in.Bool("air-gapped") || !in.Bool("push") && in.String("report") == "",
 	}
 	if in.Bool("push") {
-		o.Push, err = in.openRegistry()
+		o.Push, err = in.registryFor(l)
 	}
 	return o, err
 }

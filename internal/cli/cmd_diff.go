@@ -67,7 +67,7 @@ func (in *invocation) side(ctx context.Context, i int) (pipeline.Side, error) {
 			}
 		}
 	}
-	reg, err := in.openRegistry()
+	reg, err := in.registryFor(l)
 	if err != nil {
 		return pipeline.Side{}, err
 	}

@@ -79,7 +79,7 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.openRegistry()
+	reg, err := in.registryFor(pattern)
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +317,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 			return res, err
 		}
 	}
-	reg, err := in.openRegistry()
+	reg, err := in.registryFor(l)
 	if err != nil {
 		return nil, err
 	}

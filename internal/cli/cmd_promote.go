@@ -55,7 +55,7 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	target, err := in.targetRegistry()
+	target, err := in.targetRegistry(from.Label)
 	if err != nil {
 		return nil, err
 	}
@@ -113,12 +113,12 @@ func (in *invocation) promoteOptions() (pipeline.PromoteOptions, error) {
 	}, nil
 }
 
-// targetRegistry is the registry to promote into.
-func (in *invocation) targetRegistry() (*registry.Registry, error) {
+// targetRegistry is the registry to promote an image into.
+func (in *invocation) targetRegistry(from label.Label) (*registry.Registry, error) {
 	if to := in.String("to"); to != "" {
-		return in.openRegistryAt(to, in.credentials())
+		return in.openRegistryAt(to, in.credentials(), false)
 	}
-	return in.openRegistry()
+	return in.registryFor(from)
 }
 
 func (r promoteResult) text(p *printer) {

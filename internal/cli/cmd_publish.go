@@ -178,7 +178,7 @@ func runAttach(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.openRegistry()
+	reg, err := in.registryFor(l)
 	if err != nil {
 		return nil, err
 	}

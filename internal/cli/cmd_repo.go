@@ -222,7 +222,7 @@ func runRepoRepair(ctx context.Context, in *invocation) (result, error) {
 		namespaces = []string{in.deploy(), in.build(), "service"}
 	}
 	repaired, err := pipeline.Repair(ctx, reg, local, pipeline.RepairOptions{
-		Namespaces: namespaces, Quick: in.Bool("quick"), Only: only, Events: in.events,
+		Namespaces: namespaces, Quick: in.Bool("quick"), Only: only, Events: in.events, Open: in.registryFor,
 	})
 	if err != nil {
 		return nil, err

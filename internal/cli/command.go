@@ -41,6 +41,7 @@ type invocation struct {
 	*cli.Context
 	globals
 	streams
+	root   string // the command, also of a subcommand
 	args   []string
 	tail   []string // what followed "--"
 	out    *printer
@@ -98,7 +99,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		if err != nil {
 			return err
 		}
-		in := &invocation{Context: parsed, globals: g, streams: s, args: line.args, tail: line.tail, events: r.sink, found: &site.Site{}}
+		in := &invocation{Context: parsed, globals: g, streams: s, root: line.path[0], args: line.args, tail: line.tail, events: r.sink, found: &site.Site{}}
 		in.out = newPrinter(s.stdout, s.environ)
 		if !c.siteless {
 			if err := in.readSite(); err != nil {
@@ -106,7 +107,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 			}
 		}
 		res, err := c.run(parsed.Context, in)
-		in.forget(line.path[0])
+		in.forget(in.root)
 		done(res, err)
 		return nil
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -95,7 +96,7 @@ func (in *invocation) refuseDeploy(l label.Label) error {
 // openRegistry opens the registry that the flags or the site file name.
 func (in *invocation) openRegistry() (*registry.Registry, error) {
 	if address := in.String("registry"); address != "" {
-		return in.openRegistryAt(address, in.credentials())
+		return in.openRegistryAt(address, in.credentials(), !in.mayFound())
 	}
 	if in.found.Registry == "" {
 		err := fault.New(fault.Usage, "no registry is named")
@@ -103,20 +104,20 @@ func (in *invocation) openRegistry() (*registry.Registry, error) {
 	}
 	c := in.credentials()
 	c.HostOnly = in.found.Here
-	return in.openRegistryAt(in.found.Registry, c)
+	return in.openRegistryAt(in.found.Registry, c, !in.mayFound())
 }
 
 // registryFor is openRegistry with the credentials that the site file has for a
 // uenv, unless others were given.
 func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
 	u := in.found.Uenv(l.Name)
-	if u.Token == "" || in.String("token") != "" {
+	address := cmp.Or(in.String("registry"), in.found.Registry)
+	if u.Token == "" || in.String("token") != "" || address == "" {
 		return in.openRegistry()
 	}
-	address := cmp.Or(in.String("registry"), in.found.Registry)
 	c := in.credentials()
 	c.TokenFile, c.Username = u.Token, cmp.Or(in.String("username"), u.Username)
-	return in.openRegistryAt(address, c)
+	return in.openRegistryAt(address, c, !in.mayFound())
 }
 
 func (in *invocation) credentials() registry.Credentials {
@@ -125,10 +126,16 @@ func (in *invocation) credentials() registry.Credentials {
 	}
 }
 
-func (in *invocation) openRegistryAt(address string, c registry.Credentials) (*registry.Registry, error) {
+func (in *invocation) openRegistryAt(address string, c registry.Credentials, mustExist bool) (*registry.Registry, error) {
 	return registry.Open(address, registry.Options{
-		PlainHTTP: in.Bool("plain-http"), CAFile: in.String("ca-file"), Credentials: c, Events: in.events,
+		MustExist: mustExist, PlainHTTP: in.Bool("plain-http"), CAFile: in.String("ca-file"), Credentials: c, Events: in.events,
 	})
+}
+
+// mayFound tells whether the command may be the first to use a registry. For others
+// a directory that is not there is a mistake.
+func (in *invocation) mayFound() bool {
+	return slices.Contains([]string{"push", "build", "ci", "demo"}, in.root)
 }
 
 // label reads argument i as a label in the given default namespace.

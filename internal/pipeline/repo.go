@@ -22,6 +22,10 @@ type RepairOptions struct {
 	Quick      bool            // believe images of the right size
 	Only       []digest.Digest // these images; nil is all
 	Events     event.Sink
+
+	// Open returns the registry as it is open to a label's name, for images with a
+	// token of their own; nil is always the same.
+	Open func(label.Label) (*registry.Registry, error)
 }
 
 // Repaired is what became of an image that was not as it must be.
@@ -55,7 +59,7 @@ func Repair(ctx context.Context, reg *registry.Registry, local *localrepo.Repo, 
 }
 
 func repairImage(ctx context.Context, reg *registry.Registry, local *localrepo.Repo, f localrepo.Finding, o RepairOptions) (Repaired, error) {
-	found, err := findDigest(ctx, reg, f.Digest, f.Labels, o.Namespaces)
+	found, err := findDigest(ctx, reg, f.Digest, f.Labels, o)
 	if fault.KindOf(err) == fault.NotFound {
 		return Repaired{Finding: f, Note: "not in the registry"}, nil
 	}
@@ -100,10 +104,16 @@ func isIntact(ctx context.Context, local *localrepo.Repo, f localrepo.Finding, m
 
 // findDigest looks for an image under any of its labels. It is of kind NotFound
 // if no namespace has it.
-func findDigest(ctx context.Context, reg *registry.Registry, d digest.Digest, labels []label.Label, namespaces []string) (Found, error) {
-	for _, namespace := range namespaces {
+func findDigest(ctx context.Context, reg *registry.Registry, d digest.Digest, labels []label.Label, o RepairOptions) (Found, error) {
+	for _, namespace := range o.Namespaces {
 		for _, l := range labels {
 			l.Namespace = namespace
+			if o.Open != nil {
+				var err error
+				if reg, err = o.Open(l); err != nil {
+					return Found{}, err
+				}
+			}
 			repo, err := reg.Repository(l.Repository())
 			if err != nil {
 				return Found{}, err

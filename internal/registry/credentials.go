@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -52,14 +53,14 @@ func (c Credentials) lookup(host string, o Options) (auth.CredentialFunc, error)
 	if c.TokenFile != "" {
 		cred, err := c.token(o.Events)
 		if err != nil {
-			return nil, fmt.Errorf("read token: %w", err)
+			return nil, fmt.Errorf("read token: %w", fileError(err))
 		}
 		return auth.StaticCredential(host, cred), nil
 	}
 	var explicit credentials.Store
 	if c.DockerConfig != "" {
 		if _, err := os.Stat(c.DockerConfig); err != nil {
-			return nil, fmt.Errorf("read credentials: %w", err)
+			return nil, fmt.Errorf("read credentials: %w", fileError(err))
 		}
 		store, err := credentials.NewStore(c.DockerConfig, credentials.StoreOptions{})
 		if err != nil {
@@ -68,6 +69,17 @@ func (c Credentials) lookup(host string, o Options) (auth.CredentialFunc, error)
 		explicit = store
 	}
 	return c.search(host, explicit, o.Retry), nil
+}
+
+// fileError gives errors of files that people name their kind.
+func fileError(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.Wrap(fault.NotFound, err, "no such file")
+	case errors.Is(err, fs.ErrPermission):
+		return fault.Wrap(fault.Unauthorized, err, "it cannot be read")
+	}
+	return err
 }
 
 // search asks the sources in turn, when the registry first wants to know.

@@ -24,6 +24,7 @@ type Options struct {
 	CAFile      string      // PEM certificates trusted besides the system's
 	Credentials Credentials // where user names and passwords come from
 	UserAgent   string      // "" is "uenv-ci"
+	MustExist   bool        // a layout tree without a directory is of kind NotFound, not empty
 	Events      event.Sink  // progress of transfers, retries and other things worth telling
 	Retry       RetryOptions
 }
@@ -66,7 +67,7 @@ func Open(address string, o Options) (*Registry, error) {
 
 func openBackend(address string, o Options) (backend, error) {
 	if dir, ok := strings.CutPrefix(address, "oci:"); ok {
-		return openTree(dir)
+		return openTree(dir, o.MustExist)
 	}
 	return openRemote(address, o)
 }

@@ -138,7 +138,7 @@ func certificates(file string) (*x509.CertPool, error) {
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read certificate authority: %w", err)
+		return nil, fmt.Errorf("read certificate authority: %w", fileError(err))
 	}
 	if !pool.AppendCertsFromPEM(data) {
 		return nil, fault.New(fault.Invalid, "%s holds no certificate in PEM form", file)

@@ -24,13 +24,17 @@ type tree struct {
 	err  error
 }
 
-func openTree(dir string) (*tree, error) {
+func openTree(dir string, mustExist bool) (*tree, error) {
 	if dir == "" {
 		return nil, fault.New(fault.Usage, "the registry address \"oci:\" lacks a directory")
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open layout tree %s: %w", dir, err)
+	}
+	if _, err := os.Stat(abs); mustExist && errors.Is(err, fs.ErrNotExist) {
+		err := fault.New(fault.NotFound, "there is no registry oci:%s: the directory does not exist", abs)
+		return nil, fault.WithHint(err, "'push' makes one")
 	}
 	return &tree{dir: abs}, nil
 }

@@ -46,7 +46,7 @@ func UnpackLayer(ctx context.Context, p *Repository, d ocispec.Descriptor, dst s
 		return fmt.Errorf("unpack layer %s: %s: %w", title, filepath.Join(dst, title), fs.ErrExist)
 	}
 	if err := unpackLayer(ctx, p, d, dst, title, l); err != nil {
-		return fmt.Errorf("unpack layer %s: %w", title, err)
+		return fmt.Errorf("unpack layer %s (%s) of %s: %w", title, d.Digest, p, err)
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func ReadLayerFile(ctx context.Context, p *Repository, d ocispec.Descriptor, nam
 		err = fault.New(fault.NotFound, "it has no file %s", name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read layer %s: %w", d.Digest, err)
+		return nil, fmt.Errorf("read layer %s (%s) of %s: %w", clean(d.Annotations[ocispec.AnnotationTitle]), d.Digest, p, err)
 	}
 	return data, nil
 }
@@ -129,7 +129,14 @@ func readLayer(ctx context.Context, p *Repository, d ocispec.Descriptor, l Unpac
 		_, err := io.Copy(io.Discard, blob)
 		return err
 	}
-	return readTar(blob, d, l, visit)
+	err = readTar(blob, d, l, visit)
+	if fault.KindOf(err) == fault.Invalid {
+		// Before the archive is blamed: are these the bytes that were published?
+		if _, wrong := io.Copy(io.Discard, blob); errors.Is(wrong, errContent) {
+			return wrong
+		}
+	}
+	return err
 }
 
 func readTar(blob io.Reader, d ocispec.Descriptor, l UnpackLimits, visit func(*tar.Header, io.Reader) error) error {

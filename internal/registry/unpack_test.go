@@ -251,3 +251,35 @@ func TestUnpackOfAFile(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// A damaged blob is told from a bad archive: the error says whose it is, and that it
+// is not what was published.
+func TestDamagedLayerIsNamed(t *testing.T) {
+	p, dir := newLayout(t)
+	l, err := registry.DirectoryLayer("meta", goldenFiles(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	push(t, p, registry.Artifact{Type: meta, Layers: []registry.Layer{l}})
+	path := blobFile(dir, l.Descriptor)
+	sound, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{2, 15, len(sound) / 2, len(sound) - 5} {
+		damaged := bytes.Clone(sound)
+		damaged[at] ^= 0xff
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, readErr := registry.ReadLayerFile(t.Context(), p, l.Descriptor, "meta/env.json")
+		for _, err := range []error{registry.UnpackLayer(t.Context(), p, l.Descriptor, t.TempDir(), registry.UnpackLimits{}), readErr} {
+			wantKind(t, err, fault.Network)
+			for _, want := range []string{"meta", l.Descriptor.Digest.String(), p.Name(), "does not match"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("byte %d: %q does not say %q", at, err, want)
+				}
+			}
+		}
+	}
+}
