@@ -31,7 +31,7 @@ uenv-ci promote --explain prgenv-gnu/25.11:2078663062@daint%gh200 :v1
 # let it through against a rule, on the record
 uenv-ci promote hello/1.0:42@daint%gh200 :v1@santis --override tests --reason "same nodes as daint"`,
 		flags: []cli.Flag{
-			&cli.BoolFlag{Name: "explain", Usage: "show how each rule comes out and change nothing"},
+			&cli.BoolFlag{Name: "explain", Usage: "show how each rule comes out and change nothing; exits with 8 if it would be refused"},
 			&cli.StringSliceFlag{Name: "override", Usage: "let it through against `RULE`"},
 			&cli.StringFlag{Name: "reason", Usage: "say why a rule is overridden, in one `TEXT`"},
 			&cli.StringFlag{Name: "to", Usage: "promote into another registry `R`"},

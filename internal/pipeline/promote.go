@@ -40,8 +40,10 @@ func Promote(ctx context.Context, from Found, reg *registry.Registry, to label.L
 		Rules: o.Rules, Overrides: o.Overrides, Who: o.Who, Tool: o.Tool, Events: o.Events,
 	}
 	if o.Explain {
-		done.Result.Decision, err = promote.Decide(ctx, request)
-		return done, err
+		if done.Result.Decision, err = promote.Decide(ctx, request); err != nil {
+			return done, err
+		}
+		return done, done.Result.Decision.Refusal(from.Label)
 	}
 	done.Result, err = promote.Apply(ctx, request)
 	return done, err

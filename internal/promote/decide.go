@@ -124,9 +124,9 @@ func (r Request) check() error {
 	return nil
 }
 
-// refusal returns the error for a decision that does not let the image through,
+// Refusal returns the error for a decision that does not let the image through,
 // nil for one that does.
-func (d Decision) refusal(from label.Label) error {
+func (d Decision) Refusal(from label.Label) error {
 	var refused []meta.RuleResult
 	for _, rule := range d.Rules {
 		if rule.Outcome == meta.RuleRefused {

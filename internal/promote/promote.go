@@ -56,7 +56,7 @@ func Apply(ctx context.Context, r Request) (Result, error) {
 	if err != nil {
 		return Result{Decision: d}, err
 	}
-	if err := d.refusal(r.From); err != nil {
+	if err := d.Refusal(r.From); err != nil {
 		return Result{Decision: d}, err
 	}
 	r.Events.Start(stage, "%s to %s", r.From, r.To)
