@@ -57,15 +57,51 @@ func (j *job) buildCaches() ([]buildCache, error) {
 		}
 		caches = append(caches, cache)
 	}
-	if !j.Protected && len(caches) == 2 {
-		if dir := caches[0].dir; dir != "" && unix.Access(dir, unix.W_OK) == nil {
-			j.Events.Warn("cache", "the protected build cache is not isolated: this user can write to %s", dir)
-		}
-		if caches[0].dir != "" && caches[0].dir == caches[1].dir {
-			return nil, fault.New(fault.Invalid, "a change may not have the protected build cache %s as its own", caches[0].dir)
-		}
+	if j.Protected || j.Stack.Mirrors == nil {
+		return caches, nil
+	}
+	if why := NotIsolated(j.Stack.Mirrors, j.ChangeCache); why != "" {
+		j.Events.Warn("cache", "the protected build cache is not isolated: %s", why)
+	}
+	if len(caches) == 2 && caches[0].dir != "" && caches[0].dir == caches[1].dir {
+		return nil, fault.New(fault.Invalid, "a change may not have the protected build cache %s as its own", caches[0].dir)
 	}
 	return caches, nil
+}
+
+// NotIsolated says why a job of a change that runs as this user could put packages
+// into the protected build cache, "" if it could not. change may be nil.
+func NotIsolated(protected, change *site.Mirrors) string {
+	if protected == nil || protected.BuildCache == nil {
+		return ""
+	}
+	dir := fileURL(protected.BuildCache.Entry)
+	own := ""
+	if change != nil && change.BuildCache != nil {
+		own = fileURL(change.BuildCache.Entry)
+	}
+	switch {
+	case dir == "":
+		return ""
+	case dir == own:
+		return "it is that of changes, " + dir
+	case writable(dir):
+		return "this user can write to " + dir
+	}
+	key := protected.BuildCache.Key
+	if key != "" && unix.Access(key, unix.R_OK) == nil {
+		return "this user can read its key " + key
+	}
+	return ""
+}
+
+// writable tells whether a directory can be written to, or made.
+func writable(dir string) bool {
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
+			return unix.Access(dir, unix.W_OK) == nil
+		}
+	}
 }
 
 func (j *job) openCache(m *site.Mirrors, write bool) (buildCache, error) {

@@ -3,6 +3,7 @@ package build_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,6 +81,38 @@ func names(t *testing.T, dir, pattern string) []string {
 	return found
 }
 
+// checkIndex lets Spack read the index of a cache, and looks at its digest.
+func checkIndex(t *testing.T, dir string, packages int) {
+	t.Helper()
+	spackDir := os.Getenv("UENV_CI_SPACK")
+	home := t.TempDir()
+	text, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `import spack.binary_distribution as b, spack.config, spack.database as d
+import sys
+db = b.BuildCacheDatabase(sys.argv[1])
+db._read_from_file(sys.argv[2])
+records = db._data.values()
+print(sum(r.in_buildcache for r in records), sum(not r.in_buildcache for r in records), b.compute_hash(open(sys.argv[2]).read()))
+`
+	write(t, filepath.Join(home, "read.py"), script, 0o644)
+	env := append(os.Environ(), "SPACK_USER_CONFIG_PATH="+home, "SPACK_USER_CACHE_PATH="+home, "SPACK_DISABLE_LOCAL_CONFIG=1")
+	out, err := proc.Cmd{
+		Path: filepath.Join(spackDir, "bin", "spack"), Env: env,
+		Args: []string{"python", filepath.Join(home, "read.py"), home, filepath.Join(dir, "index.json")},
+	}.Output(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := os.ReadFile(filepath.Join(dir, "index.json.hash"))
+	fields := strings.Fields(string(out))
+	if err != nil || len(fields) != 3 || fields[0] != strconv.Itoa(packages) || fields[1] == "0" || fields[2] != string(hash) {
+		t.Errorf("Spack reads %s of %d packages, digest %s, %v: %s", out, packages, hash, err, text)
+	}
+}
+
 // TestBuildCache fills the protected cache, signed, and builds from it: again, and
 // as a change, which leaves it as it is.
 func TestBuildCache(t *testing.T) {
@@ -98,6 +131,7 @@ func TestBuildCache(t *testing.T) {
 	if len(signed) != r.Report.Cache.Built || len(names(t, dir, "*.spec.json")) > 0 || len(names(t, dir, "_pgp/*.pub")) != 1 {
 		t.Errorf("cache: %q", names(t, dir, "*"))
 	}
+	checkIndex(t, dir, r.Report.Cache.Pushed)
 	first := digests(t, r.Store)
 	r = mustBuild(t, protected())
 	if c := r.Report.Cache; c.Hits == 0 || c.Built != 0 || c.Pushed != 0 {

@@ -33,11 +33,17 @@ type publisher struct {
 	wake chan struct{}
 	done chan struct{}
 	seen map[string]bool
+	// published are the names of the descriptions that are new in the cache.
+	published []string
 }
 
 // newPublisher begins to publish. Callers end it with close.
 func newPublisher(ctx context.Context, j *job, c buildCache) (*publisher, error) {
 	p := &publisher{job: j, cache: c, wake: make(chan struct{}, 1), done: make(chan struct{}), seen: map[string]bool{}}
+	for _, env := range j.tree.Environments {
+		p.exclude = append(p.exclude, env.CacheExclude...)
+		p.noGit = p.noGit || env.CacheExcludeGit
+	}
 	if len(c.private) > 0 {
 		if err := p.prepareKey(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("prepare the key of the build cache: %w", err), p.forgetKey())
@@ -109,6 +115,9 @@ func (p *publisher) close() error {
 	close(p.wake)
 	<-p.done
 	p.publishAll()
+	if err := updateIndex(filepath.Join(p.cache.dir, "build_cache"), p.published); err != nil {
+		p.Events.Warn("cache", "the index of the build cache is not up to date: %v", err)
+	}
 	return p.forgetKey()
 }
 
@@ -208,6 +217,7 @@ func (p *publisher) publish(root foreign, name string) error {
 	if err := atomicfile.WriteBytes(target, 0o644, text); err != nil {
 		return err
 	}
+	p.published = append(p.published, name+suffix)
 	p.report.Cache.Pushed++
 	return nil
 }

@@ -25,6 +25,7 @@ func recipeFlags() []cli.Flag {
 
 func buildCommand() *command {
 	flags := append(recipeFlags(),
+		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of changes that nobody has accepted: only builds of such read and write it"},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
@@ -69,7 +70,7 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	}
 	settings := in.found.Build
 	return pipeline.BuildOptions{
-		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), System: system, UArch: uarch,
+		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), System: system, UArch: uarch,
 		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Root: first(in.String("build-root"), settings.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
 		Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs), LogDir: in.String("logs"),

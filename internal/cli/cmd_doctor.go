@@ -23,7 +23,7 @@ func runDoctor(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return doctorResult{pipeline.Doctor(ctx, pipeline.DoctorOptions{BuildRoot: s.Build.Root, Environ: in.environ})}, nil
+	return doctorResult{pipeline.Doctor(ctx, pipeline.DoctorOptions{BuildRoot: s.Build.Root, Environ: in.environ, Mirrors: s.Build.Mirrors, ChangeCache: s.Build.ChangeCache})}, nil
 }
 
 func (r doctorResult) text(p *printer) {

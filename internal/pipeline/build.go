@@ -19,10 +19,13 @@ type BuildOptions struct {
 	// may return "".
 	ClusterFor func(recipeVersion int) (string, error)
 	Mirrors    string // mirrors or cache file; "" for none
-	System     string
-	UArch      string
-	Mount      string // "" is what the recipe says
-	Develop    bool   // Spack's development version is meant
+	// ChangeCache is a mirrors or cache file with the build cache of changes; "" for
+	// none. A build that is Protected does not even read it.
+	ChangeCache string
+	System      string
+	UArch       string
+	Mount       string // "" is what the recipe says
+	Develop     bool   // Spack's development version is meant
 
 	Spack     string   // Spack checkout; "" is found or cloned
 	Root      string   // of builds; "" is in memory
@@ -93,17 +96,38 @@ func Build(ctx context.Context, o BuildOptions) (*build.Result, error) {
 
 // run builds, and tells in report, if that is not nil, what was done.
 func (o BuildOptions) run(ctx context.Context, in stack.Input, report *build.Report) (*build.Result, error) {
-	result, err := build.Run(ctx, o.options(in, report))
+	options, err := o.options(in, report)
+	if err != nil {
+		return nil, err
+	}
+	result, err := build.Run(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", in.Recipe.Name, err)
 	}
 	return result, nil
 }
 
-func (o BuildOptions) options(in stack.Input, report *build.Report) build.Options {
+// changeCache reads the build cache of changes, where it matters.
+func (o BuildOptions) changeCache(in stack.Input) (*site.Mirrors, error) {
+	if o.ChangeCache == "" || o.Protected || in.Recipe.Builder == recipe.BuilderScript {
+		return nil, nil
+	}
+	m, err := site.LoadMirrors(o.ChangeCache, in.Recipe.Version, in.Mount)
+	if err == nil && m.BuildCache == nil {
+		err = fault.New(fault.Invalid, "%s names no build cache", o.ChangeCache)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load the build cache of changes: %w", err)
+	}
+	return m, nil
+}
+
+func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Options, error) {
+	change, err := o.changeCache(in)
 	return build.Options{
-		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
+		ChangeCache: change,
+		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
 		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache,
-	}
+	}, err
 }

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"syscall"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
+	"uenv-ci.dev/internal/site"
 )
 
 // Check is one thing that the program can use on this machine.
@@ -21,7 +23,10 @@ type Check struct {
 // DoctorOptions say what to look at.
 type DoctorOptions struct {
 	BuildRoot string // "" is /dev/shm
-	Environ   []string
+	// Mirrors and ChangeCache are the files of the protected build cache and of that
+	// of changes; "" for none.
+	Mirrors, ChangeCache string
+	Environ              []string
 }
 
 // Doctor looks at what is here: nothing of it is needed by every command.
@@ -37,8 +42,39 @@ func Doctor(ctx context.Context, o DoctorOptions) []Check {
 		program(ctx, "spack", "--version", "Spack recipes need --spack DIR, UENV_CI_SPACK, or a clone from the network"),
 		program(ctx, "reframe", "--version", "only the 'command' runner can test images"),
 	}
-	return append(checks, space(o.BuildRoot))
+	checks = append(checks, space(o.BuildRoot))
+	return append(checks, caches(o)...)
 }
+
+// caches tells whether the jobs of a change could write into the build cache that
+// others believe.
+func caches(o DoctorOptions) []Check {
+	if o.Mirrors == "" {
+		return nil
+	}
+	const name = "build caches"
+	protected, err := site.LoadMirrors(o.Mirrors, doctorRecipe, doctorMount)
+	if err != nil {
+		return []Check{{name, false, err.Error()}}
+	}
+	var change *site.Mirrors
+	if o.ChangeCache != "" {
+		if change, err = site.LoadMirrors(o.ChangeCache, doctorRecipe, doctorMount); err != nil {
+			return []Check{{name, false, err.Error()}}
+		}
+	}
+	if why := build.NotIsolated(protected, change); why != "" {
+		return []Check{{name, false, "not isolated: " + why}}
+	}
+	return []Check{{name, true, "the protected one cannot be written by this user"}}
+}
+
+// What build caches are looked at for: the files are the same for every recipe and
+// mount point, but for the directory below.
+const (
+	doctorRecipe = 1
+	doctorMount  = "/user-environment"
+)
 
 func program(ctx context.Context, name, versionFlag, without string) Check {
 	path, ok := proc.Look(name)

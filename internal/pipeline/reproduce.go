@@ -83,7 +83,11 @@ func (r *reproduction) run(ctx context.Context) error {
 		return err
 	}
 	if r.Shell != nil {
-		return build.OpenShell(ctx, r.Build.options(in, &r.done.Report), *r.Shell)
+		options, err := r.Build.options(in, &r.done.Report)
+		if err != nil {
+			return err
+		}
+		return build.OpenShell(ctx, options, *r.Shell)
 	}
 	pack, err := r.packing()
 	if err != nil {

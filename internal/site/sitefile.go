@@ -53,8 +53,11 @@ type Namespaces struct{ Build, Deploy string }
 type BuildSettings struct {
 	Root    string // directory for builds
 	Jobs    int
-	Mirrors string // mirror file
+	Mirrors string // mirror file; its build cache is written by jobs on protected refs only
 	Spack   string // checkout to build with
+	// ChangeCache is the file of the build cache that builds of changes have for
+	// themselves.
+	ChangeCache string
 }
 
 // Tests say how images are tested; zero values stand for the defaults.
@@ -243,7 +246,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	namespaces := root.Get("namespaces")
 	s.Namespaces = Namespaces{text(namespaces.Get("build")), text(namespaces.Get("deploy"))}
 	build := root.Get("build")
-	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), r.path(build.Get("mirrors")), r.path(build.Get("spack"))}
+	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache"))}
 	tests := root.Get("tests")
 	s.Tests = Tests{
 		Runner: text(tests.Get("runner")), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),
