@@ -16,6 +16,7 @@ import (
 
 func packFlags() []cli.Flag {
 	return append([]cli.Flag{
+		&cli.StringFlag{Name: "packer", Usage: "pack with `native|mksquashfs`: our own packer, or the program of squashfs-tools", Value: packerNative},
 		&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, the recipe's last commit, or now"},
 	}, codecFlags()...)
 }
@@ -40,8 +41,21 @@ func (in *invocation) packOptions(ctx context.Context, recipe string) (image.Pac
 	if err != nil {
 		return image.PackOptions{}, err
 	}
-	return image.PackOptions{Created: created, Codec: codec, Level: in.Int("level"), BlockSize: in.Int("block-size"), Events: in.events}, nil
+	packer := in.String("packer")
+	if packer != packerNative && packer != packerMksquashfs {
+		return image.PackOptions{}, fault.New(fault.Usage, "--packer %q is neither %s nor %s", packer, packerNative, packerMksquashfs)
+	}
+	return image.PackOptions{
+		Created: created, Codec: codec, Level: in.Int("level"), BlockSize: in.Int("block-size"),
+		Mksquashfs: packer == packerMksquashfs, Events: in.events,
+	}, nil
 }
+
+// The packers that --packer takes.
+const (
+	packerNative     = "native"
+	packerMksquashfs = "mksquashfs"
+)
 
 func (in *invocation) codec() (squashfs.Codec, error) {
 	codec, err := squashfs.ParseCodec(in.String("codec"))

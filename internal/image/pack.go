@@ -43,7 +43,9 @@ type PackOptions struct {
 	BlockSize int // in bytes; 0 is 128 KiB
 	Workers   int // 0 is one per processor
 	Exclude   []string
-	Events    event.Sink
+	// Mksquashfs has the program of that name pack, which excludes nothing.
+	Mksquashfs bool
+	Events     event.Sink
 }
 
 // Pack makes an image of the directory store. The file out appears only when
@@ -53,7 +55,11 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return File{}, err
 	}
-	summary, err := squashfs.Pack(ctx, store, out, squashfs.WriteOptions{
+	pack := squashfs.Pack
+	if o.Mksquashfs {
+		pack = squashfs.PackByMksquashfs
+	}
+	summary, err := pack(ctx, store, out, squashfs.WriteOptions{
 		Codec: o.Codec, Level: o.Level, BlockSize: o.BlockSize, Workers: o.Workers, Exclude: o.Exclude,
 		Time: o.Created, ForceOwner: &squashfs.Owner{UID: nobody, GID: nobody}, Events: o.Events,
 	})

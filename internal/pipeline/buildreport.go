@@ -94,6 +94,8 @@ type InputsOfPacking struct {
 	Codec     string `json:"codec"`
 	Level     int    `json:"level,omitempty"`      // 0: the codec's default
 	BlockSize int    `json:"block_size,omitempty"` // 0: the default
+
+	Mksquashfs bool `json:"mksquashfs,omitempty"` // the program of that name packed
 }
 
 // Origin says which files a directory held.
@@ -129,7 +131,7 @@ func (b *imageBuild) inputs(ctx context.Context) (Inputs, error) {
 	if err != nil {
 		return in, err
 	}
-	in.Packing = InputsOfPacking{coding.Codec.String(), coding.Level, coding.BlockSize}
+	in.Packing = InputsOfPacking{coding.Codec.String(), coding.Level, coding.BlockSize, b.Pack.Mksquashfs}
 	if in.Recipe, err = originOf(ctx, b.in.Recipe.Dir, b.done.recipe); err != nil || b.in.Cluster == nil {
 		return in, err
 	}

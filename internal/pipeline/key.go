@@ -49,6 +49,11 @@ func keyOf(ctx context.Context, in stack.Input, uarch string, pack image.PackOpt
 	if err != nil {
 		return ContentKey{}, err
 	}
+	if pack.Mksquashfs {
+		if packing.CodecVersion, err = squashfs.MksquashfsVersion(ctx); err != nil {
+			return ContentKey{}, err
+		}
+	}
 	single := plan.SingleOptions{
 		Recipe: in.Recipe, Cluster: in.Cluster, System: in.System, UArch: uarch, Mount: in.Mount,
 		Variables: o.Variables, Packing: packing,

@@ -175,7 +175,7 @@ func (r *reproduction) packing() (image.PackOptions, error) {
 	if err != nil {
 		return image.PackOptions{}, fault.Wrap(fault.Invalid, err, "the report: creation time")
 	}
-	return image.PackOptions{Created: created, Codec: codec, Level: was.Packing.Level, BlockSize: was.Packing.BlockSize, Events: r.events}, nil
+	return image.PackOptions{Created: created, Codec: codec, Level: was.Packing.Level, BlockSize: was.Packing.BlockSize, Mksquashfs: was.Packing.Mksquashfs, Events: r.events}, nil
 }
 
 // digester computes the digest of those files of a directory that decide about
