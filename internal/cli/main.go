@@ -55,6 +55,9 @@ func run(ctx context.Context, s streams, args []string) int {
 	commands := allCommands()
 	line, err := arrange(commands, globalFlags(), args)
 	asJSON := wantsJSON(line.global)
+	if err != nil { // it may not have come as far as the flag
+		asJSON = wantsJSON(args)
+	}
 	switch {
 	case line.help || err == nil && line.command == nil && len(args) == 0:
 		showHelp(s.stdout, commands, line)
@@ -116,6 +119,9 @@ func showHelp(w io.Writer, commands []*command, line arranged) {
 // is parsed, so that errors of the line are reported in the right form too.
 func wantsJSON(global []string) bool {
 	for i, word := range global {
+		if word == "--" {
+			break
+		}
 		name, value, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
 		if name != "format" {
 			continue

@@ -64,7 +64,7 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 		Time: o.Created, ForceOwner: &squashfs.Owner{UID: nobody, GID: nobody}, Events: o.Events,
 	})
 	if err != nil {
-		return File{}, fmt.Errorf("pack %s: %w", store, err)
+		return File{}, err
 	}
 	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: summary.Compressor()}, nil
 }

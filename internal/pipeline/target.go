@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -112,7 +111,7 @@ func (r Runnable) Mount(ctx context.Context, o MountOptions) (*mount.Mount, erro
 		Image: r.Path, MountPoint: at, Declared: r.Env.Mount, Digest: r.Digest, Methods: o.Methods, Server: o.Server, WorkDir: o.WorkDir, Events: o.Events,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", r.Path, err)
+		return nil, err
 	}
 	return m, nil
 }
