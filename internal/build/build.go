@@ -76,6 +76,9 @@ type Options struct {
 	// only a build that is not Protected reads and writes it. Stack.Mirrors has
 	// the protected one.
 	ChangeCache *site.Mirrors
+	// SourceCache is a directory with sources in the layout of Spack's mirrors, "" for
+	// none. They are taken from there, and what is fetched is put there.
+	SourceCache string
 	// NoBuildCache leaves both aside: every package is built.
 	NoBuildCache bool
 
@@ -199,6 +202,9 @@ func (o *Options) check(ctx context.Context) error {
 		if o.script() {
 			o.Size = scriptSize
 		}
+	}
+	if err := o.checkSourceCache(); err != nil {
+		return err
 	}
 	if err := checkCapacity(o.Root, o.Size); err != nil {
 		return err

@@ -143,15 +143,18 @@ func fileURL(entry *yamlpos.Map) string {
 	return ""
 }
 
-// useCaches makes the build caches known to Spack: read-only, but for the
+// useCaches makes the caches known to Spack: read-only, but for the
 // directory into which it puts what it has built.
 func (b *spackBuild) useCaches(ctx context.Context) (err error) {
 	caches, err := b.buildCaches()
-	if err != nil || len(caches) == 0 {
+	if err != nil || len(caches) == 0 && b.SourceCache == "" {
 		return err
 	}
-	b.report.Cache = &Cache{}
+	if len(caches) > 0 {
+		b.report.Cache = &Cache{}
+	}
 	mirrors := &yamlpos.Map{}
+	b.useSources(mirrors)
 	var keys []string
 	for _, c := range caches {
 		entry := c.Entry.Clone()

@@ -229,6 +229,12 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 	if err != nil {
 		return err
 	}
+	if b.AirGapped {
+		if err := b.stage("sources "+env.Name, func() error { return b.missingSources(ctx, env) }); err != nil {
+			return err
+		}
+	}
+	defer b.saveSources()
 	stage := "install " + env.Name
 	return b.stageTries(stage, twice, func() error {
 		s := step{name: "install-" + env.Name, network: !b.Offline, watch: b.watchInstall(stage)}

@@ -14,7 +14,7 @@ import (
 // limitFlags are those that say when a build gives up and what it leaves then.
 func limitFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "air-gapped", Usage: "use no network at all, hooks neither"},
+		&cli.BoolFlag{Name: "air-gapped", Usage: "use no network at all, hooks neither, and list the sources that are missing before anything is built"},
 		&cli.TimestampFlag{Name: "deadline", Layout: time.RFC3339, Usage: "stop in time to save what there is by `TIME` (else by the end of the Slurm job)"},
 		&cli.DurationFlag{Name: "keep-on-failure", Usage: "keep the directory of a build that failed for a `TIME` such as 2h"},
 		&cli.StringFlag{Name: "like", Usage: "begin only if there is as much room and memory as the build of the report `FILE` needed (else of the report that will be replaced; 'none' begins anyway)"},

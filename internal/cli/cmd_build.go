@@ -25,6 +25,7 @@ func recipeFlags() []cli.Flag {
 
 func buildCommand() *command {
 	flags := append(recipeFlags(),
+		&cli.StringFlag{Name: "source-cache", Usage: "take sources from `DIR`, and put there what is fetched"},
 		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of changes that nobody has accepted: only builds of such read and write it"},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
@@ -69,11 +70,17 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--jobs %d is negative", in.Int("jobs"))
 	}
 	settings := in.found.Build
+	sources := first(in.String("source-cache"), settings.SourceCache)
+	if sources != "" {
+		if sources, err = filepath.Abs(sources); err != nil {
+			return pipeline.BuildOptions{}, err
+		}
+	}
 	return pipeline.BuildOptions{
 		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), System: system, UArch: uarch,
 		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Root: first(in.String("build-root"), settings.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
-		Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs), LogDir: in.String("logs"),
+		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs), LogDir: in.String("logs"),
 		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 	}, nil
 }

@@ -37,11 +37,12 @@ type BuildOptions struct {
 	Jobs      int
 	LogDir    string
 
-	AirGapped  bool // offline, and what is missing is told before the build
-	Protected  bool // of a protected ref: hooks may have secrets, the shared cache may be written
-	Hooks      build.Hooks
-	Restricted bool // what programs say is told nobody
-	Limits     build.Limits
+	AirGapped   bool // offline, and what is missing is told before the build
+	Protected   bool // of a protected ref: hooks may have secrets, the shared cache may be written
+	Hooks       build.Hooks
+	Restricted  bool // what programs say is told nobody
+	Limits      build.Limits
+	SourceCache string // directory of sources; "" for none
 	// NoBuildCache leaves build caches aside: every package is built.
 	NoBuildCache bool
 	ArchiveDir   string // receives the logs of a build that failed
@@ -128,6 +129,6 @@ func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Optio
 		ChangeCache: change,
 		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
-		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache,
+		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, SourceCache: o.SourceCache,
 	}, err
 }

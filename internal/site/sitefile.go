@@ -58,6 +58,7 @@ type BuildSettings struct {
 	// ChangeCache is the file of the build cache that builds of changes have for
 	// themselves.
 	ChangeCache string
+	SourceCache string // directory of sources
 }
 
 // Tests say how images are tested; zero values stand for the defaults.
@@ -246,7 +247,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	namespaces := root.Get("namespaces")
 	s.Namespaces = Namespaces{text(namespaces.Get("build")), text(namespaces.Get("deploy"))}
 	build := root.Get("build")
-	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache"))}
+	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache")), r.path(build.Get("source_cache"))}
 	tests := root.Get("tests")
 	s.Tests = Tests{
 		Runner: text(tests.Get("runner")), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),

@@ -1,0 +1,245 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/yamlpos"
+)
+
+// sourceMirror is the name under which Spack knows the source cache.
+const sourceMirror = "source-cache"
+
+// fetchedDir is where Spack puts what it has fetched, below the build directory.
+const fetchedDir = "cache/source"
+
+// checkSourceCache looks at the source cache before anything is built.
+func (o *Options) checkSourceCache() error {
+	if o.SourceCache == "" {
+		return nil
+	}
+	if !filepath.IsAbs(o.SourceCache) {
+		return fault.New(fault.Usage, "the source cache %s is not an absolute path", o.SourceCache)
+	}
+	info, err := os.Stat(o.SourceCache)
+	if errors.Is(err, fs.ErrNotExist) && !o.AirGapped {
+		return os.MkdirAll(o.SourceCache, 0o755)
+	}
+	if err != nil || !info.IsDir() {
+		return fault.New(fault.NotFound, "the source cache %s is no directory", o.SourceCache)
+	}
+	return nil
+}
+
+// useSources makes the source cache known to Spack, read-only, before the other
+// mirrors.
+func (b *spackBuild) useSources(mirrors *yamlpos.Map) {
+	if b.SourceCache == "" {
+		return
+	}
+	b.cell.show(b.SourceCache)
+	mirrors.Set(sourceMirror, yamlpos.NewMap("url", "file://"+b.SourceCache, "source", true, "binary", false))
+}
+
+// saveSources puts what Spack has fetched into the source cache. What is named by
+// the digest of its content is saved if it has that, which nobody can forge; the
+// rest, commits of git, only by a build that is protected.
+func (b *spackBuild) saveSources() {
+	if b.SourceCache == "" || b.AirGapped {
+		return
+	}
+	fetched, err := openForeign(b.cell.path(fetchedDir))
+	if err != nil {
+		return // nothing was
+	}
+	defer fetched.Close()
+	saved := 0
+	err = fs.WalkDir(fetched.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		ok, err := b.saveSource(fetched, name)
+		if ok {
+			saved++
+		}
+		return err
+	})
+	if err != nil {
+		b.Events.Warn("sources", "the source cache does not have everything: %v", err)
+	}
+	if saved > 0 {
+		b.Events.Info("sources", "%d sources are new in %s", saved, b.SourceCache)
+	}
+}
+
+// saveSource saves one file, unless it is there.
+func (b *spackBuild) saveSource(fetched foreign, name string) (bool, error) {
+	digest := sourceDigest(name)
+	target := filepath.Join(b.SourceCache, name)
+	if _, err := os.Lstat(target); err == nil || digest == "" && !b.Protected {
+		return false, nil
+	}
+	in, err := fetched.open(name)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return false, err
+	}
+	err = atomicfile.Write(target, 0o644, func(w io.Writer) error {
+		sum := sha256.New()
+		if _, err := io.Copy(io.MultiWriter(w, sum), in); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); digest != "" && got != digest {
+			return fmt.Errorf("%s has the digest %s", name, got)
+		}
+		return nil
+	})
+	return err == nil, err
+}
+
+// sourceDigest returns the SHA-256 digest by which a file of a source cache is
+// named, _source-cache/archive/57/57….tar.gz, "" if it is not.
+func sourceDigest(name string) string {
+	if !strings.HasPrefix(name, "_source-cache/archive/") {
+		return ""
+	}
+	digest, _, _ := strings.Cut(path.Base(name), ".")
+	if _, err := hex.DecodeString(digest); err != nil || len(digest) != sha256.Size*2 {
+		return ""
+	}
+	return digest
+}
+
+// listSources is a program for Spack's Python: it lists the sources of an
+// environment, a JSON object a line.
+//
+//go:embed sources.py
+var listSources []byte
+
+// source is something that has to be fetched for a package.
+type source struct {
+	Hash    string   `json:"hash"`
+	Package string   `json:"package"`
+	URL     string   `json:"url"`
+	Paths   []string `json:"paths"` // in a mirror, any of them
+}
+
+// maxSources bounds what the list of sources may say, in bytes.
+const maxSources = 64 << 20
+
+// missingSources is an error that lists the sources of an environment that neither
+// a mirror of this machine nor a build cache has.
+func (b *spackBuild) missingSources(ctx context.Context, env environment) error {
+	program := path.Join(engineScope, "sources.py")
+	if err := b.cell.files.write(program, listSources, 0o644); err != nil {
+		return err
+	}
+	out := &limitedBuffer{limit: maxSources}
+	list := step{name: "sources-" + env.Name}
+	list.cmd.Stdout = out
+	if err := b.run(ctx, list, "-e", b.cell.inside(env.Dir), "python", b.cell.inside(program)); err != nil {
+		return err
+	}
+	sources, err := parseSources(out.Bytes())
+	if err != nil {
+		return err
+	}
+	caches, err := b.buildCaches()
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, s := range sources {
+		line := fmt.Sprintf("%s: %s (%s)", s.Package, s.URL, s.Paths[0])
+		if !slices.Contains(missing, line) && !b.hasSource(s) && !hasBinary(caches, s.Hash) {
+			missing = append(missing, line)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fault.WithHint(
+		fault.New(fault.NotFound, "sources are missing for a build without a network:\n  %s", strings.Join(missing, "\n  ")),
+		"a build with a network and the same --source-cache fetches them, and so does 'spack mirror create'")
+}
+
+func parseSources(text []byte) ([]source, error) {
+	var sources []source
+	for line := range bytes.Lines(text) {
+		if !bytes.HasPrefix(line, []byte("{")) {
+			continue // a warning of Spack's
+		}
+		var s source
+		if err := json.Unmarshal(line, &s); err != nil || len(s.Paths) == 0 {
+			return nil, fmt.Errorf("list the sources: unexpected %q", line)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// hasSource tells whether a mirror of this machine has a source.
+func (b *spackBuild) hasSource(s source) bool {
+	var dirs []string
+	if b.SourceCache != "" {
+		dirs = append(dirs, b.SourceCache)
+	}
+	if m := b.Stack.Mirrors; m != nil {
+		for _, mirror := range m.Sources {
+			if dir := fileURL(mirror.Entry); dir != "" {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	return slices.ContainsFunc(dirs, func(dir string) bool {
+		return slices.ContainsFunc(s.Paths, func(name string) bool {
+			if !filepath.IsLocal(name) {
+				return false
+			}
+			info, err := os.Stat(filepath.Join(dir, name))
+			return err == nil && info.Mode().IsRegular()
+		})
+	})
+}
+
+// hasBinary tells whether a build cache of this machine has a package.
+func hasBinary(caches []buildCache, hash string) bool {
+	return isHash(hash) && slices.ContainsFunc(caches, func(c buildCache) bool {
+		if c.dir == "" {
+			return false
+		}
+		found, _ := filepath.Glob(filepath.Join(c.dir, "build_cache", "*-"+hash+".spec.json*"))
+		return len(found) > 0
+	})
+}
+
+// limitedBuffer keeps so many bytes, and refuses more.
+type limitedBuffer struct {
+	bytes.Buffer
+	limit int
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.limit {
+		return 0, errors.New("a program says too much")
+	}
+	return b.Buffer.Write(p)
+}
