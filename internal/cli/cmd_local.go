@@ -62,6 +62,7 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	}
 	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{
 		Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Connections: in.Int("connections"), Limit: limit, Events: in.events,
+		Cache: in.cacheDir("bases"),
 	})
 	if err != nil {
 		return nil, err

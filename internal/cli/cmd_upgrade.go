@@ -52,7 +52,7 @@ func runUpgrade(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	defer local.Close()
-	u, err := pipeline.FindUpgrade(ctx, reg, l, local)
+	u, err := pipeline.FindUpgrade(ctx, reg, l, local, in.cacheDir("bases"))
 	if err != nil {
 		return nil, err
 	}

@@ -28,8 +28,9 @@ type PullOptions struct {
 	// NoDifference fetches the whole image, whatever local images have of it.
 	NoDifference bool
 
-	Connections int   // parts fetched at a time; 0 is as many as make it faster
-	Limit       int64 // in bytes per second; 0 is none
+	Cache       string // directory for what local images consist of; "" keeps nothing
+	Connections int    // parts fetched at a time; 0 is as many as make it faster
+	Limit       int64  // in bytes per second; 0 is none
 	Events      event.Sink
 
 	remnant  string    // a damaged file of the image itself, to start from
@@ -159,6 +160,7 @@ func fetchImage(ctx context.Context, local *localrepo.Repo, found Found, m image
 	err := image.Fetch(ctx, found.Repo, m, stage.Image(), fetch)
 	if err != nil && seeded && ctx.Err() == nil && stage.Staged() == 0 { // what was put together was wrong, and is gone
 		o.Events.Info("pull", "what was here did not fit: the whole image is fetched")
+		baseCache(o.Cache).forget()
 		err = image.Fetch(ctx, found.Repo, m, stage.Image(), fetch)
 	}
 	if kind := fault.KindOf(err); kind == fault.Network || kind == fault.Interrupted || kind == fault.Unauthorized {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -32,6 +31,8 @@ const (
 	worthwhile = 70
 	// pieceSize is how much one request fetches.
 	pieceSize = 4 << 20
+	// copySize is how much is copied between two looks at the clock.
+	copySize = 64 << 20
 	// rangeWorkers is how many ranges are fetched at a time.
 	rangeWorkers = 8
 )
@@ -94,7 +95,7 @@ func distance(have, want label.Label) int {
 
 // assemblyOf plans how the image m is put together from local ones. An image
 // without a chunk index, or with nothing to start from, is of kind NotFound.
-func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *localrepo.Repo) (Assembly, error) {
+func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *localrepo.Repo, cache baseCache) (Assembly, error) {
 	records, err := basesFor(ctx, local, found.Label, m.Descriptor.Digest)
 	if err != nil {
 		return Assembly{}, err
@@ -112,7 +113,7 @@ func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *local
 		path := local.Paths(r.Digest).Image
 		// The sums of what is here are computed here: what a registry says of it
 		// need not be true of this file.
-		x, err := image.Chunks(ctx, path, r.Digest, index.Grain)
+		x, err := cache.index(ctx, path, r.Digest, index.Grain)
 		if err != nil {
 			return Assembly{}, err
 		}
@@ -152,40 +153,33 @@ func remnantOf(ctx context.Context, found Found, m image.Manifest, path string) 
 }
 
 // seed puts together what an assembly says at the place where the download of the
-// image will look for it. Whatever goes wrong, the download makes good.
+// image will look for it, and goes on where an earlier attempt was. Whatever goes
+// wrong, the download makes good.
 func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.Manifest, path string, o PullOptions) error {
-	return repo.Seed(ctx, m.Layer, path, registry.DownloadOptions{Stage: "pull", Events: o.Events}, func(ctx context.Context, f *os.File) ([]registry.Span, error) {
-		w := &assembler{Assembly: a, file: f, events: o.Events}
-		err := w.copyAll(ctx)
-		if err == nil && o.Limit == 0 { // only a download keeps to a limit
-			err = w.fetchAll(ctx, repo, m, cmp.Or(o.Connections, rangeWorkers))
+	so := registry.DownloadOptions{Stage: "pull", Limit: o.Limit, Events: o.Events}
+	return repo.Seed(ctx, m.Layer, path, so, func(ctx context.Context, f *registry.Filling) error {
+		w := &assembler{Assembly: a, filling: f, events: o.Events}
+		if done := f.Done(); done > 0 {
+			w.moved.Store(done)
+			o.Events.Info("pull", "going on after %d of %d bytes", done, a.Size)
 		}
-		return w.spans(), err
+		if err := w.copyAll(ctx); err != nil {
+			return err
+		}
+		return w.fetchAll(ctx, cmp.Or(o.Connections, rangeWorkers))
 	})
 }
 
 // assembler puts an image together.
 type assembler struct {
 	Assembly
-	file   *os.File
-	events event.Sink
-	moved  atomic.Int64
-
-	mu   sync.Mutex
-	done []registry.Span
+	filling *registry.Filling
+	events  event.Sink
+	moved   atomic.Int64
 }
 
-func (w *assembler) note(offset, length int64) {
-	w.mu.Lock()
-	w.done = append(w.done, registry.Span{Offset: offset, Length: length})
-	w.mu.Unlock()
-	w.events.Progress("pull", min(w.moved.Add(length), w.Size), w.Size, "B")
-}
-
-// spans returns what is there, in order.
-func (w *assembler) spans() []registry.Span {
-	slices.SortFunc(w.done, func(a, b registry.Span) int { return cmp.Compare(a.Offset, b.Offset) })
-	return w.done
+func (w *assembler) progress(n int64) {
+	w.events.Progress("pull", min(w.moved.Add(n), w.Size), w.Size, "B")
 }
 
 // copyAll copies what local images have.
@@ -200,19 +194,31 @@ func (w *assembler) copyAll(ctx context.Context) error {
 		files[i] = f
 	}
 	for _, c := range w.Plan.Copies {
-		for done := int64(0); done < c.Length; {
+		for _, s := range pieces(w.filling.Missing(registry.Span{Offset: c.Offset, Length: c.Length}), copySize) {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			n := min(c.Length-done, 64<<20)
-			if err := copyRange(w.file, c.Offset+done, files[c.Base], c.From+done, n); err != nil {
+			if err := copyRange(w.filling.File(), s.Offset, files[c.Base], c.From+s.Offset-c.Offset, s.Length); err != nil {
 				return fmt.Errorf("copy from %s: %w", files[c.Base].Name(), err)
 			}
-			w.note(c.Offset+done, n)
-			done += n
+			if err := w.filling.Wrote(s); err != nil {
+				return err
+			}
+			w.progress(s.Length)
 		}
 	}
 	return nil
+}
+
+// pieces cuts spans into ones no longer than size.
+func pieces(spans []registry.Span, size int64) []registry.Span {
+	var cut []registry.Span
+	for _, s := range spans {
+		for done := int64(0); done < s.Length; done += size {
+			cut = append(cut, registry.Span{Offset: s.Offset + done, Length: min(s.Length-done, size)})
+		}
+	}
+	return cut
 }
 
 // copyRange copies within the kernel where the file systems can do that, by
@@ -252,21 +258,16 @@ func copyThrough(to *os.File, at int64, from *os.File, offset, length int64) err
 }
 
 // fetchAll fetches the rest, several ranges at a time.
-func (w *assembler) fetchAll(ctx context.Context, repo *registry.Repository, m image.Manifest, workers int) error {
+func (w *assembler) fetchAll(ctx context.Context, workers int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
-	for _, s := range w.Plan.Fetch {
-		for done := int64(0); done < s.Length; done += pieceSize {
-			offset, length := s.Offset+done, min(s.Length-done, pieceSize)
+	for _, f := range w.Plan.Fetch {
+		for _, s := range pieces(w.filling.Missing(registry.Span{Offset: f.Offset, Length: f.Length}), pieceSize) {
 			group.Go(func() error {
-				data := make([]byte, length)
-				if n, err := repo.ReaderAt(ctx, m.Layer).ReadAt(data, offset); int64(n) < length {
+				if err := w.filling.Fetch(ctx, s); err != nil {
 					return err
 				}
-				if _, err := w.file.WriteAt(data, offset); err != nil {
-					return err
-				}
-				w.note(offset, length)
+				w.progress(s.Length)
 				return nil
 			})
 		}
@@ -285,7 +286,7 @@ func seedImage(ctx context.Context, found Found, m image.Manifest, local *localr
 	case o.remnant != "":
 		a, err = remnantOf(ctx, found, m, o.remnant)
 	default:
-		a, err = assemblyOf(ctx, found, m, local)
+		a, err = assemblyOf(ctx, found, m, local, baseCache(o.Cache))
 	}
 	if err == nil && !a.Pays() {
 		return false
@@ -313,8 +314,9 @@ type Upgrade struct {
 }
 
 // FindUpgrade looks for the newest image that a label names, and says what is new
-// in it over the newest one here.
-func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, local *localrepo.Repo) (Upgrade, error) {
+// in it over the newest one here. In the directory cache, unless it is "", it keeps
+// what local images consist of.
+func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, local *localrepo.Repo, cache string) (Upgrade, error) {
 	if l.Name == "" {
 		return Upgrade{}, fault.New(fault.Usage, "label %q has no name", l)
 	}
@@ -341,10 +343,10 @@ func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, loc
 			return Upgrade{}, fault.WithHint(err, "say which: @%s%%%s or @%s%%%s", newest.Label.System, newest.Label.UArch, r.Label.System, r.Label.UArch)
 		}
 	}
-	return describeUpgrade(ctx, reg, newest, local)
+	return describeUpgrade(ctx, reg, newest, local, baseCache(cache))
 }
 
-func describeUpgrade(ctx context.Context, reg *registry.Registry, newest catalog.Record, local *localrepo.Repo) (Upgrade, error) {
+func describeUpgrade(ctx context.Context, reg *registry.Registry, newest catalog.Record, local *localrepo.Repo, cache baseCache) (Upgrade, error) {
 	u := Upgrade{To: newest, Fetch: newest.Size}
 	repo, err := reg.Repository(newest.Label.Repository())
 	if err != nil {
@@ -377,7 +379,7 @@ func describeUpgrade(ctx context.Context, reg *registry.Registry, newest catalog
 		return u, err
 	}
 	u.From = &here[0]
-	a, err := assemblyOf(ctx, u.found, m, local)
+	a, err := assemblyOf(ctx, u.found, m, local, cache)
 	switch {
 	case err == nil:
 		u.assembly = &a

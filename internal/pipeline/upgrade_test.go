@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -109,6 +112,86 @@ func TestPullFetchesTheDifference(t *testing.T) {
 	}
 }
 
+// A pull by difference that is interrupted goes on where it was, at a limited rate
+// too, and does not fetch the rest of the image.
+func TestInterruptedDifferenceGoesOn(t *testing.T) {
+	var counter registrytest.Counter
+	reg := openRegistry(t, registrytest.Start(t, registrytest.Referrers, counter.Middleware()))
+	old, _ := release(t, reg, "deploy::x/1:v1@s%u", makeStore(t, nil), image.PublishOptions{})
+	changed := map[int]byte{}
+	for i := range 30 {
+		changed[i*2] = 1
+	}
+	fresh, file := release(t, reg, "deploy::x/2:v1@s%u", makeStore(t, changed), image.PublishOptions{})
+	local := openLocal(t, t.TempDir(), nil)
+	pull(t, local, old)
+	counter.Reset()
+	ctx, kill := context.WithCancel(t.Context())
+	_, err := Pull(ctx, fresh, local, PullOptions{Limit: 1 << 40, Connections: 1, Events: func(e event.Event) {
+		if e.Kind == event.Progress && counter.Bytes() > file.Size/4 {
+			kill()
+		}
+	}})
+	if fault.KindOf(err) != fault.Interrupted {
+		t.Fatalf("it was not interrupted: %v", err)
+	}
+	first := counter.Bytes()
+	counter.Reset()
+	pulled, err := Pull(t.Context(), fresh, local, PullOptions{Limit: 1 << 40})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPulled(t, pulled, file)
+	// Half of the image is new. What is fetched twice is in pieces under way.
+	if all := first + counter.Bytes(); counter.Bytes() > file.Size/2 || all > file.Size*3/4 {
+		t.Errorf("%d bytes, then %d, for half of %d", first, counter.Bytes(), file.Size)
+	}
+}
+
+// What an image consists of is kept, as long as nobody touches it.
+func TestBasesAreReadOnce(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "image")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(strings.Repeat(text, 100_000)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	c := baseCache(filepath.Join(dir, "cache"))
+	first, err := c.index(t.Context(), path, digest.FromString("a"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := filepath.Glob(filepath.Join(dir, "cache", "base-*"))
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("kept %v, %v", kept, err)
+	}
+	// The same file is not read again: what is kept is what is said.
+	planted, err := image.Chunks(t.Context(), os.Args[0], digest.FromString("b"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(kept[0], planted.Encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.index(t.Context(), path, digest.FromString("a"), 0); err != nil || again.Size != planted.Size {
+		t.Errorf("read again: %d bytes, %v", again.Size, err)
+	}
+	// Neither damage of what is kept nor a change of the file goes unnoticed.
+	if err := os.WriteFile(kept[0], []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.index(t.Context(), path, digest.FromString("a"), 0); err != nil || again.Size != first.Size {
+		t.Errorf("damaged: %d bytes, %v", again.Size, err)
+	}
+	write("another")
+	if again, err := c.index(t.Context(), path, digest.FromString("a"), 0); err != nil || again.Size == first.Size {
+		t.Errorf("changed: %d bytes, %v", again.Size, err)
+	}
+}
+
 func TestIndexIsSmall(t *testing.T) {
 	reg := openRegistry(t, "oci:"+t.TempDir())
 	found, file := release(t, reg, "deploy::x/1:v1@s%u", makeStore(t, nil), image.PublishOptions{})
@@ -191,19 +274,26 @@ func TestPullWithABaseThatChanges(t *testing.T) {
 	_, file := release(t, reg, "deploy::x/2:v1@s%u", makeStore(t, map[int]byte{7: 1}), image.PublishOptions{})
 	local := openLocal(t, t.TempDir(), nil)
 	p := pull(t, local, old)
-	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x"}, local)
+	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x"}, local, "")
 	if err != nil || u.assembly == nil {
 		t.Fatalf("%+v, %v", u, err)
 	}
+	cache := t.TempDir()
+	if err := os.WriteFile(filepath.Join(cache, "base-wrong.idx"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	damage(t, p.Path, func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
 	var told []string
-	pulled, err := u.Pull(t.Context(), local, PullOptions{Events: func(e event.Event) { told = append(told, e.Message) }})
+	pulled, err := u.Pull(t.Context(), local, PullOptions{Cache: cache, Events: func(e event.Event) { told = append(told, e.Message) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkPulled(t, pulled, file)
 	if !strings.Contains(fmt.Sprint(told), "did not fit") {
 		t.Errorf("told %q", told)
+	}
+	if kept, err := os.ReadDir(cache); err != nil || len(kept) != 0 {
+		t.Errorf("what was wrong is kept: %v, %v", kept, err)
 	}
 }
 
@@ -238,29 +328,29 @@ func TestFindUpgrade(t *testing.T) {
 	release(t, reg, "deploy::xy/11:v1@s%u", makeStore(t, map[int]byte{9: 1}), image.PublishOptions{})
 	local := openLocal(t, t.TempDir(), nil)
 	of := label.Label{Namespace: "deploy", Name: "x"}
-	if _, err := FindUpgrade(t.Context(), reg, of, local); fault.KindOf(err) != fault.Usage {
+	if _, err := FindUpgrade(t.Context(), reg, of, local, ""); fault.KindOf(err) != fault.Usage {
 		t.Errorf("two systems and nothing here: %v", err)
 	}
-	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x", System: "s"}, local)
+	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x", System: "s"}, local, "")
 	if err != nil || u.From != nil || u.Fetch != u.To.Size || u.To.Label.Version != "10" {
 		t.Errorf("nothing here: %+v, %v", u, err)
 	}
 	pull(t, local, old)
-	u, err = FindUpgrade(t.Context(), reg, of, local)
+	u, err = FindUpgrade(t.Context(), reg, of, local, "")
 	if err != nil || u.Current || u.From == nil || u.From.Label.Version != "9" || u.To.Label.Version != "10" || u.Fetch > u.To.Size/8 {
 		t.Fatalf("%+v, %v", u, err)
 	}
 	if _, err := u.Pull(t.Context(), local, PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	u, err = FindUpgrade(t.Context(), reg, of, local)
+	u, err = FindUpgrade(t.Context(), reg, of, local, "")
 	if err != nil || !u.Current || u.Fetch != 0 {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if records, err := local.Find(t.Context(), label.Label{Name: "x"}, false); err != nil || len(records) != 2 {
 		t.Errorf("%v, %v", records, err)
 	}
-	if _, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "none"}, local); fault.KindOf(err) != fault.NotFound {
+	if _, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "none"}, local, ""); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("none: %v", err)
 	}
 	findings, err := local.Verify(t.Context(), localrepo.VerifyOptions{})

@@ -1,0 +1,101 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"uenv-ci.dev/internal/chunk"
+	"uenv-ci.dev/internal/image"
+)
+
+// baseCache keeps, in a directory of the user's, what local images consist of, so
+// that the next upgrade need not read them again. What it says is never trusted:
+// the digest of the whole decides. "" keeps nothing.
+type baseCache string
+
+// forgetBases is when what nobody asks for any more is removed.
+const forgetBases = 90 * 24 * time.Hour
+
+// index describes the image file at path by chunks.
+func (c baseCache) index(ctx context.Context, path string, d digest.Digest, grain int64) (chunk.Index, error) {
+	if c == "" {
+		return image.Chunks(ctx, path, d, grain)
+	}
+	kept, err := c.path(path, d, grain)
+	if err != nil {
+		return chunk.Index{}, err
+	}
+	if data, err := os.ReadFile(kept); err == nil {
+		if x, err := chunk.Decode(data); err == nil {
+			_ = os.Chtimes(kept, time.Time{}, time.Now()) // it is used
+			return x, nil
+		}
+	}
+	x, err := image.Chunks(ctx, path, d, grain)
+	if err == nil {
+		c.keep(kept, x.Encode())
+	}
+	return x, err
+}
+
+// path is where a file is kept, for as long as nobody has changed it.
+func (c baseCache) path(path string, d digest.Digest, grain int64) (string, error) {
+	var s unix.Stat_t
+	if err := unix.Stat(path, &s); err != nil {
+		return "", &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "1 %s %d %s %d %d %d %d %d", path, grain, d, s.Dev, s.Ino, s.Size, s.Mtim.Nano(), s.Ctim.Nano()))
+	return filepath.Join(string(c), "base-"+hex.EncodeToString(sum[:12])+".idx"), nil
+}
+
+// keep writes without syncing: what a power cut leaves cannot be decoded, or does
+// no harm.
+func (c baseCache) keep(path string, data []byte) {
+	if os.MkdirAll(string(c), 0o700) != nil {
+		return
+	}
+	c.tidy()
+	f, err := os.CreateTemp(string(c), ".tmp-*")
+	if err != nil {
+		return
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+}
+
+// forget drops all, after something turned out to be wrong.
+func (c baseCache) forget() {
+	if c == "" {
+		return
+	}
+	kept, _ := filepath.Glob(filepath.Join(string(c), "base-*.idx"))
+	for _, path := range kept {
+		_ = os.Remove(path)
+	}
+}
+
+func (c baseCache) tidy() {
+	entries, err := os.ReadDir(string(c))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > forgetBases {
+			_ = os.Remove(filepath.Join(string(c), e.Name()))
+		}
+	}
+}
