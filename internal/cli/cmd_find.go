@@ -289,10 +289,15 @@ func (p *printer) remark(r catalog.Record) string {
 func inspectCommand() *command {
 	return &command{
 		name: "inspect", group: "Users", usage: "show what an image is and what is known of it",
-		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
+		args: "(LABEL|FILE) [PATH]", minArgs: 1, maxArgs: 2,
 		details: `A label with a namespace is looked up in the registry, one without in the local
-repository first. Nothing is downloaded but the metadata.`,
+repository first. Nothing is downloaded but the metadata.
+
+With PATH, a directory inside the image is listed, or a file written out. Of an image
+in a registry only what that takes is fetched; such parts cannot be checked against
+the image's digest.`,
 		examples: `uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200
+uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200 meta/recipe
 uenv-ci inspect ./store.squashfs --format json`,
 		run: runInspect,
 	}
@@ -305,6 +310,9 @@ type inspectResult struct {
 }
 
 func runInspect(ctx context.Context, in *invocation) (result, error) {
+	if len(in.args) == 2 {
+		return in.inspectInside(ctx)
+	}
 	if isPath(in.arg(0)) {
 		return inspectFile(ctx, in.arg(0), "")
 	}
@@ -329,7 +337,11 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inspectResult{Label: found.Label.String(), About: about}, nil
+	r := inspectResult{Label: found.Label.String(), About: about}
+	if err := r.envInside(ctx, found); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // inspectLocal looks into the local repository; both results are nil if the

@@ -204,3 +204,19 @@ func (m *Image) Close() error {
 func invalid(part string, err error) error {
 	return fault.Wrap(fault.Invalid, err, "squashfs %s", part)
 }
+
+// Tables says where an image's metadata is, for who reads it over a slow link.
+type Tables struct {
+	Start     int64 // of the inode table; data lies before
+	Fragments int64 // end of the list that leads to the fragment table; 0 without one
+}
+
+// Tables returns where the metadata is.
+func (m *Image) Tables() Tables {
+	t := Tables{Start: int64(m.sb.InodeTable)}
+	if m.sb.FragmentTable != noTable {
+		perBlock := uint64(metaSize / fragmentEntrySize)
+		t.Fragments = int64(m.sb.FragmentTable + (uint64(m.sb.Fragments)+perBlock-1)/perBlock*pointerSize)
+	}
+	return t
+}

@@ -1,0 +1,152 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/squashfs"
+)
+
+// How a look into an image far away reads metadata: what is looked at together is
+// stored together, mostly before what was asked for, since a directory is written
+// after all that is in it.
+const (
+	windowBefore  = 24 << 10
+	windowAfter   = 8 << 10
+	fragmentsNear = 96 << 10 // the fragment table is read along if it ends so near
+	windowKept    = 16 << 20
+)
+
+// Inside opens the image in a registry for a look into it, by requests for parts of
+// it. What it reads cannot be checked, since the digest covers the whole; reads end
+// with ctx.
+func Inside(ctx context.Context, repo *registry.Repository, layer ocispec.Descriptor) (*squashfs.Image, error) {
+	m, err := look(repo.ReaderAt(ctx, layer), layer.Size)
+	return m, fault.Wrap(fault.KindOf(err), err, "look into the image of %s", repo.Name())
+}
+
+func look(r io.ReaderAt, size int64) (*squashfs.Image, error) {
+	w := &window{r: r, size: size, dataEnd: 0}
+	m, err := squashfs.NewReader(w, size, squashfs.Limits{ReadFile: maxEnv})
+	if err != nil {
+		return nil, err
+	}
+	t := m.Tables()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dataEnd, w.fragments = t.Start, t.Fragments
+	return m, nil
+}
+
+// EnvInside reads meta/env.json of the image in a registry. Without one the error
+// has kind NotFound.
+func EnvInside(ctx context.Context, repo *registry.Repository, layer ocispec.Descriptor) (meta.Env, error) {
+	m, err := Inside(ctx, repo, layer)
+	if err != nil {
+		return meta.Env{}, err
+	}
+	defer m.Close()
+	data, err := m.ReadFile(meta.EnvFile) // asks for nothing else, such as owners
+	if errors.Is(err, fs.ErrNotExist) {
+		return meta.Env{}, fault.New(fault.NotFound, "the image of %s has no %s", repo.Name(), meta.EnvFile)
+	}
+	if err != nil {
+		return meta.Env{}, fault.Wrap(fault.KindOf(err), err, "look into the image of %s", repo.Name())
+	}
+	env, err := meta.ParseEnv(data)
+	return env, fault.Wrap(fault.Invalid, err, "read %s inside the image of %s", meta.EnvFile, repo.Name())
+}
+
+// window reads metadata in larger parts than asked for, and keeps them. Data is
+// read as asked for.
+type window struct {
+	r         io.ReaderAt
+	size      int64
+	dataEnd   int64 // where metadata begins
+	fragments int64 // end of the fragment table
+
+	mu    sync.Mutex
+	kept  int
+	parts []windowPart // in the order of their offsets, none overlapping another
+}
+
+type windowPart struct {
+	at   int64
+	data []byte
+}
+
+func (p windowPart) end() int64 { return p.at + int64(len(p.data)) }
+
+// ReadAt implements io.ReaderAt.
+func (w *window) ReadAt(b []byte, off int64) (int, error) {
+	w.mu.Lock()
+	if off >= w.dataEnd || off < 4096 {
+		defer w.mu.Unlock()
+		return w.readMeta(b, off)
+	}
+	w.mu.Unlock()
+	return w.r.ReadAt(b, off)
+}
+
+func (w *window) readMeta(b []byte, off int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		if off >= w.size {
+			return done, io.EOF
+		}
+		p, err := w.part(off, int64(len(b)-done))
+		if err != nil {
+			return done, err
+		}
+		n := copy(b[done:], p.data[off-p.at:])
+		done, off = done+n, off+int64(n)
+	}
+	return done, nil
+}
+
+// part returns the part that has the byte at off, and fetches it if it is not here.
+func (w *window) part(off, n int64) (windowPart, error) {
+	i, _ := slices.BinarySearchFunc(w.parts, off, func(p windowPart, off int64) int {
+		if p.end() <= off {
+			return -1
+		}
+		return 1
+	}) // the first part that ends behind off
+	if i < len(w.parts) && w.parts[i].at <= off {
+		return w.parts[i], nil
+	}
+	from, to := max(off-windowBefore, 0), min(off+n+windowAfter, w.size)
+	if off < w.dataEnd || w.dataEnd == 0 {
+		from, to = off, min(off+max(n, 4096), w.size)
+	} else {
+		from = max(from, w.dataEnd)
+	}
+	if off < w.fragments && w.fragments <= off+fragmentsNear {
+		to = max(to, min(w.fragments, w.size))
+	}
+	if i > 0 {
+		from = max(from, w.parts[i-1].end())
+	}
+	if i < len(w.parts) {
+		to = min(to, w.parts[i].at)
+	}
+	p := windowPart{from, make([]byte, to-from)}
+	if got, err := w.r.ReadAt(p.data, from); int64(got) < to-from {
+		return p, fmt.Errorf("read %d bytes at %d: %w", to-from, from, errors.Join(io.ErrUnexpectedEOF, err))
+	}
+	if w.kept += len(p.data); w.kept > windowKept { // more than a look: begin anew
+		w.parts, w.kept, i = nil, len(p.data), 0
+	}
+	w.parts = slices.Insert(w.parts, i, p)
+	return p, nil
+}
