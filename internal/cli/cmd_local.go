@@ -31,6 +31,7 @@ uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
 			&cli.BoolFlag{Name: "only-meta", Usage: "fetch the metadata, not the image"},
 			&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
 			&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
+			stripesFlag(),
 		},
 		run: runPull,
 	}

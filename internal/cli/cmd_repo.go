@@ -39,6 +39,7 @@ verified from then on.`,
 				flags: []cli.Flag{
 					&cli.StringSliceFlag{Name: "namespace", Usage: "look in the `NAMESPACE` only; may be given more than once (else deploy, build, service)"},
 					&cli.BoolFlag{Name: "quick", Usage: "believe images of the right size"},
+					stripesFlag(),
 				},
 			},
 			{

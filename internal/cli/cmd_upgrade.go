@@ -23,6 +23,7 @@ uenv-ci upgrade prgenv-gnu/25.6 --dry-run`,
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only tell what is new and what it costs"},
 			&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
 			&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
+			stripesFlag(),
 		},
 		run: runUpgrade,
 	}

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
@@ -61,7 +64,15 @@ func (in *invocation) openLocal(ctx context.Context, o localrepo.Options) (*loca
 		}
 	}
 	o.Events = in.events
+	if o.Striping, err = localrepo.ParseStriping(cmp.Or(in.String("stripes"), in.found.Stripes)); err != nil {
+		return nil, err
+	}
 	return localrepo.Open(ctx, path, o)
+}
+
+// stripesFlag is for commands that write images.
+func stripesFlag() cli.Flag {
+	return &cli.StringFlag{Name: "stripes", Usage: "spread the image over `COUNT[xSIZE]` storage targets where the repository is on Lustre: 32x4M unless the site file says otherwise; all, off"}
 }
 
 // locals are the local repositories that are searched.

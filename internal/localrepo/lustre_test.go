@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/fault"
 )
 
 // TestStripe has a directory pass for Lustre. The program in place of lfs notes
@@ -65,5 +66,21 @@ func TestStripeThatFailsIsNoReasonToStop(t *testing.T) {
 	s.Stripe(t.Context())
 	if len(told) != 2 || told[0].Kind != event.Info || told[1].Kind != event.Warning {
 		t.Errorf("told %+v", told)
+	}
+}
+
+func TestParseStriping(t *testing.T) {
+	for text, want := range map[string]Striping{
+		"": {}, "off": {Off: true}, "8": {Count: 8}, "all": {Count: -1}, "32x4M": {Count: 32, Size: 4 << 20}, "allx1G": {Count: -1, Size: 1 << 30},
+		"1x65536": {Count: 1, Size: 64 << 10}, "2x64K": {Count: 2, Size: 64 << 10},
+	} {
+		if got, err := ParseStriping(text); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"0", "-1", "x", "x4M", "4x", "4xM", "4x100", "4x4T", "4x5G", "9999", "many", "4 x 4M", "4x-64K", "4x99999999999999999999"} {
+		if got, err := ParseStriping(text); fault.KindOf(err) != fault.Usage {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
 	}
 }

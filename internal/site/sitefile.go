@@ -33,6 +33,7 @@ type Site struct {
 	Registry   string
 	Listing    string // URL or file of the listing of images that the uenv client reads
 	Repo       string // local repository of pulled images
+	Stripes    string // how images are striped on Lustre, as --stripes has it
 	Clusters   string // directory of cluster configurations
 	ClustersV1 string // that for recipes of version 1; "" = Clusters
 	Matrix     string // the pipeline's config.yaml
@@ -240,6 +241,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	s.Registry = r.registry(root.Get("registry"))
 	s.Listing = r.listing(root.Get("listing"))
 	s.Repo = r.path(root.Get("repo"))
+	s.Stripes = text(root.Get("stripes"))
 	s.Clusters = r.path(root.Get("clusters"))
 	s.ClustersV1 = r.path(root.Get("clusters_v1"))
 	s.Matrix = r.path(root.Get("matrix"))
