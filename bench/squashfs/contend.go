@@ -31,6 +31,11 @@ func contend(ctx context.Context, args []string) error {
 			return err
 		}
 		return f.Close()
+	case "base":
+		return pretend(ctx, args[1], args[2])
+	case "repack":
+		_, err := squashfs.Pack(ctx, args[1], args[2], squashfs.WriteOptions{Base: args[3], KeepBlocks: true})
+		return err
 	case "pack":
 		_, err := squashfs.Pack(ctx, args[1], args[2], squashfs.WriteOptions{})
 		return err

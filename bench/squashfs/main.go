@@ -2,7 +2,7 @@
 // side, interleaved, in processes of their own. What counts are the ratios of
 // medians in one run, since machines differ and others work on them too.
 //
-//	go run ./bench/squashfs [-dir DIR] [-runs N] [-only pack|unpack|read]
+//	go run ./bench/squashfs [-dir DIR] [-runs N] [-only pack|repack|unpack|read]
 //
 // It copies two trees from /usr into DIR (default: a new directory in /dev/shm):
 // A has about 1.9 GB in 50,000 entries, B 100,000 small files.
@@ -33,7 +33,7 @@ func run(ctx context.Context) error {
 	}
 	dir := flag.String("dir", "", "where trees and images go; kept if given")
 	runs := flag.Int("runs", 5, "runs of each contender")
-	only := flag.String("only", "", "pack, unpack or read")
+	only := flag.String("only", "", "pack, repack, unpack or read")
 	flag.Parse()
 	if *dir == "" {
 		made, err := os.MkdirTemp("/dev/shm", "bench-squashfs-")
@@ -51,7 +51,7 @@ func run(ctx context.Context) error {
 	if err := (proc.Cmd{Path: b.binary("pure"), Args: []string{"contend", "grow", *dir}, Stdout: os.Stdout}).Run(ctx); err != nil {
 		return err
 	}
-	for name, part := range map[string]func(context.Context) error{"pack": b.pack, "unpack": b.unpack, "read": b.read} {
+	for name, part := range map[string]func(context.Context) error{"pack": b.pack, "repack": b.repack, "unpack": b.unpack, "read": b.read} {
 		if *only != "" && *only != name {
 			continue
 		}

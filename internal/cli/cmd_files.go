@@ -70,11 +70,18 @@ func packCommand() *command {
 		name: "pack", siteless: true, group: "Image files", usage: "make a squashfs image of a directory",
 		args: "DIR --out FILE", minArgs: 1, maxArgs: 1,
 		details: `The same files, options and --created give the same bytes on every machine. The
-image is read back before it gets its name.`,
+image is read back before it gets its name.
+
+With --base what has not changed since an earlier image is copied from it instead of
+being compressed again. Content decides what has not changed, and the image is the
+same as without. The earlier one must have been packed with --blocks or --base: its
+table of blocks, FILE.blocks, has to lie beside it, owned and readable by you alone.`,
 		examples: `uenv-ci pack ./store --out store.squashfs --created 2026-01-31T12:00:00Z`,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE`"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out paths that match `PATTERN`"},
+			&cli.StringFlag{Name: "base", Usage: "copy what has not changed from the earlier image `FILE`; implies --blocks"},
+			&cli.BoolFlag{Name: "blocks", Usage: "also write OUT.blocks, so that the image can be a --base"},
 		}, packFlags()...),
 		run: runPack,
 	}
@@ -94,6 +101,10 @@ func runPack(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	o.Exclude = in.StringSlice("exclude")
+	o.Base, o.KeepBlocks = in.String("base"), in.Bool("blocks") || in.String("base") != ""
+	if _, err := os.Stat(o.Base); o.Base != "" && err != nil {
+		return nil, fault.Wrap(fault.NotFound, err, "pack: base")
+	}
 	file, err := image.Pack(ctx, in.arg(0), in.String("out"), o)
 	if err != nil {
 		return nil, err

@@ -45,6 +45,10 @@ type PackOptions struct {
 	Exclude   []string
 	// Mksquashfs has the program of that name pack, which excludes nothing.
 	Mksquashfs bool
+	// Base is an earlier image whose blocks are copied where that changes nothing,
+	// KeepBlocks makes the new one fit to be a base: see squashfs.WriteOptions.
+	Base       string
+	KeepBlocks bool
 	Events     event.Sink
 }
 
@@ -61,6 +65,7 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	}
 	summary, err := pack(ctx, store, out, squashfs.WriteOptions{
 		Codec: o.Codec, Level: o.Level, BlockSize: o.BlockSize, Workers: o.Workers, Exclude: o.Exclude,
+		Base: o.Base, KeepBlocks: o.KeepBlocks,
 		Time: o.Created, ForceOwner: &squashfs.Owner{UID: nobody, GID: nobody}, Events: o.Events,
 	})
 	if err != nil {

@@ -182,17 +182,36 @@ func (a *arranger) readBlock(w *worker, src *source, b *block, sums []sum) error
 		return err
 	}
 	if sums != nil {
-		sums[b.index] = a.hash.sum(b.raw)
+		b.sum = a.hash.sum(b.raw)
+		sums[b.index] = b.sum
 	}
 	if hole || isZero(b.raw) {
 		return nil
 	}
-	return a.compress(w, b)
+	return a.encode(w, b)
+}
+
+// encode makes b.data of b.raw, whose sum is known if it is of use: from the base
+// if that has it, which spares the work and gives the same bytes.
+func (p *packer) encode(w *worker, b *block) error {
+	b.spare = p.pool.get()
+	if p.base != nil {
+		if data, known, ok := p.base.fetch(p.hash, b.sum, b.raw, b.spare); ok {
+			b.data, b.word, b.store, b.copied = data, known.word, known.sum, true
+			return nil
+		}
+	}
+	if err := p.compress(w, b); err != nil {
+		return err
+	}
+	if p.o.KeepBlocks {
+		b.store = p.hash.sum(b.data)
+	}
+	return nil
 }
 
 // compress makes b.data of b.raw: compressed if that is smaller.
 func (p *packer) compress(w *worker, b *block) error {
-	b.spare = p.pool.get()
 	packed, err := w.encoder.encode(b.spare, b.raw)
 	if err != nil {
 		return fmt.Errorf("compress: %w", err)

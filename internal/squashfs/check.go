@@ -20,7 +20,7 @@ func (p *packer) check(ctx context.Context) error {
 	if int(m.sb.Inodes) != len(p.tree.nodes) {
 		return fmt.Errorf("superblock: %w", errOther)
 	}
-	c := &checker{tree: p.tree, hash: p.hash, m: m, sums: map[uint64]sum{}, tails: map[uint32][]*node{}}
+	c := &checker{tree: p.tree, hash: p.hash, m: m, sums: map[uint64]sum{}, tails: map[uint32][]*node{}, known: p.copied}
 	for _, n := range p.tree.nodes {
 		c.add(n)
 	}
@@ -38,8 +38,9 @@ type checker struct {
 	hash hasher
 	m    *Image
 
-	sums    map[uint64]sum     // of data blocks, by where they are stored
-	tails   map[uint32][]*node // files in each fragment
+	sums    map[uint64]sum         // of data blocks, by where they are stored
+	tails   map[uint32][]*node     // files in each fragment
+	known   map[uint64]storedBlock // blocks from the base
 	entries int
 }
 
@@ -125,6 +126,24 @@ func (c *checker) block(at uint64, content []byte) error {
 		return fmt.Errorf("block at %d: %w", at, errOther)
 	}
 	return nil
+}
+
+// copied compares a block that came from the base, which had it decoded and
+// compared when it was packed itself, with the stored form that it had there.
+func (c *checker) copied(at uint64, word uint32) (bool, error) {
+	known, ok := c.known[at]
+	if !ok || word != known.word {
+		return false, nil
+	}
+	stored := c.m.buffer(int(word &^ dataRaw))
+	defer c.m.buffers.Put(stored)
+	if err := c.m.readAt(*stored, int64(at)); err != nil {
+		return false, err
+	}
+	if c.hash.sum(*stored) != known.sum {
+		return false, fmt.Errorf("block at %d: %w", at, errOther)
+	}
+	return true, nil
 }
 
 func (c *checker) fragment(index uint32, content []byte) error {

@@ -80,6 +80,11 @@ type encoderSpec struct {
 	open      func() (encoder, error)
 }
 
+// String returns what Summary.Compressor tells of an image packed so.
+func (s encoderSpec) String() string {
+	return Summary{Codec: s.codec.String(), CodecVersion: s.version, Level: s.level, BlockSize: s.blockSize}.Compressor()
+}
+
 func newEncoderSpec(codec Codec, level, blockSize int) (encoderSpec, error) {
 	s := encoderSpec{codec: codec, level: level, blockSize: blockSize}
 	lowest, highest, normal := 0, 0, 0

@@ -142,5 +142,10 @@ func (a *arranger) cut(p *pile) error {
 	a.fragments++
 	b := &block{size: len(p.data), raw: p.data, ready: make(chan struct{})}
 	p.nodes, p.data = nil, nil
-	return a.submit(b, func(w *worker) error { return a.compress(w, b) })
+	return a.submit(b, func(w *worker) error {
+		if a.keepSums {
+			b.sum = a.hash.sum(b.raw)
+		}
+		return a.encode(w, b)
+	})
 }

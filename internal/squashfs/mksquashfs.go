@@ -55,6 +55,9 @@ func PackByMksquashfs(ctx context.Context, root, file string, o WriteOptions) (S
 }
 
 func packByMksquashfs(ctx context.Context, root, file string, o WriteOptions) (s Summary, err error) {
+	if o.Base != "" || o.KeepBlocks {
+		return s, fault.New(fault.Usage, "only our own packer takes blocks from a base")
+	}
 	if len(o.Exclude) > 0 {
 		return s, fault.New(fault.Usage, "nothing can be excluded, since its patterns mean other things than ours")
 	}

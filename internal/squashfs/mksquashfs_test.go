@@ -66,6 +66,7 @@ func TestPackByMksquashfs(t *testing.T) {
 		o    WriteOptions
 		kind fault.Kind
 	}{
+		"base":      {t.Context(), g.root, WriteOptions{Base: "x"}, fault.Usage},
 		"exclude":   {t.Context(), g.root, WriteOptions{Exclude: []string{"x"}}, fault.Usage},
 		"codec":     {t.Context(), g.root, WriteOptions{Codec: Xz}, fault.Usage},
 		"no tree":   {t.Context(), g.root + "/none", WriteOptions{}, fault.Failure},

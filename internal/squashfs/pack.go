@@ -43,6 +43,12 @@ func pack(ctx context.Context, root, file string, o WriteOptions) (Summary, erro
 	if err := f.Commit(); err != nil {
 		return Summary{}, explainFull(err)
 	}
+	if p.table != nil {
+		p.table.compressor = p.spec.String()
+		if err := writeTable(file, p.table); err != nil {
+			return Summary{}, fmt.Errorf("write table of blocks: %w", err)
+		}
+	}
 	p.report()
 	return p.summary, nil
 }

@@ -26,6 +26,9 @@ type packer struct {
 	sizes     map[int64]int // how many files are that large
 	keepSums  bool          // of all contents, not only where they tell duplicates
 	fragments []fragmentEntry
+	base      *base                  // nil if there is none
+	table     *blockTable            // of the new image; of the writer
+	copied    map[uint64]storedBlock // from the base, by where they are now
 
 	open   map[*source]bool // large files; of the arranger
 	tasks  chan func(*worker) error
@@ -51,14 +54,17 @@ type item struct {
 
 // block is a piece of content on its way into the image.
 type block struct {
-	owner *node // nil for a fragment
-	index int   // of the block in the file
-	size  int   // of the content
-	raw   []byte
-	spare []byte // takes the compressed content
-	data  []byte // what is written: raw, spare, or nothing for zeros
-	word  uint32 // how the image describes it
-	ready chan struct{}
+	owner  *node // nil for a fragment
+	index  int   // of the block in the file
+	size   int   // of the content
+	raw    []byte
+	spare  []byte // takes the compressed content
+	data   []byte // what is written: raw, spare, or nothing for zeros
+	sum    sum    // of raw, if sums are kept
+	store  sum    // of data, if a table is kept
+	copied bool   // data comes from the base
+	word   uint32 // how the image describes it
+	ready  chan struct{}
 }
 
 // worker is the state of one working goroutine.
@@ -68,7 +74,7 @@ type worker struct {
 }
 
 func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, keepSums bool) *packer {
-	p := &packer{tree: t, out: out, spec: spec, o: o, keepSums: keepSums, sizes: map[int64]int{}, open: map[*source]bool{}}
+	p := &packer{tree: t, out: out, spec: spec, o: o, keepSums: keepSums, sizes: map[int64]int{}, copied: map[uint64]storedBlock{}, open: map[*source]bool{}}
 	for _, n := range t.nodes {
 		if n.isRegular() {
 			p.sizes[n.stamp.size]++
@@ -85,8 +91,15 @@ func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, keepSums 
 
 // pack writes the content of all files.
 func (p *packer) pack(ctx context.Context) (err error) {
-	if p.hash, err = newHasher(); err != nil {
+	key := newTableKey()
+	if p.base != nil {
+		key = p.base.table.key
+	}
+	if p.hash, err = newHasher(key); err != nil {
 		return err
+	}
+	if p.o.KeepBlocks {
+		p.table = &blockTable{key: key, blocks: map[sum]storedBlock{}}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for range p.o.Workers {
@@ -161,6 +174,7 @@ func (p *packer) place(b *block) error {
 		}
 	}
 	if len(b.data) > 0 {
+		p.note(b)
 		if err := p.out.write(b.data); err != nil {
 			return err
 		}
@@ -169,6 +183,18 @@ func (p *packer) place(b *block) error {
 	p.pool.put(b.spare)
 	p.meter.add(int64(b.size))
 	return nil
+}
+
+// note records where a block is about to be written.
+func (p *packer) note(b *block) {
+	known := storedBlock{at: uint64(p.out.at), word: b.word, sum: b.store}
+	if p.table != nil {
+		p.table.blocks[b.sum] = known
+	}
+	if b.copied {
+		p.copied[known.at] = known
+		p.summary.Reused += int64(len(b.data))
+	}
 }
 
 // receive waits until c is closed.

@@ -3,7 +3,6 @@ package squashfs
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"os"
 	"sync"
@@ -165,17 +164,16 @@ func (s *source) close() { s.once.Do(func() { unix.Close(s.fd) }) }
 type sum [aes.BlockSize]byte
 
 // hasher computes fingerprints: AES-GMAC, many times as fast as SHA-256, under a
-// key drawn for each run. As nobody knows the key, nobody can prepare contents
-// that collide; two that differ have the same sum with a probability below
-// 2⁻¹⁰⁰. Sums decide only what is equal, so the image does not depend on the key.
+// key drawn for each run, or for a chain of images of which each is the base of the
+// next. As nobody else knows the key, nobody can prepare contents that collide; two
+// that differ have the same sum with a probability below 2⁻¹⁰⁰. Sums decide only
+// what is equal, so the image does not depend on the key.
 type hasher struct {
 	aead  cipher.AEAD
 	nonce []byte
 }
 
-func newHasher() (hasher, error) {
-	var key [16]byte
-	rand.Read(key[:])
+func newHasher(key tableKey) (hasher, error) {
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		return hasher{}, err

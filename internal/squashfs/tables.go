@@ -38,6 +38,7 @@ func (p *packer) writeImage(ctx context.Context) error {
 	}
 	sb.BytesUsed = uint64(p.out.at)
 	p.summary = Summary{
+		Reused:      p.summary.Reused,
 		Files:       p.tree.files,
 		Directories: p.tree.directories(),
 		Links:       p.tree.links,

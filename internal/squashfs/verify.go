@@ -38,6 +38,9 @@ type expectation interface {
 	file(i *inode, words []uint32) error
 	block(at uint64, content []byte) error
 	fragment(index uint32, content []byte) error
+	// copied tells whether a block need not be decoded, since its stored form is
+	// known; it is an error if it has another one.
+	copied(at uint64, word uint32) (bool, error)
 }
 
 // verifier checks an image.

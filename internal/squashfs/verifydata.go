@@ -94,6 +94,11 @@ func (v *verifier) decode(at uint64, word uint32, check func([]byte) error) erro
 		return context.Cause(v.ctx)
 	}
 	v.group.Go(func() error {
+		if v.expect != nil {
+			if known, err := v.expect.copied(at, word); known || err != nil {
+				return err
+			}
+		}
 		buf, _ := v.buffers.Get().(*[]byte)
 		if buf == nil {
 			b := make([]byte, v.m.sb.BlockSize)

@@ -40,6 +40,15 @@ type WriteOptions struct {
 	// path from the root. What is below an excluded directory is excluded.
 	Exclude []string
 
+	// Base names an earlier image, beside which its table of blocks lies. Blocks of
+	// the same content are copied from it instead of being compressed again, if
+	// that gives the same bytes: the image does not depend on the base, nor on
+	// whether it is whole. A base that is of no use is told by a warning.
+	Base string
+	// KeepBlocks has Pack write the new image's table of blocks beside it, so
+	// that it can be a base.
+	KeepBlocks bool
+
 	Workers int // that compress at once; 0 is one for each processor
 	Events  event.Sink
 }
@@ -51,8 +60,9 @@ type Summary struct {
 
 	Files       int   `json:"files"` // names that are not directories
 	Directories int   `json:"directories"`
-	Links       int   `json:"links"`      // further names of a file already counted
-	InputBytes  int64 `json:"inputBytes"` // content of all files, hard links once
+	Links       int   `json:"links"`            // further names of a file already counted
+	InputBytes  int64 `json:"inputBytes"`       // content of all files, hard links once
+	Reused      int64 `json:"reused,omitempty"` // bytes of the image that the base spared compressing
 
 	Codec        string `json:"codec"`
 	CodecVersion string `json:"codecVersion,omitempty"` // the library that compressed, with its version
@@ -100,7 +110,13 @@ func write(ctx context.Context, root string, out *os.File, o WriteOptions, keepS
 	if err != nil {
 		return nil, err
 	}
-	p := newPacker(t, newOutput(out), spec, o, keepSums)
+	p := newPacker(t, newOutput(out), spec, o, keepSums || o.Base != "" || o.KeepBlocks)
+	if o.Base != "" {
+		if p.base, err = openBase(o.Base, spec.String()); err != nil {
+			o.Events.Warn(stage, "nothing is taken from the base: %v", err)
+		}
+		defer p.base.close()
+	}
 	if err := p.writeImage(ctx); err != nil {
 		return nil, explainFull(err)
 	}
