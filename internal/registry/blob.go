@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -18,10 +17,8 @@ var errRange = errors.New("the registry does not keep to the range that was aske
 
 // blob opens a part of a blob. The part is asked for only if it is not the whole.
 func (h *hosted) blob(ctx context.Context, d ocispec.Descriptor, offset, length int64) (io.ReadCloser, bool, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(h.pull(ctx), http.MethodGet, h.url("blobs", d.Digest.String()), nil)
 	if err != nil {
-		cancel(nil)
 		return nil, false, err
 	}
 	req.Header.Set("Accept-Encoding", "identity")
@@ -31,10 +28,9 @@ func (h *hosted) blob(ctx context.Context, d ocispec.Descriptor, offset, length 
 	}
 	resp, err := h.request(req, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
-		cancel(nil)
 		return nil, false, err
 	}
-	body := h.server.newAnswer(resp.Body, cancel)
+	body := &answer{resp.Body, h.server.host}
 	ranged := resp.StatusCode == http.StatusPartialContent
 	if !ranged {
 		offset, length = 0, d.Size
@@ -84,36 +80,18 @@ func parseContentRange(header string) (first, last, total int64, err error) {
 	return first, last, total, nil
 }
 
-// answer is a body that says what failed, and fails when nothing arrives for too
-// long.
+// answer is a body that says what failed.
 type answer struct {
-	body   io.ReadCloser
-	server *server
-	cancel context.CancelCauseFunc
-	stall  *time.Timer
-}
-
-// errStalled ends a connection on which nothing arrives any more.
-var errStalled = fault.New(fault.Network, "the transfer stands still")
-
-func (s *server) newAnswer(body io.ReadCloser, cancel context.CancelCauseFunc) *answer {
-	return &answer{body, s, cancel, time.AfterFunc(s.retry.stall(), func() { cancel(errStalled) })}
+	io.ReadCloser
+	host string
 }
 
 func (a *answer) Read(b []byte) (int, error) {
-	a.stall.Reset(a.server.retry.stall())
-	n, err := a.body.Read(b)
+	n, err := a.ReadCloser.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = failure(err, a.server.host)
+		err = failure(err, a.host)
 	}
 	return n, err
-}
-
-func (a *answer) Close() error {
-	a.stall.Stop()
-	err := a.body.Close()
-	a.cancel(nil)
-	return err
 }
 
 // resumer reads a part of a blob and opens it again where it broke.

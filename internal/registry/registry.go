@@ -35,7 +35,7 @@ type RetryOptions struct {
 	Attempts int           // tries in all; 0 is 5, 1 never repeats
 	Wait     time.Duration // before the first repetition, doubled for each further one; 0 is 500 ms
 	MaxWait  time.Duration // upper bound of one wait, Retry-After included; 0 is 30 s
-	Stall    time.Duration // how long a download may stand still before it counts as broken; 0 is a minute
+	Stall    time.Duration // how long a transfer may stand still before it counts as broken; 0 is a minute
 }
 
 // Registry is a place that holds repositories. It is safe for concurrent use.

@@ -128,7 +128,7 @@ func newTransport(o Options) (http.RoundTripper, error) {
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &retrier{base: t, options: o.Retry, events: o.Events}, nil
+	return &retrier{base: &watcher{t, o.Retry.stall()}, options: o.Retry, events: o.Events}, nil
 }
 
 func certificates(file string) (*x509.CertPool, error) {

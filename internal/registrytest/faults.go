@@ -86,6 +86,32 @@ func ResetAfter(n int64) Fault {
 	}
 }
 
+// HangUpAfter is ResetAfter, but the connection is reset, not ended in order: what
+// is on its way is lost as well.
+func HangUpAfter(n int64) Fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(&cutWriter{ResponseWriter: w, left: n, end: func() { hangUp(r) }}, r)
+	}
+}
+
+// StallAfter lets n bytes of the body through, then nothing until the client goes
+// away.
+func StallAfter(n int64) Fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(&cutWriter{ResponseWriter: w, left: n, end: func() { <-r.Context().Done() }}, r)
+	}
+}
+
+// StallUploadAfter reads n bytes of the request, then nothing more, and does not
+// answer.
+func StallUploadAfter(n int64) Fault {
+	return func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+		_, _ = io.CopyN(io.Discard, r.Body, n)
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // ResetUploadAfter reads n bytes of the request, then resets the connection.
 func ResetUploadAfter(n int64) Fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -152,6 +178,7 @@ func hangUp(r *http.Request) {
 type cutWriter struct {
 	http.ResponseWriter
 	left int64
+	end  func() // what happens then; nil is nothing
 }
 
 // Unwrap lets http.ResponseController through; so do those of the other writers.
@@ -164,6 +191,9 @@ func (c *cutWriter) Write(b []byte) (int, error) {
 	}
 	_, _ = c.ResponseWriter.Write(b[:c.left])
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
+	if c.end != nil {
+		c.end()
+	}
 	panic(http.ErrAbortHandler)
 }
 
