@@ -94,6 +94,11 @@ func (a *answer) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// headway is how much has to be moved between two breaks, in bytes, for the later
+// one not to count as a repetition: a connection that always breaks after a few
+// bytes never gets to the end.
+const headway = 64 << 10
+
 // resumer reads a part of a blob and opens it again where it broke.
 type resumer struct {
 	ctx     context.Context
@@ -105,8 +110,9 @@ type resumer struct {
 	strict  bool // errNoRanges instead of reading, in vain, what comes before
 
 	rc       io.ReadCloser
-	failures int  // since the last byte arrived
-	noRanges bool // the registry gets them wrong
+	arrived  int64 // since the last failure, in bytes
+	failures int   // with less than headway in between
+	noRanges bool  // the registry gets them wrong
 }
 
 func (r *resumer) Read(b []byte) (int, error) {
@@ -117,7 +123,7 @@ func (r *resumer) Read(b []byte) (int, error) {
 		n, err := r.rc.Read(b)
 		if n > 0 {
 			r.offset += int64(n)
-			r.failures = 0
+			r.arrived += int64(n)
 			return n, nil // an error shows again, or the blob is resumed
 		}
 		if err == nil || errors.Is(err, io.EOF) && r.offset >= r.end {
@@ -145,6 +151,10 @@ func (r *resumer) start() error {
 // that opens the blob repeats itself.
 func (r *resumer) reopen(cause error) error {
 	for {
+		if r.arrived >= headway {
+			r.failures = 0
+		}
+		r.arrived = 0
 		r.failures++
 		r.noRanges = r.noRanges || errors.Is(cause, errRange)
 		if r.ctx.Err() != nil {

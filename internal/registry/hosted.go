@@ -90,7 +90,21 @@ func (h *hosted) manifest(ctx context.Context, reference string) ([]byte, string
 	case len(data) > MaxManifest:
 		return nil, "", fault.New(fault.Network, "the manifest has more than the %d bytes that are read", MaxManifest)
 	}
-	return data, mediaType, nil
+	return data, mediaType, checkAnnounced(data, resp.Header.Get("Docker-Content-Digest"))
+}
+
+// checkAnnounced compares a manifest with the digest that the registry sent along.
+// It proves nothing of the registry, but of the way from there: what a tag stands
+// for has no other digest to be compared with.
+func checkAnnounced(data []byte, header string) error {
+	announced, err := digest.Parse(header)
+	if err != nil {
+		return nil // there is none, or not of a kind that we know
+	}
+	if got := announced.Algorithm().FromBytes(data); got != announced {
+		return fault.New(fault.Network, "%w: its digest is %s, the registry announced %s", errContent, got, announced)
+	}
+	return nil
 }
 
 func (h *hosted) exists(ctx context.Context, d ocispec.Descriptor) (bool, error) {

@@ -115,7 +115,6 @@ func newTransport(o Options) (http.RoundTripper, error) {
 		MaxIdleConnsPerHost:   maxIdle,
 		IdleConnTimeout:       idleTimeout,
 		TLSHandshakeTimeout:   connectTimeout,
-		ResponseHeaderTimeout: answerTimeout,
 		ExpectContinueTimeout: connectTimeout,
 		DisableCompression:    true,
 		WriteBufferSize:       copyBuffer,

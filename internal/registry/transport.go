@@ -18,7 +18,6 @@ import (
 // Limits of one connection.
 const (
 	connectTimeout = 30 * time.Second
-	answerTimeout  = 10 * time.Minute // a registry hashes a large upload before it answers
 	cancelTimeout  = 10 * time.Second
 	idleTimeout    = 90 * time.Second
 	maxIdle        = 32

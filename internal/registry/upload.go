@@ -135,9 +135,9 @@ func (h *hosted) stream(ctx context.Context, location *url.URL, d ocispec.Descri
 		if err == nil && received > d.Size {
 			err = fault.New(fault.Network, "the registry reports %d bytes of an upload of %d", received, d.Size)
 		}
-		if failures++; received > offset {
+		if failures++; received >= offset+headway {
 			failures = 0
-		} else if err == nil && failures >= h.server.retry.attempts() {
+		} else if err == nil && received < d.Size && failures >= h.server.retry.attempts() {
 			err = fault.New(fault.Network, "the upload stands still at %d of %d bytes", offset, d.Size)
 		}
 		if err != nil {

@@ -12,6 +12,10 @@ import (
 // errStalled ends a connection on which nothing moves any more.
 var errStalled = fault.New(fault.Network, "the transfer stands still")
 
+// How long an answer may take, in times that a transfer may stand still. Registries
+// hash a large upload before they answer.
+const lookStalls, answerStalls = 2, 10
+
 // watcher ends requests that stand still, while they are sent as well as while
 // their answer comes: a connection that broke without a word lasts for ever.
 type watcher struct {
@@ -25,7 +29,7 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	watch := &watch{w.stall, time.AfterFunc(w.patience(req), func() { cancel(errStalled) }), cancel}
 	req = req.WithContext(ctx)
 	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = &watched{req.Body, watch, func() { watch.timer.Reset(answerTimeout) }}
+		req.Body = &watched{req.Body, watch, func() { watch.timer.Reset(answerStalls * w.stall) }}
 	}
 	resp, err := w.base.RoundTrip(req)
 	if err != nil {
@@ -37,13 +41,12 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// patience is how long the first sign of life may take. Registries hash what they
-// were sent before they answer, and look for what they are asked for.
+// patience is how long the first sign of life may take.
 func (w *watcher) patience(req *http.Request) time.Duration {
 	if req.Method == http.MethodGet || req.Method == http.MethodHead {
-		return 2 * w.stall
+		return lookStalls * w.stall
 	}
-	return answerTimeout
+	return answerStalls * w.stall
 }
 
 // watch is the timer of one request.

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Fault is something that goes wrong with a request. It may pass the request on
@@ -102,12 +103,19 @@ func StallAfter(n int64) Fault {
 	}
 }
 
+// stallLimit bounds how long a stalled upload lasts: a server that does not read
+// cannot see the client go away.
+const stallLimit = 2 * time.Second
+
 // StallUploadAfter reads n bytes of the request, then nothing more, and does not
 // answer.
 func StallUploadAfter(n int64) Fault {
 	return func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 		_, _ = io.CopyN(io.Discard, r.Body, n)
-		<-r.Context().Done()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(stallLimit):
+		}
 		panic(http.ErrAbortHandler)
 	}
 }
