@@ -19,6 +19,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(stepVariable) != "" {
+		os.Exit(runChild())
+	}
 	testscript.Main(m, map[string]func(){
 		"uenv-ci": func() { os.Exit(cli.Main(os.Args[1:])) },
 	})
