@@ -73,6 +73,7 @@ func newCell(o *Options, w *workspace) (*cell, error) {
 		return c, nil
 	}
 	c.spec = &sandbox.Spec{
+		Flat: true,
 		Home: home, Tmp: c.path("tmp"),
 		Hide:  slices.Concat([]string{filepath.Dir(w.Dir)}, sandbox.CheckoutSecrets(o.Stack.Recipe.Dir), sandbox.RootOnly(), o.Hide),
 		Binds: []sandbox.Bind{{Source: c.store(), Target: c.mount, Writable: true}},

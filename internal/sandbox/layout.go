@@ -22,14 +22,16 @@ import (
 type layout struct {
 	bind    string   // option that binds an entry of the host
 	strict  bool     // directories of the host must stay what they are
+	flat    bool     // links in / to directories of /usr become directories
 	hidden  []string // resolved, sorted, none below another
+	targets []string // resolved targets of all binds
 	own     []string // resolved targets of binds that every sandbox has
 	missing []string // resolved targets that the host does not have
 	args    []string
 }
 
 func (s Spec) layout() (*layout, error) {
-	l := &layout{bind: "--ro-bind-try"}
+	l := &layout{bind: "--ro-bind-try", flat: s.Flat}
 	if s.Transparent {
 		l.bind, l.strict = "--dev-bind-try", true
 	} else {
@@ -46,6 +48,7 @@ func (s Spec) layout() (*layout, error) {
 			return nil, fmt.Errorf("sandbox: %w", err)
 		}
 		binds[i].Target = target
+		l.targets = append(l.targets, target)
 		if i < len(private) {
 			l.own = append(l.own, target)
 		}
@@ -125,6 +128,9 @@ func (l *layout) show(path string) error {
 	switch {
 	case err != nil || l.isCovered(path):
 		return nil
+	case info.Mode().Type() == fs.ModeSymlink && l.isFlat(path):
+		l.add(l.bind, path, path)
+		return nil
 	case info.Mode().Type() == fs.ModeSymlink:
 		to, err := os.Readlink(path)
 		if err == nil {
@@ -146,6 +152,24 @@ func (l *layout) show(path string) error {
 		}
 	}
 	return nil
+}
+
+// isFlat tells whether a link becomes a directory: a second way to the same files,
+// which what is hidden or bound on the first would not cover.
+func (l *layout) isFlat(link string) bool {
+	if !l.flat || filepath.Dir(link) != "/" {
+		return false
+	}
+	to, err := filepath.EvalSymlinks(link)
+	if err != nil || !strings.HasPrefix(to, "/usr/") {
+		return false
+	}
+	info, err := os.Stat(to)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	below := func(path string) bool { return within(path, to) || within(to, path) }
+	return !slices.ContainsFunc(l.hidden, below) && !slices.ContainsFunc(l.targets, below)
 }
 
 // settings makes the kernel's settings below /proc read-only. They belong to user

@@ -39,6 +39,12 @@ type Spec struct {
 	// Paths that do not exist are ignored. Binds may bring back what lies below.
 	Hide []string
 
+	// Flat makes directories of the links in / that lead to a directory of /usr,
+	// such as /lib, as the sandboxes of upstream's builds do: Spack puts where the
+	// C library really is into the hashes of packages. A link stays one where
+	// anything below it is hidden or bound.
+	Flat bool
+
 	// Transparent isolates nothing: the host is as it is, with the same
 	// processes, terminal and rights, and only Binds are added. It is for
 	// running a user's own program on an image; Network, Home, Tmp and Hide

@@ -364,3 +364,52 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Skipf("an ordinary user cannot make a sandbox here:\n%s", out)
 	}
 }
+
+// Spack puts where the C library is into hashes: it has to be where it is in the
+// sandboxes of upstream's builds.
+func TestFlat(t *testing.T) {
+	need(t)
+	links := flatLinks(t)
+	for _, link := range links {
+		out, code := shell(t, Spec{Flat: true}, "cd -P "+link+" && pwd && ls | head -n 1 && ! touch x")
+		if code != 0 || !strings.HasPrefix(out, link+"\n") {
+			t.Errorf("%s: %d, %s", link, code, out)
+		}
+		if out, _ := shell(t, Spec{}, "cd -P "+link+" && pwd"); !strings.HasPrefix(out, "/usr/") {
+			t.Errorf("without Flat %s is %s", link, out)
+		}
+		// What is hidden, or lies over it, has no second way.
+		real, err := filepath.EvalSymlinks(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		below := filepath.Join(real, "uenv-ci-none")
+		out, _ = shell(t, Spec{Flat: true, Binds: []Bind{{Source: t.TempDir(), Target: below}}}, "cd -P "+link+" && pwd")
+		if out != real+"\n" {
+			t.Errorf("with something at %s, %s is %s", below, link, out)
+		}
+	}
+	entries, err := os.ReadDir("/usr/lib")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := filepath.Join("/usr/lib", entries[slices.IndexFunc(entries, os.DirEntry.IsDir)].Name())
+	if out, _ := shell(t, Spec{Flat: true, Hide: []string{hidden}}, "ls -A "+hidden+" /lib/"+filepath.Base(hidden)+"/ | grep -v :"); strings.TrimSpace(out) != "" {
+		t.Errorf("%s is not hidden: %s", hidden, out)
+	}
+}
+
+// flatLinks returns the links in / that Flat is for.
+func flatLinks(t *testing.T) []string {
+	t.Helper()
+	var links []string
+	for _, link := range []string{"/lib", "/lib64"} {
+		if to, err := filepath.EvalSymlinks(link); err == nil && strings.HasPrefix(to, "/usr/lib") {
+			links = append(links, link)
+		}
+	}
+	if len(links) == 0 {
+		t.Skip("/lib is no link to /usr/lib here")
+	}
+	return links
+}
