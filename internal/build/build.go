@@ -60,8 +60,11 @@ type Options struct {
 	Env  []string
 	Hide []string
 
-	Jobs   int    // of make and the like; 0 means one per core
-	LogDir string // receives the logs of all programs; "" keeps none
+	// Jobs is how many things are compiled at once; 0 means one per processor, if
+	// there is MemoryPerJob for each, in bytes (0 is DefaultMemoryPerJob).
+	Jobs         int
+	MemoryPerJob int64
+	LogDir       string // receives the logs of all programs; "" keeps none
 	// ArchiveDir receives the logs of all programs as one archive if the build
 	// fails; "" keeps none.
 	ArchiveDir string
@@ -212,6 +215,7 @@ func (o *Options) check(ctx context.Context) error {
 	if err := o.Limits.refuse(o.Root); err != nil {
 		return err
 	}
+	o.chooseJobs()
 	if o.NoSandbox {
 		return nil
 	}
@@ -333,7 +337,7 @@ func (j *job) stageTries(name string, tries int, do func() error) error {
 		j.Events.Warn(name, "%v", err)
 		j.Events.Info(name, "this may pass (%s): once more", f.Class)
 		s.Retried = true
-		j.adapt(name, f)
+		j.adapt(&s, f)
 		err = j.try(do)
 	}
 	j.cell.guard.measureStorage()
@@ -357,15 +361,6 @@ func (j *job) try(do func() error) error {
 		return explainOwn(j.ctx, err)
 	}
 	return nil
-}
-
-// adapt changes what may have made a stage fail, before it is tried again.
-func (j *job) adapt(stage string, f *Failure) {
-	if f.Class != classMemory || j.jobs() == 1 {
-		return
-	}
-	j.Jobs = j.jobs() / 2
-	j.Events.Warn(stage, "compiles %d things at once from here on, for lack of memory", j.Jobs)
 }
 
 // hook runs one of the recipe's programs, "" for none. It is a path below BUILD.

@@ -30,7 +30,7 @@ type Report struct {
 	// CPUSeconds is what the programs of the build took, on all processors
 	// together.
 	CPUSeconds float64 `json:"cpu_seconds"`
-	Jobs       int     `json:"jobs"` // things compiled at once
+	Jobs       int     `json:"jobs"` // things compiled at once, at last
 	Sandbox    bool    `json:"sandbox"`
 	Peak       Peak    `json:"peak"`
 
@@ -56,6 +56,7 @@ type Stage struct {
 	Seconds    float64 `json:"seconds"`
 	CPUSeconds float64 `json:"cpu_seconds,omitempty"`
 	Retried    bool    `json:"retried,omitempty"`
+	Jobs       int     `json:"jobs,omitempty"` // of the second try, if it had fewer than the first
 	Failed     bool    `json:"failed,omitempty"`
 }
 

@@ -34,7 +34,8 @@ func buildCommand() *command {
 		&cli.BoolFlag{Name: "hook-network", Usage: "leave the network on for the recipe's own programs"},
 		&cli.BoolFlag{Name: "offline", Usage: "use no network at all"},
 		&cli.StringSliceFlag{Name: "env", Usage: "let the build see the variable `NAME` (those with the prefix UENV_CIBUILDV_ always are)"},
-		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "compile `N` things at once (else one per processor)"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "compile `N` things at once (else one per processor, as far as there is memory)"},
+		&cli.IntFlag{Name: "memory-per-job", Usage: "without --jobs: compile only as many things at once as have `MIB` of memory each (else 2048)"},
 		&cli.StringFlag{Name: "logs", Usage: "keep the logs of the build in `DIR`"},
 	)
 	return &command{
@@ -69,6 +70,9 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	if in.Int("jobs") < 0 {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--jobs %d is negative", in.Int("jobs"))
 	}
+	if in.Int("memory-per-job") < 0 {
+		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--memory-per-job %d is negative", in.Int("memory-per-job"))
+	}
 	settings := in.found.Build
 	sources := first(in.String("source-cache"), settings.SourceCache)
 	if sources != "" {
@@ -80,7 +84,8 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), System: system, UArch: uarch,
 		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Root: first(in.String("build-root"), settings.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
-		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs), LogDir: in.String("logs"),
+		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs),
+		MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), settings.MemoryPerJob)) << 20, LogDir: in.String("logs"),
 		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 	}, nil
 }

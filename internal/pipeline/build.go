@@ -35,7 +35,9 @@ type BuildOptions struct {
 	Env       []string // variables of ours that the build may see
 	Hide      []string // paths that the build must not see
 	Jobs      int
-	LogDir    string
+	// MemoryPerJob in bytes limits Jobs where it is 0; 0 is the default.
+	MemoryPerJob int64
+	LogDir       string
 
 	AirGapped   bool // offline, and what is missing is told before the build
 	Protected   bool // of a protected ref: hooks may have secrets, the shared cache may be written
@@ -128,7 +130,7 @@ func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Optio
 	return build.Options{
 		ChangeCache: change,
 		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
-		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, LogDir: o.LogDir, Events: o.Events,
+		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, MemoryPerJob: o.MemoryPerJob, LogDir: o.LogDir, Events: o.Events,
 		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, SourceCache: o.SourceCache,
 	}, err
 }

@@ -52,10 +52,11 @@ type Namespaces struct{ Build, Deploy string }
 
 // BuildSettings say how builds run; zero values stand for the defaults.
 type BuildSettings struct {
-	Root    string // directory for builds
-	Jobs    int
-	Mirrors string // mirror file; its build cache is written by jobs on protected refs only
-	Spack   string // checkout to build with
+	Root         string // directory for builds
+	Jobs         int
+	MemoryPerJob int    // in MiB
+	Mirrors      string // mirror file; its build cache is written by jobs on protected refs only
+	Spack        string // checkout to build with
 	// ChangeCache is the file of the build cache that builds of changes have for
 	// themselves.
 	ChangeCache string
@@ -176,7 +177,7 @@ func (s *Site) distrust() {
 		return
 	}
 	programs := Tests{Runner: s.Tests.Runner, TimeoutSeconds: s.Tests.TimeoutSeconds}
-	settings := BuildSettings{Jobs: s.Build.Jobs}
+	settings := BuildSettings{Jobs: s.Build.Jobs, MemoryPerJob: s.Build.MemoryPerJob}
 	if s.Tests != programs || s.Build != settings {
 		s.warn("test suites, programs and places of builds are not taken from a site file that is found in the working directory or above")
 	}
@@ -249,7 +250,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	namespaces := root.Get("namespaces")
 	s.Namespaces = Namespaces{text(namespaces.Get("build")), text(namespaces.Get("deploy"))}
 	build := root.Get("build")
-	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache")), r.path(build.Get("source_cache"))}
+	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), number(build.Get("memory_per_job")), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache")), r.path(build.Get("source_cache"))}
 	tests := root.Get("tests")
 	s.Tests = Tests{
 		Runner: text(tests.Get("runner")), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),

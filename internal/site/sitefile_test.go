@@ -23,7 +23,7 @@ repo: $STORE/images
 clusters: clusters
 matrix: /etc/matrix.yaml
 namespaces: {build: ci}
-build: {root: /scratch, jobs: 8, mirrors: mirrors.yaml}
+build: {root: /scratch, jobs: 8, memory_per_job: 1024, mirrors: mirrors.yaml}
 tests: {runner: reframe, suite: suite, reframe: reframe, timeout: 600}
 uenvs:
   vasp:
@@ -58,7 +58,7 @@ func TestNamedSiteFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !s.Explicit || s.Registry != "oci:"+dir+"/registry" || s.Repo != "/store/images" || s.Clusters != dir+"/clusters" || s.Matrix != "/etc/matrix.yaml" ||
-		s.Namespaces != (site.Namespaces{Build: "ci"}) || s.Build != (site.BuildSettings{Root: "/scratch", Jobs: 8, Mirrors: dir + "/mirrors.yaml"}) ||
+		s.Namespaces != (site.Namespaces{Build: "ci"}) || s.Build != (site.BuildSettings{Root: "/scratch", Jobs: 8, MemoryPerJob: 1024, Mirrors: dir + "/mirrors.yaml"}) ||
 		s.Tests != (site.Tests{Runner: "reframe", Suite: dir + "/suite", Reframe: "reframe", TimeoutSeconds: 600}) || len(s.Digest) != 71 || len(s.Warnings) > 0 {
 		t.Errorf("%+v", s)
 	}
