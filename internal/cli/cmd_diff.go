@@ -61,7 +61,10 @@ func (in *invocation) side(ctx context.Context, i int) (pipeline.Side, error) {
 		if err == nil {
 			defer all.Close()
 			if local, records, err := all.lookup(ctx, l); err == nil {
-				return pipeline.LocalSide(local, records[0])
+				side, err := pipeline.LocalSide(local, records[0])
+				if fault.KindOf(err) != fault.NotFound { // else only its metadata is here
+					return side, err
+				}
 			} else if fault.KindOf(err) == fault.Usage {
 				return pipeline.Side{}, err
 			}

@@ -358,6 +358,9 @@ func (in *invocation) inspectLocal(ctx context.Context, l label.Label) (result, 
 	}
 	r := records[0]
 	runnable, err := pipeline.LocalRunnable(local, r)
+	if fault.KindOf(err) == fault.NotFound { // only its metadata is here, which is what is asked for
+		runnable.Env, err = pipeline.LocalEnv(local, r)
+	}
 	if err != nil {
 		return nil, err
 	}

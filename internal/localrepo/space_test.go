@@ -2,6 +2,7 @@ package localrepo
 
 import (
 	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
@@ -104,5 +106,28 @@ func TestQuotaLeft(t *testing.T) {
 		if b, f := c.q.bytesLeft(), c.q.filesLeft(); b != c.bytes || f != c.files {
 			t.Errorf("%+v: %d, %d", c.q, b, f)
 		}
+	}
+}
+
+// What the system tells only while writing, as a quota on a network file system, is
+// explained alike.
+func TestExplainTellsWhatCouldBeFreed(t *testing.T) {
+	r := open(t, t.TempDir())
+	for _, errno := range []error{unix.EDQUOT, unix.ENOSPC} {
+		cause := &fs.PathError{Op: "write", Path: "x", Err: errno}
+		if err := r.Explain(t.Context(), cause); !errors.Is(err, errno) || !strings.Contains(fault.HintOf(err), "repo du") {
+			t.Errorf("%v; %s", err, fault.HintOf(err))
+		}
+	}
+	left := filepath.Join(r.images(), partialName(digest.FromString("left")))
+	if err := errors.Join(os.MkdirAll(left, 0o755), os.WriteFile(filepath.Join(left, imageName+".partial"), make([]byte, 5000), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r.now = func() time.Time { return time.Now().Add(48 * time.Hour) }
+	if hint := fault.HintOf(r.Explain(t.Context(), unix.EDQUOT)); !strings.Contains(hint, "'uenv-ci repo prune' frees 5 kB") {
+		t.Errorf("hint %q", hint)
+	}
+	if other := errors.New("other"); r.Explain(t.Context(), other) != other {
+		t.Error("another error was changed")
 	}
 }

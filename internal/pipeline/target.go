@@ -52,6 +52,12 @@ func LocalRunnable(repo *localrepo.Repo, r localrepo.Record) (Runnable, error) {
 	return Runnable{Path: paths.Image, Env: env, Label: r.Label.String(), Repo: repo.Dir(), Identity: r.Digest, Digest: file}, nil
 }
 
+// LocalEnv returns the metadata of a record of which nothing else need be in the
+// local repository.
+func LocalEnv(repo *localrepo.Repo, r localrepo.Record) (meta.Env, error) {
+	return readEnvFile(filepath.Join(repo.Paths(r.Digest).Meta, "env.json"))
+}
+
 // Verify checks the file for those who do not mount it by Mount.
 func (r Runnable) Verify(ctx context.Context, events event.Sink) error {
 	if r.Digest == "" {
