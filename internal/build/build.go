@@ -303,7 +303,7 @@ func (j *job) prepare() error {
 	in.Mount, in.BuildDir, in.System = j.mount(), j.cell.Build, j.System
 	tree, warnings, err := stack.Render(in)
 	for _, w := range warnings {
-		j.Events.Warn("prepare", "%s", w.String())
+		j.Events.Warn("prepare", "%s", w.Plain())
 	}
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func (in *invocation) readSite() error {
 		return err
 	}
 	for _, w := range s.Warnings {
-		in.events.Warn("site", "%s", w.String())
+		in.events.Warn("site", "%s", w.Plain())
 	}
 	in.found = s
 	return nil

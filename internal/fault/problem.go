@@ -40,6 +40,16 @@ type Problem struct {
 
 // String returns "file:line:column: message (hint)"; warnings say so.
 func (p Problem) String() string {
+	if p.Severity == Warning {
+		return p.text("warning: ")
+	}
+	return p.text("")
+}
+
+// Plain returns the same without the severity, for where that is told otherwise.
+func (p Problem) Plain() string { return p.text("") }
+
+func (p Problem) text(severity string) string {
 	var b strings.Builder
 	b.WriteString(p.File)
 	if p.Line > 0 {
@@ -51,10 +61,7 @@ func (p Problem) String() string {
 	if b.Len() > 0 {
 		b.WriteString(": ")
 	}
-	if p.Severity == Warning {
-		b.WriteString("warning: ")
-	}
-	b.WriteString(p.Message)
+	b.WriteString(severity + p.Message)
 	if p.Hint != "" {
 		fmt.Fprintf(&b, " (%s)", p.Hint)
 	}

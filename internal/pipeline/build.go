@@ -58,7 +58,7 @@ func (o BuildOptions) Load(ctx context.Context) (stack.Input, error) {
 		return stack.Input{}, fmt.Errorf("load recipe %s:\n%w", o.Recipe, err)
 	}
 	for _, w := range r.Warnings {
-		o.Events.Warn("recipe", "%s", w.String())
+		o.Events.Warn("recipe", "%s", w.Plain())
 	}
 	in := stack.Input{Recipe: r, Mount: o.Mount, System: o.System, Develop: o.Develop}
 	if in.Mount == "" {

@@ -75,7 +75,7 @@ func Configure(ctx context.Context, o ConfigureOptions) (Configured, error) {
 		warnings = append(warnings, in.Cluster.Warnings...)
 	}
 	for _, w := range warnings {
-		o.Build.Events.Warn("configure", "%s", w.String())
+		o.Build.Events.Warn("configure", "%s", w.Plain())
 	}
 	w := &treeWriter{options: o, in: in, tree: tree, dir: in.BuildDir}
 	if err := w.write(ctx); err != nil {

@@ -92,8 +92,9 @@ func program(ctx context.Context, name, versionFlag, without string) Check {
 	return Check{name, true, first}
 }
 
+// compiler looks where builds do, which do not have our PATH.
 func compiler(ctx context.Context) Check {
-	check := program(ctx, "cc", "--version", "recipes that compile something cannot be built")
+	check := program(ctx, "/usr/bin/cc", "--version", "recipes that compile something cannot be built")
 	check.Name = "C compiler"
 	return check
 }
