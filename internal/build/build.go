@@ -137,6 +137,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		if m != nil && m.BuildCache != nil && m.BuildCache.Key != "" {
 			o.Hide = append(o.Hide, m.BuildCache.Key)
 		}
+		if m != nil && m.BuildCache != nil && m.BuildCache.Credentials != "" {
+			o.Hide = append(o.Hide, m.BuildCache.Credentials)
+		}
 	}
 	o.redact = newRedactor(o.Hide, values)
 	h := &heart{to: o.redact.sink(o.Events)}

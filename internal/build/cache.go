@@ -13,6 +13,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/yamlpos"
 )
@@ -20,7 +21,8 @@ import (
 // buildCache is a build cache as this build may use it.
 type buildCache struct {
 	site.Mirror
-	dir    string // of a cache that is a directory, "" for any other
+	dir    string               // of a cache that is a directory, "" for any other
+	oci    *registry.Repository // of a cache in a registry, nil for any other
 	signed bool
 	write  bool
 	keys   []string // files with public keys
@@ -63,8 +65,8 @@ func (j *job) buildCaches() ([]buildCache, error) {
 	if why := NotIsolated(j.Stack.Mirrors, j.ChangeCache); why != "" {
 		j.Events.Warn("cache", "the protected build cache is not isolated: %s", why)
 	}
-	if len(caches) == 2 && caches[0].dir != "" && caches[0].dir == caches[1].dir {
-		return nil, fault.New(fault.Invalid, "a change may not have the protected build cache %s as its own", caches[0].dir)
+	if len(caches) == 2 && place(caches[0].Entry) != "" && place(caches[0].Entry) == place(caches[1].Entry) {
+		return nil, fault.New(fault.Invalid, "a change may not have the protected build cache %s as its own", place(caches[0].Entry))
 	}
 	return caches, nil
 }
@@ -75,16 +77,16 @@ func NotIsolated(protected, change *site.Mirrors) string {
 	if protected == nil || protected.BuildCache == nil {
 		return ""
 	}
-	dir := fileURL(protected.BuildCache.Entry)
+	dir, at := fileURL(protected.BuildCache.Entry), place(protected.BuildCache.Entry)
 	own := ""
 	if change != nil && change.BuildCache != nil {
-		own = fileURL(change.BuildCache.Entry)
+		own = place(change.BuildCache.Entry)
 	}
 	switch {
+	case at != "" && at == own:
+		return "it is that of changes, " + at
 	case dir == "":
-		return ""
-	case dir == own:
-		return "it is that of changes, " + dir
+		return "" // the registry decides
 	case writable(dir):
 		return "this user can write to " + dir
 	}
@@ -93,6 +95,15 @@ func NotIsolated(protected, change *site.Mirrors) string {
 		return "this user can read its key " + key
 	}
 	return ""
+}
+
+// place is the directory or the address of the registry that a cache is in, "" if
+// it is in another place.
+func place(entry *yamlpos.Map) string {
+	if dir := fileURL(entry); dir != "" {
+		return dir
+	}
+	return ociURL(entry)
 }
 
 // writable tells whether a directory can be written to, or made.
@@ -121,8 +132,16 @@ func (j *job) openCache(m *site.Mirrors, write bool) (buildCache, error) {
 	if value, ok := c.Entry.Get("signed"); ok {
 		c.signed = value == true
 	}
+	if address := ociURL(c.Entry); address != "" {
+		var err error
+		if c.oci, err = j.openOCI(m.BuildCache, address); err != nil {
+			return c, err
+		}
+		c.write = c.write && !j.Offline
+		return c, nil // nothing is signed there: who may write to it is up to the registry
+	}
 	if c.write && c.dir == "" {
-		j.Events.Warn("cache", "%s is read only: packages are pushed to directories only", c.Name)
+		j.Events.Warn("cache", "%s is read only: packages are pushed to directories and registries only", c.Name)
 		c.write = false
 	}
 	return c, nil
@@ -147,12 +166,13 @@ func fileURL(entry *yamlpos.Map) string {
 // directory into which it puts what it has built.
 func (b *spackBuild) useCaches(ctx context.Context) (err error) {
 	caches, err := b.buildCaches()
-	if err != nil || len(caches) == 0 && b.SourceCache == "" {
+	if err != nil || len(caches) == 0 && b.SourceCache == "" && b.Stack.Mirrors == nil {
 		return err
 	}
 	if len(caches) > 0 {
 		b.report.Cache = &Cache{}
 	}
+	b.caches = caches
 	mirrors := &yamlpos.Map{}
 	b.useSources(mirrors)
 	var keys []string
@@ -161,7 +181,15 @@ func (b *spackBuild) useCaches(ctx context.Context) (err error) {
 		entry.Set("signed", c.signed)
 		entry.Set("binary", true)
 		entry.Delete("push")
-		mirrors.Set(c.Name+"-"+map[bool]string{true: "own", false: "shared"}[c.write], entry)
+		if c.oci != nil {
+			fetched := "file://" + b.cell.inside(fetchedMirror)
+			mirrors.Set(fetchedMirror, yamlpos.NewMap("url", fetched, "binary", true, "source", false, "signed", false))
+			if err := os.MkdirAll(b.cell.path(fetchedMirror, "build_cache"), 0o755); err != nil {
+				return err
+			}
+		} else {
+			mirrors.Set(c.Name+"-"+map[bool]string{true: "own", false: "shared"}[c.write], entry)
+		}
 		if c.dir != "" {
 			b.cell.show(c.dir)
 		}

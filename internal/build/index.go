@@ -75,13 +75,22 @@ func updateIndex(dir string, added []string) error {
 
 // readIndex reads an index; with an error it is an empty one.
 func readIndex(file string) (cacheIndex, error) {
-	var empty, index cacheIndex
-	empty.Database.Version, empty.Database.Installs = indexVersion, map[string]*indexRecord{}
 	text, err := readLimited(file, maxIndex)
-	if err == nil {
-		err = json.Unmarshal(text, &index)
-	}
 	if err != nil {
+		return newIndex(), err
+	}
+	return parseIndex(text)
+}
+
+func newIndex() (empty cacheIndex) {
+	empty.Database.Version, empty.Database.Installs = indexVersion, map[string]*indexRecord{}
+	return empty
+}
+
+// parseIndex reads an index; with an error it is an empty one.
+func parseIndex(text []byte) (cacheIndex, error) {
+	empty, index := newIndex(), cacheIndex{}
+	if err := json.Unmarshal(text, &index); err != nil {
 		return empty, err
 	}
 	if index.Database.Version != indexVersion || index.Database.Installs == nil {

@@ -35,6 +35,7 @@ type publisher struct {
 	seen map[string]bool
 	// published are the names of the descriptions that are new in the cache.
 	published []string
+	sent      [][]byte // descriptions of the packages that are new in a registry
 }
 
 // newPublisher begins to publish. Callers end it with close.
@@ -115,7 +116,11 @@ func (p *publisher) close() error {
 	close(p.wake)
 	<-p.done
 	p.publishAll()
-	if err := updateIndex(filepath.Join(p.cache.dir, "build_cache"), p.published); err != nil {
+	index := p.sendIndex
+	if p.cache.oci == nil {
+		index = func() error { return updateIndex(filepath.Join(p.cache.dir, "build_cache"), p.published) }
+	}
+	if err := index(); err != nil {
 		p.Events.Warn("cache", "the index of the build cache is not up to date: %v", err)
 	}
 	return p.forgetKey()
@@ -198,6 +203,9 @@ func (p *publisher) publish(root foreign, name string) error {
 	if p.isExcluded(d.Spec.Nodes[0].Name, fmt.Sprint(d.Spec.Nodes[0].Version)) {
 		return nil
 	}
+	if p.cache.oci != nil {
+		return p.send(root, name, text, d)
+	}
 	suffix := ".spec.json"
 	if p.home != "" {
 		suffix += ".sig"
@@ -233,17 +241,7 @@ func (p *publisher) isExcluded(name, version string) bool {
 
 // copyArchive copies the archive of a package, if it is what its description says.
 func (p *publisher) copyArchive(root foreign, name, checksum string) error {
-	found := ""
-	err := fs.WalkDir(root.FS(), "build_cache", func(file string, d fs.DirEntry, err error) error {
-		if err == nil && path.Base(file) == name && d.Type().IsRegular() {
-			found = file
-			return fs.SkipAll
-		}
-		return err
-	})
-	if err == nil && found == "" {
-		err = fmt.Errorf("there is no %s", name)
-	}
+	found, err := findArchive(root, name)
 	if err != nil {
 		return err
 	}
@@ -266,6 +264,21 @@ func (p *publisher) copyArchive(root foreign, name, checksum string) error {
 		}
 		return nil
 	})
+}
+
+// findArchive returns where in the staging directory an archive is.
+func findArchive(root foreign, name string) (found string, err error) {
+	err = fs.WalkDir(root.FS(), "build_cache", func(file string, d fs.DirEntry, err error) error {
+		if err == nil && path.Base(file) == name && d.Type().IsRegular() {
+			found = file
+			return fs.SkipAll
+		}
+		return err
+	})
+	if err == nil && found == "" {
+		err = fmt.Errorf("there is no %s", name)
+	}
+	return found, err
 }
 
 // sign returns a signed description.

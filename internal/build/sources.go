@@ -47,13 +47,17 @@ func (o *Options) checkSourceCache() error {
 }
 
 // useSources makes the source cache known to Spack, read-only, before the other
-// mirrors.
+// mirrors of sources.
 func (b *spackBuild) useSources(mirrors *yamlpos.Map) {
-	if b.SourceCache == "" {
-		return
+	if b.SourceCache != "" {
+		b.cell.show(b.SourceCache)
+		mirrors.Set(sourceMirror, yamlpos.NewMap("url", "file://"+b.SourceCache, "source", true, "binary", false))
 	}
-	b.cell.show(b.SourceCache)
-	mirrors.Set(sourceMirror, yamlpos.NewMap("url", "file://"+b.SourceCache, "source", true, "binary", false))
+	if b.Stack.Mirrors != nil {
+		for _, s := range b.Stack.Mirrors.Sources {
+			mirrors.Set(s.Name, s.Entry)
+		}
+	}
 }
 
 // saveSources puts what Spack has fetched into the source cache. What is named by

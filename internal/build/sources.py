@@ -4,17 +4,6 @@ import json
 import sys
 
 import spack.environment
-import spack.fetch_strategy
-import spack.patch
-
-
-def stages(package):
-    if package.has_code:
-        # several for resources; a source may also be a directory that is there already
-        yield from package.stage
-    for patch in package.spec.patches if package.spec.concrete else []:
-        if isinstance(patch, spack.patch.UrlPatch):
-            yield patch.stage
 
 
 def layout(stage):
@@ -23,9 +12,10 @@ def layout(stage):
 
 
 for spec in spack.environment.active_environment().all_specs():
-    if spec.external or spec.installed:
+    if spec.external or spec.installed or not spec.package.has_code:
         continue
-    for stage in stages(spec.package):
+    # the source itself, resources and patches
+    for stage in spec.package.stage:
         fetcher = getattr(stage, "default_fetcher", None)
         paths = layout(stage)
         if fetcher is None or not paths:

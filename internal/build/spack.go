@@ -29,6 +29,8 @@ type spackBuild struct {
 	specs     map[string]spack.Spec
 	cached    map[string]bool // packages that came from a build cache, by hash
 	publisher *publisher      // nil if no build cache is written
+	caches    []buildCache
+	fetched   hashSet // packages that came from a registry
 	// environments are those that are installed, but for those of compilers.
 	environments []environment
 }
@@ -235,6 +237,7 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 		}
 	}
 	defer b.saveSources()
+	b.fetchEnvironment(ctx, env)
 	stage := "install " + env.Name
 	return b.stageTries(stage, twice, func() error {
 		s := step{name: "install-" + env.Name, network: !b.Offline, watch: b.watchInstall(stage)}

@@ -47,6 +47,9 @@ type BuildCache struct {
 	// Key is the path of the private key given by a version 1 cache file, ""
 	// otherwise: versions 2 and 3 put it among Mirrors.Keys.
 	Key string
+	// Credentials is a file in the form of docker's config.json for a cache in a
+	// registry, "" for docker's own.
+	Credentials string
 }
 
 // Bootstrap is a bootstrap mirror: remote (URL) or local (Root).
@@ -247,7 +250,23 @@ func LoadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
 
 // cacheV1 makes the mirror that version 1 calls alpscache. It is pushed to
 // whether there is a key or not.
+// cacheOCI is a build cache in a registry. There Spack does not sign.
+func (m *Mirrors) cacheOCI(r *mirrorReader, document *yamlpos.Node, root string) {
+	if key := document.Get("key"); !key.IsNull() {
+		r.fail(key, "", "packages in a registry are not signed: 'key' has to be null")
+	}
+	connection := yamlpos.NewMap("url", strings.TrimRight(root, "/")+r.mount)
+	m.BuildCache = &BuildCache{Mirror: Mirror{"alpscache", yamlpos.NewMap("fetch", connection, "push", connection)}, Push: true}
+	if c := document.Get("credentials"); c != nil {
+		m.BuildCache.Credentials = r.absolute(c, "credentials of the build cache")
+	}
+}
+
 func (m *Mirrors) cacheV1(r *mirrorReader, document *yamlpos.Node) {
+	if root := r.expand(document.Get("root")); strings.HasPrefix(root, "oci://") {
+		m.cacheOCI(r, document, root)
+		return
+	}
 	root := r.absolute(document.Get("root"), "build cache")
 	if filepath.IsAbs(root) && !isDir(root) {
 		r.fail(document.Get("root"), "", "the build cache path '%s' does not exist", root)
