@@ -15,7 +15,7 @@ import (
 var (
 	// programDirs are for all programs. A Spack of this machine is covered by one
 	// that is read-only; a clone is of this build only, and hooks may patch it.
-	programDirs = []string{"store", "tmp", "cache", "user", "spack"}
+	programDirs = []string{"store", "tmp", "cache", "user", "spack", stackinatorDir}
 	// spackDirs are for Spack only: environments, which we write before it and
 	// read after it, its keyring, and the packages that it hands over to a build
 	// cache.

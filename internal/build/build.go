@@ -41,6 +41,12 @@ type Options struct {
 	// asks for.
 	Spack string
 
+	// Engine is what builds recipes for Spack: EngineDirect, or "", or
+	// EngineStackinator. Stackinator names the latter's program, or a directory
+	// that has it; "" is the one on PATH.
+	Engine      string
+	Stackinator string
+
 	// NoSandbox runs the build on the bare machine. The mount point must then be
 	// a missing or empty directory of a writable one.
 	NoSandbox bool
@@ -189,6 +195,9 @@ func (o *Options) check(ctx context.Context) error {
 	if err := checkMount(o.mount()); err != nil {
 		return err
 	}
+	if err := o.checkEngine(); err != nil {
+		return err
+	}
 	if o.Root == "" {
 		o.Root = DefaultRoot
 	}
@@ -283,9 +292,12 @@ func (j *job) run(ctx context.Context, w *workspace) (env meta.Env, err error) {
 	if err := j.stage("prepare", func() error { return j.prepare() }); err != nil {
 		return env, err
 	}
-	if j.script() {
+	switch {
+	case j.script():
 		err = j.buildScript(ctx)
-	} else {
+	case j.Engine == EngineStackinator:
+		err = j.buildStackinator(ctx)
+	default:
 		err = j.buildSpack(ctx)
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -29,6 +30,8 @@ func buildCommand() *command {
 		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of changes that nobody has accepted: only builds of such read and write it"},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
+		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "what builds recipes for Spack: `ENGINE` direct (format 1), or stackinator, with its own makefiles"},
+		&cli.StringFlag{Name: "stackinator", Usage: "stackinator's program stack-config, or a directory with it, `PATH` (else the one on PATH)"},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
 		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine; the mount point is then made there"},
 		&cli.BoolFlag{Name: "hook-network", Usage: "leave the network on for the recipe's own programs"},
@@ -50,7 +53,9 @@ uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squash
 # is it the same if it is built again?
 uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --verify-reproducible
 # build and publish
-uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 prgenv-gnu/25.11:42@daint%gh200 --push`,
+uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 prgenv-gnu/25.11:42@daint%gh200 --push
+# let an installed stackinator build, here a recipe of format 3
+uenv-ci build --recipe recipes/cp2k/2026.1/gh200 cp2k/2026.1:7@daint%gh200 --engine stackinator --stackinator ~/stackinator-v7 --push`,
 		flags: slices.Concat(flags, publishFlags(), packFlags()),
 		run:   runBuild,
 	}
@@ -82,7 +87,7 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	}
 	return pipeline.BuildOptions{
 		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), System: system, UArch: uarch,
-		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Root: first(in.String("build-root"), settings.Root),
+		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: first(in.String("build-root"), settings.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"),
 		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs),
 		MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), settings.MemoryPerJob)) << 20, LogDir: in.String("logs"),

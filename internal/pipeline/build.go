@@ -27,8 +27,11 @@ type BuildOptions struct {
 	Mount       string // "" is what the recipe says
 	Develop     bool   // Spack's development version is meant
 
-	Spack     string   // Spack checkout; "" is found or cloned
-	Root      string   // of builds; "" is in memory
+	Spack       string // Spack checkout; "" is found or cloned
+	Root        string // of builds; "" is in memory
+	Engine      string // build.EngineDirect, "" or build.EngineStackinator
+	Stackinator string // program or directory of the latter; "" is found on PATH
+
 	NoSandbox bool     // build on the bare machine
 	Network   bool     // leave the network on for the recipe's own programs
 	Offline   bool     // no network at all
@@ -129,7 +132,7 @@ func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Optio
 	change, err := o.changeCache(in)
 	return build.Options{
 		ChangeCache: change,
-		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, NoSandbox: o.NoSandbox,
+		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, Engine: o.Engine, Stackinator: o.Stackinator, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, MemoryPerJob: o.MemoryPerJob, LogDir: o.LogDir, Events: o.Events,
 		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, SourceCache: o.SourceCache,
 	}, err

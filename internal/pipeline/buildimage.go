@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
@@ -80,6 +81,9 @@ func (b *imageBuild) run(ctx context.Context) (err error) {
 	}
 	if b.done.ContentKey, err = keyOf(ctx, b.in, b.Build.UArch, b.Pack, b.Key, b.Pack.Events); err != nil {
 		return err
+	}
+	if b.Build.Engine == build.EngineStackinator && b.done.Key != "" {
+		b.done.Key, b.done.Unresolved = "", []string{"engine: stackinator's own version is not part of a key"}
 	}
 	if b.done.Inputs, err = b.inputs(ctx); err != nil {
 		return err

@@ -77,6 +77,8 @@ type Inputs struct {
 	Mount       string          `json:"mount"`
 	Develop     bool            `json:"develop,omitempty"`
 	Sandbox     bool            `json:"sandbox"`
+	Engine      string          `json:"engine,omitempty"`      // "" is the direct one
+	Stackinator string          `json:"stackinator,omitempty"` // program or directory of the engine of that name
 	HookNetwork bool            `json:"hook_network,omitempty"`
 	Offline     bool            `json:"offline,omitempty"`
 	AirGapped   bool            `json:"air_gapped,omitempty"`
@@ -126,6 +128,9 @@ func (b *imageBuild) inputs(ctx context.Context) (Inputs, error) {
 		Mirrors: o.Mirrors, System: o.System, UArch: o.UArch, Mount: b.in.Mount, Develop: o.Develop, Sandbox: !o.NoSandbox,
 		HookNetwork: o.Network, Offline: o.Offline, AirGapped: o.AirGapped, Protected: o.Protected, Restricted: o.Restricted, Jobs: o.Jobs,
 		Env: o.Env, Variables: append([]string{}, slices.Sorted(maps.Keys(b.Key.Variables))...), Created: b.Pack.Created.UTC().Format(time.RFC3339),
+	}
+	if o.Engine == build.EngineStackinator {
+		in.Engine, in.Stackinator = o.Engine, o.Stackinator
 	}
 	coding, err := squashfs.WriteOptions{Codec: b.Pack.Codec, Level: b.Pack.Level, BlockSize: b.Pack.BlockSize}.Coding()
 	if err != nil {

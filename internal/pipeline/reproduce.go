@@ -121,6 +121,7 @@ func (r *reproduction) prepare(ctx context.Context) (stack.Input, error) {
 		return stack.Input{}, err
 	}
 	b.System, b.UArch, b.Mount, b.Develop, b.NoSandbox = was.System, was.UArch, was.Mount, was.Develop, !was.Sandbox
+	b.Engine, b.Stackinator = was.Engine, was.Stackinator
 	b.Network, b.Env, b.Jobs = was.HookNetwork, was.Env, cmp.Or(b.Jobs, was.Jobs)
 	b.Offline, b.AirGapped = b.Offline || was.Offline, b.AirGapped || was.AirGapped
 	b.Protected, b.Restricted = b.Protected && was.Protected, b.Restricted || was.Restricted
