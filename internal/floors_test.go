@@ -54,6 +54,7 @@ var owners = map[string][]string{
 	"github.com/klauspost/compress/zlib":     {"internal/squashfs"},
 	"github.com/DataDog/zstd":                {"internal/squashfs"},
 	"github.com/ulikunitz/xz":                {"internal/squashfs"},
+	"github.com/anchore/go-lzo":              {"internal/squashfs"},
 	"github.com/pierrec/lz4":                 {"internal/squashfs"},
 	"github.com/hanwen/go-fuse":              {"internal/mount"},
 	"github.com/urfave/cli":                  {"internal/cli"},

@@ -157,6 +157,9 @@ func verifyCommand() *command {
 	return &command{
 		name: "verify", siteless: true, group: "Image files", usage: "read an image whole and check all its tables",
 		args: "FILE", minArgs: 1, maxArgs: 1,
+		details: `A change that leaves the image possible, such as another letter in a name or in
+stored text, shows only in the digest of the file: 'repo verify' compares that of
+pulled images.`,
 		examples: `uenv-ci verify store.squashfs`,
 		run:      runVerify,
 	}

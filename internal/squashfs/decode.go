@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/anchore/go-lzo"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -36,6 +37,8 @@ func newDecoder(c Codec) (decoder, error) {
 		return xzDecoder{}, nil
 	case Lz4:
 		return lz4Decoder{}, nil
+	case Lzo:
+		return lzoDecoder{}, nil
 	}
 	return nil, fault.New(fault.Invalid, "images compressed with %s cannot be read", c)
 }
@@ -129,6 +132,11 @@ type lz4Decoder struct{}
 
 func (lz4Decoder) decode(dst, src []byte) (int, error) { return lz4.UncompressBlock(src, dst) }
 func (lz4Decoder) close()                              {}
+
+type lzoDecoder struct{}
+
+func (lzoDecoder) decode(dst, src []byte) (int, error) { return lzo.Decompress(src, dst) }
+func (lzoDecoder) close()                              {}
 
 // xzDecoder reads single-block xz streams with the LZMA2 filter. It opens the
 // container itself: the xz module allocates whatever dictionary a stream asks
