@@ -69,11 +69,15 @@ func Start(t testing.TB, kind Kind, around ...Middleware) string {
 	return Serve(t, h, around...)
 }
 
+// idleLimit ends connections that clients of earlier trials have left open.
+const idleLimit = 3 * time.Second
+
 // Serve serves any handler as Start does.
 func Serve(t testing.TB, h http.Handler, around ...Middleware) string {
 	t.Helper()
 	server := httptest.NewUnstartedServer(wrap(h, around))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // broken connections are meant
+	server.Config.IdleTimeout = idleLimit
 	server.Config.ConnContext = withConn
 	server.Start()
 	t.Cleanup(server.Close)
