@@ -115,7 +115,7 @@ func (h *hosted) send(ctx context.Context, location *url.URL, d ocispec.Descript
 		}
 		return h.commit(ctx, location, d, nil)
 	}
-	body := func() (io.ReadCloser, error) { return uploadBody(open, d, 0) }
+	body := func() (io.ReadCloser, error) { return uploadBody(open, 0) }
 	if err := h.commit(ctx, location, d, body); err != nil {
 		h.cancel(ctx, location)
 		return err
@@ -151,7 +151,7 @@ func (h *hosted) stream(ctx context.Context, location *url.URL, d ocispec.Descri
 
 // patch sends everything from offset on and returns how far the registry got.
 func (h *hosted) patch(ctx context.Context, location *url.URL, d ocispec.Descriptor, offset int64, open opener) (*url.URL, int64, error) {
-	body := func() (io.ReadCloser, error) { return uploadBody(open, d, offset) }
+	body := func() (io.ReadCloser, error) { return uploadBody(open, offset) }
 	req, err := bodyRequest(h.push(ctx), http.MethodPatch, location.String(), body, d.Size-offset)
 	if err != nil {
 		return nil, 0, err
@@ -250,19 +250,23 @@ func bodyRequest(ctx context.Context, method, address string, open opener, size 
 	return req, nil
 }
 
-// uploadBody opens content that checks itself: a file that changed since it was
-// hashed does not reach the registry whole.
-func uploadBody(open opener, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+// uploadBody opens content at an offset. The registry compares the whole with its
+// digest when the upload is closed; doing the same here would cost as much again.
+func uploadBody(open opener, offset int64) (io.ReadCloser, error) {
 	rc, err := open()
+	if err != nil || offset == 0 {
+		return rc, err
+	}
+	if seeker, ok := rc.(io.Seeker); ok {
+		_, err = seeker.Seek(offset, io.SeekStart)
+	} else {
+		_, err = io.CopyN(io.Discard, rc, offset)
+	}
 	if err != nil {
+		rc.Close()
 		return nil, err
 	}
-	v := newVerifier(rc, d)
-	if _, err := io.CopyN(io.Discard, v, offset); err != nil {
-		v.Close()
-		return nil, err
-	}
-	return v, nil
+	return rc, nil
 }
 
 // cancel gives up an upload session, so that the registry can forget it. It is
