@@ -122,11 +122,11 @@ var networkFaults = []networkFault{
 	}},
 	{name: "reset after n bytes", rules: download(registrytest.HangUpAfter)},
 	{name: "reset after n bytes of an upload", rules: upload(registrytest.ResetUploadAfter), large: true},
-	{name: "stall", rules: download(registrytest.StallAfter), stall: 40 * time.Millisecond},
+	{name: "stall", rules: download(registrytest.StallAfter), stall: 100 * time.Millisecond},
 	{name: "stall of a manifest", rules: func(random *rand.Rand) registrytest.Rule {
 		return registrytest.Rule{Method: http.MethodGet, Path: "/manifests/", Fault: registrytest.StallAfter(random.Int64N(300))}
-	}, stall: 40 * time.Millisecond},
-	{name: "stall of an upload", rules: upload(registrytest.StallUploadAfter), large: true, stall: 40 * time.Millisecond},
+	}, stall: 100 * time.Millisecond},
+	{name: "stall of an upload", rules: upload(registrytest.StallUploadAfter), large: true, stall: 100 * time.Millisecond},
 	{name: "500", rules: status(500)},
 	{name: "502", rules: status(502)},
 	{name: "503", rules: status(503)},
@@ -156,7 +156,7 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 		tally(t, f.name, func(s *stage, random *rand.Rand) (outcome, error) {
 			w := s.road(random, f.large)
 			defer w.end()
-			w.retry.Stall = cmp.Or(f.stall, w.retry.Stall)
+			w.stall = f.stall
 			rule := f.rules(random)
 			requests, err := w.rehearse(rule)
 			if err != nil {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,6 +88,7 @@ type road struct {
 	guard  registrytest.Middleware // nil is none
 	repo   string
 	retry  registry.RetryOptions
+	stall  time.Duration // how long a faulty registry is waited for; 0 is as long as others
 	random *rand.Rand
 }
 
@@ -183,8 +185,11 @@ var steps = []step{{"push", (*road).push}, {"attach", (*road).attach}, {"promote
 // sound.
 func (w *road) travel() (outcome, error) {
 	broken, result := *w.stage.handler.Load(), succeeded
+	patient := w.retry.Stall
 	for _, s := range steps {
+		w.retry.Stall = cmp.Or(w.stall, patient)
 		err := s.run(w)
+		w.retry.Stall = patient
 		w.mend()
 		if checkErr := w.check(); checkErr != nil {
 			return bad, fmt.Errorf("after %s, which ended with %w: %w", s.name, orDone(err), checkErr)
