@@ -109,7 +109,11 @@ func TestSpackIsSomethingElse(t *testing.T) {
 	old := t.TempDir()
 	write(t, filepath.Join(old, "bin/spack"), "#!/bin/sh\n", 0o755)
 	write(t, filepath.Join(old, "lib/spack/spack/__init__.py"), "__version__ = \"1.1.0\"\n", 0o644)
+	tooOld := t.TempDir()
+	write(t, filepath.Join(tooOld, "bin/spack"), "#!/bin/sh\n", 0o755)
+	write(t, filepath.Join(tooOld, "lib/spack/spack/__init__.py"), "spack_version = \"0.20.3\"\n", 0o644)
 	for dir, want := range map[string]string{
+		tooOld:          "recipe format 1 needs Spack 0.21 to 0.23, but",
 		t.TempDir():     "is not a Spack installation",
 		"/no/such/path": "no such file",
 		old:             "recipe format 1 needs Spack 0.21 to 0.23, but",
@@ -119,6 +123,39 @@ func TestSpackIsSomethingElse(t *testing.T) {
 		if _, err := build.Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", dir, err)
 		}
+	}
+}
+
+// A Spack with changes that are in no commit is used, but not in silence.
+func TestSpackIsDirty(t *testing.T) {
+	needSandbox(t)
+	if _, ok := proc.Look("git"); !ok {
+		t.Skip("git is not installed")
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "bin/spack"), "#!/bin/sh\n", 0o755)
+	write(t, filepath.Join(dir, "lib/spack/spack/__init__.py"), "spack_version = \"0.23.0\"\n", 0o644)
+	for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "Spack"}} {
+		if _, err := (proc.Cmd{Path: "git", Args: append([]string{"-C", dir}, args...), Env: os.Environ()}).Output(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := func() string {
+		o := options(t, changed(t, map[string]string{"pre-install": "#!/bin/sh\nexit 1\n"}))
+		var events log
+		o.Spack, o.Events = dir, events.sink()
+		if _, err := build.Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "pre-install") {
+			t.Fatal(err)
+		}
+		return strings.Join(events.lines, "\n")
+	}
+	const want = "has changes that are in no commit"
+	if text := said(); strings.Contains(text, want) {
+		t.Errorf("a clean one: %s", text)
+	}
+	write(t, filepath.Join(dir, "lib/spack/spack/__init__.py"), "spack_version = \"0.23.0\"\nchanged = True\n", 0o644)
+	if text := said(); !strings.Contains(text, want) {
+		t.Errorf("nothing was said: %s", text)
 	}
 }
 
