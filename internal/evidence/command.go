@@ -44,11 +44,14 @@ func (commandRunner) run(ctx context.Context, o Options, l layout) (out outcome,
 	}
 	defer func() { err = errors.Join(err, tap.Close()) }()
 	w := &tapWriter{parser: newTAP(), to: io.MultiWriter(log, tap), events: o.Events}
-	c, err := o.boxed(ctx, l, proc.Cmd{Path: program, Dir: l.work, Env: env, Stdout: w, Stderr: log})
-	if err != nil {
-		return out, err
-	}
-	ended, err := o.execute(ctx, c)
+	var ended ended
+	err = settled(log, func(stderr io.Writer) (int, error) {
+		c, err := o.boxed(ctx, l, proc.Cmd{Path: program, Dir: l.work, Env: env, Stdout: w, Stderr: stderr})
+		if err == nil {
+			ended, err = o.execute(ctx, c)
+		}
+		return ended.exit, err
+	})
 	if err != nil {
 		return out, err
 	}

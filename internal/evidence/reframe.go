@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -41,24 +42,39 @@ func (reframeRunner) run(ctx context.Context, o Options, l layout) (out outcome,
 		return out, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	command, boxed, err := o.place(ctx, l, program, o.inTime(call.Command(env)))
+	var ended reframe.Ended
+	var runErr error
+	var boxed bool
+	err = settled(log, func(to io.Writer) (_ int, err error) {
+		var command proc.Cmd
+		if command, boxed, err = o.place(ctx, l, program, o.inTime(call.Command(env))); err != nil {
+			return 0, err
+		}
+		ended, runErr = o.do(ctx, command, to)
+		return ended.Exit, nil
+	})
 	if err != nil {
 		return out, err
 	}
-	limited, cancel := o.limit(ctx, 2*command.Grace)
-	defer cancel()
-	start := time.Now()
-	e, runErr := reframe.Do(limited, command, log, o.Events)
 	if ctx.Err() != nil {
 		return out, context.Cause(ctx)
 	}
-	late := o.Timeout > 0 && time.Since(start) >= o.Timeout
-	if limited.Err() != nil || late && (e.Exit == timeoutExit || e.Exit == killedExit) {
-		runErr = errTimeout
-	}
-	out, err = o.reported(l, e, runErr)
+	out, err = o.reported(l, ended, runErr)
 	out.suite, out.runner.Version, out.runner.Sandbox = o.suiteName(), program.Version, boxed
 	return out, errors.Join(err, l.keepOutputs())
+}
+
+// do runs ReFrame as long as the tests may take.
+func (o Options) do(ctx context.Context, command proc.Cmd, log io.Writer) (reframe.Ended, error) {
+	limited, cancel := o.limit(ctx, 2*command.Grace)
+	defer cancel()
+	start := time.Now()
+	e, err := reframe.Do(limited, command, log, o.Events)
+	late := o.Timeout > 0 && time.Since(start) >= o.Timeout
+	if limited.Err() != nil || late && (e.Exit == timeoutExit || e.Exit == killedExit) {
+		err = errTimeout
+	}
+	return e, err
 }
 
 // Names below the work directory.
