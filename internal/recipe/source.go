@@ -65,27 +65,9 @@ func OpenSource(dir string) (*Source, error) {
 // Close closes the source.
 func (s *Source) Close() error { return s.root.Close() }
 
-// ReadDir lists what is in a directory, sorted by name, links followed.
-func (s *Source) ReadDir(name string) ([]SourceEntry, error) {
-	names, err := listed(s.root, s.path(name))
-	if err != nil {
-		return nil, err
-	}
-	entries := make([]SourceEntry, len(names))
-	for i, base := range names {
-		info, err := s.stat(path.Join(name, base))
-		if err != nil {
-			return nil, err
-		}
-		file := s.path(path.Join(name, base))
-		entries[i] = newSourceEntry(base, info, func() (*os.File, error) { return s.root.Open(file) })
-	}
-	return entries, nil
-}
-
 // Walk visits the file or directory name and all below it, directories before
 // what they hold and everything in order of name, except entries whose base
-// name is in skip.
+// name is in skip, and what is in a directory for which visit returns fs.SkipDir.
 func (s *Source) Walk(name string, skip []string, visit func(SourceEntry) error) error {
 	w := &sourceWalk{source: s, top: name, skip: skip, visit: visit, left: maxSourceEntries}
 	return w.walk(nil, ".", nil)
@@ -144,7 +126,11 @@ func (w *sourceWalk) walk(dir *os.Root, relative string, parents []fs.FileInfo) 
 		return fault.New(fault.Invalid, "%s is a link to a directory it is in", name)
 	}
 	entry := newSourceEntry(relative, info, func() (*os.File, error) { return dir.Open(base) })
-	if err := w.visit(entry); err != nil || !info.IsDir() {
+	err = w.visit(entry)
+	if err == fs.SkipDir && info.IsDir() {
+		return nil
+	}
+	if err != nil || !info.IsDir() {
 		return err
 	}
 	below, err := dir.OpenRoot(base)

@@ -2,8 +2,10 @@ package recipe_test
 
 import (
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,18 +95,23 @@ func TestWalkRefuses(t *testing.T) {
 	}
 }
 
-func TestReadDir(t *testing.T) {
-	dir := makeTree(t, "p/b/x", "p/a", "p/c -> b")
-	source, err := recipe.OpenSource(dir)
+// TestWalkSkips leaves out directories that the visitor does not want, also where
+// a link leads to one.
+func TestWalkSkips(t *testing.T) {
+	source, err := recipe.OpenSource(makeTree(t, "p/b/x", "p/a", "p/c -> b", "p/d/y"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	entries, err := source.ReadDir("p")
-	if err != nil || len(entries) != 3 {
-		t.Fatalf("%v, %v", entries, err)
-	}
-	if entries[0].Dir || !entries[1].Dir || !entries[2].Dir || entries[2].Name != "c" {
-		t.Errorf("got %v", entries)
+	var got []string
+	err = source.Walk("p", nil, func(e recipe.SourceEntry) error {
+		got = append(got, e.Name)
+		if e.Name == "b" || e.Name == "c" {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if want := []string{".", "a", "b", "c", "d", "d/y"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("visited %v, %v", got, err)
 	}
 }

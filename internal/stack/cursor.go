@@ -63,6 +63,16 @@ func enterOne(dir *os.Root, name string) (*os.Root, error) {
 	return dir.OpenRoot(name)
 }
 
+// has tells whether something has that name.
+func (c *cursor) has(name string) (bool, error) {
+	dir, err := c.enter(path.Dir(name))
+	if err != nil {
+		return false, err
+	}
+	_, err = dir.Lstat(path.Base(name))
+	return err == nil, nil
+}
+
 // leave closes all directories but the first n below the top.
 func (c *cursor) leave(n int) {
 	for _, dir := range c.open[n+1:] {

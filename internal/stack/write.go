@@ -63,33 +63,50 @@ func (f File) write(at *cursor) error {
 	})
 }
 
-// run performs one copy.
+// run performs one copy: of a file, or of a directory with all below it, so that
+// all may read it, with permissions that do not depend on how its source was
+// checked out, since images contain it.
 func (c Copy) run(at *cursor) error {
 	src, name, err := c.source()
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	if !c.Packages {
-		return c.copyEntry(at, src, name, c.To)
-	}
-	entries, err := src.ReadDir(name)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		dst, err := at.enter(c.To)
+	return src.Walk(name, c.Exclude, func(e recipe.SourceEntry) error {
+		target := path.Join(c.To, e.Name)
+		if c.Packages && e.Name != "." && path.Dir(e.Name) == "." {
+			present, err := at.has(target)
+			switch {
+			case err != nil:
+				return err
+			case e.Dir && present:
+				return fs.SkipDir
+			case !e.Dir:
+				return nil
+			}
+		}
+		if !e.Dir {
+			return copyFile(at, target, e)
+		}
+		dir, err := at.enter(target)
 		if err != nil {
 			return err
 		}
-		if _, err := dst.Lstat(e.Name); err == nil || !e.Dir {
-			continue
-		}
-		if err := c.copyEntry(at, src, path.Join(name, e.Name), path.Join(c.To, e.Name)); err != nil {
-			return err
-		}
+		return dir.Chmod(".", 0o755)
+	})
+}
+
+func copyFile(at *cursor, target string, e recipe.SourceEntry) error {
+	mode := fs.FileMode(0o644)
+	if e.Executable {
+		mode = 0o755
 	}
-	return nil
+	in, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return at.create(target, mode, func(out io.Writer) error { return at.copy(out, in) })
 }
 
 // source opens the tree that is copied from, and names From within it.
@@ -111,32 +128,4 @@ func (c Copy) source() (*recipe.Source, string, error) {
 	}
 	src, err := recipe.OpenSource(within)
 	return src, filepath.ToSlash(name), err
-}
-
-// copyEntry copies a file, or a directory with all below it, so that all may read
-// it, with permissions that do not depend on how its source was checked out, since
-// images contain it.
-func (c Copy) copyEntry(at *cursor, src *recipe.Source, from, to string) error {
-	return src.Walk(from, c.Exclude, func(e recipe.SourceEntry) error {
-		target := path.Join(to, e.Name)
-		if e.Dir {
-			dir, err := at.enter(target)
-			if err != nil {
-				return err
-			}
-			return dir.Chmod(".", 0o755)
-		}
-		mode := fs.FileMode(0o644)
-		if e.Executable {
-			mode = 0o755
-		}
-		in, err := e.Open()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		return at.create(target, mode, func(out io.Writer) error {
-			return at.copy(out, in)
-		})
-	})
 }
