@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -127,7 +128,7 @@ func (w *sourceWalk) walk(dir *os.Root, relative string, parents []fs.FileInfo) 
 	}
 	entry := newSourceEntry(relative, info, func() (*os.File, error) { return dir.Open(base) })
 	err = w.visit(entry)
-	if err == fs.SkipDir && info.IsDir() {
+	if errors.Is(err, fs.SkipDir) && info.IsDir() {
 		return nil
 	}
 	if err != nil || !info.IsDir() {
