@@ -13,7 +13,7 @@ import (
 
 // StackFormat is the version of what is made from a recipe. It is raised when
 // the same inputs are to give another image, and changes every content key.
-const StackFormat = 1
+const StackFormat = 2
 
 // KeyInput is everything that determines an image.
 type KeyInput struct {

@@ -38,7 +38,7 @@ func keyOf(t *testing.T, in KeyInput) string {
 // A change of the encoding would silently rebuild everything: then StackFormat
 // must be raised on purpose.
 func TestKeyIsStable(t *testing.T) {
-	const want = "5607392cf73bbd4c9d2dd0daae369e5bb9aa8e0cd8ad6d0cb43cd8ce3e1b6492"
+	const want = "5723eb21fb5b23216b069fffa3cbd9b31ace39fdd1a6179ae6b6ac4413d9225b"
 	if got := keyOf(t, sampleInput()); got != want {
 		t.Errorf("key %s, want %s", got, want)
 	}
