@@ -90,6 +90,9 @@ type Options struct {
 	SourceCache string
 	// NoBuildCache leaves both aside: every package is built.
 	NoBuildCache bool
+	// StrictViews makes it an error, not a warning, that packages of a view have the
+	// same file with different content.
+	StrictViews bool
 
 	// Restricted keeps what programs say out of events, errors and the report,
 	// and writes no archive.

@@ -94,6 +94,10 @@ func (b *spackBuild) present(ctx context.Context) error {
 			return err
 		}
 		for i, v := range views {
+			// Before anything else is put there.
+			if err := b.checkView(ctx, v); err != nil {
+				return err
+			}
 			if b.views[v.Name], err = b.view(v, said[i]); err != nil {
 				return fmt.Errorf("view %s: %w", v.Name, err)
 			}

@@ -39,6 +39,7 @@ type Report struct {
 	Repositories []Repository `json:"repositories,omitempty"`
 	Cache        *Cache       `json:"cache,omitempty"` // nil without a build cache
 	Packages     []Package    `json:"packages,omitempty"`
+	Clashes      []Clash      `json:"clashes,omitempty"` // in views
 	Failure      *Failure     `json:"failure,omitempty"` // nil if it was built
 	Error        string       `json:"error,omitempty"`   // why it was not built, if that is not known as a failure
 }

@@ -31,6 +31,7 @@ const (
 	classMemory  = "out-of-memory"
 	classDisk    = "disk-full"
 	classSpack   = "spack"
+	classView    = "view"
 	classOther   = "other"
 )
 

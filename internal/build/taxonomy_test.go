@@ -46,6 +46,7 @@ func TestTaxonomyIsDocumented(t *testing.T) {
 func TestClassifyRecorded(t *testing.T) {
 	for file, want := range map[string]string{
 		"checksum.txt": "checksum", "conflict.txt": "concretization", "unknown.txt": "unknown-package",
+		"view-specs.txt": "view", "view-files.txt": "view",
 	} {
 		said, ok := spack.ReadFailure("../spack/testdata/" + file)
 		if !ok {

@@ -50,6 +50,7 @@ type BuildOptions struct {
 	SourceCache string // directory of sources; "" for none
 	// NoBuildCache leaves build caches aside: every package is built.
 	NoBuildCache bool
+	StrictViews  bool   // clashes in views are errors
 	ArchiveDir   string // receives the logs of a build that failed
 	Events       event.Sink
 }
@@ -134,6 +135,6 @@ func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Optio
 		ChangeCache: change,
 		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, Engine: o.Engine, Stackinator: o.Stackinator, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, MemoryPerJob: o.MemoryPerJob, LogDir: o.LogDir, Events: o.Events,
-		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, SourceCache: o.SourceCache,
+		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, StrictViews: o.StrictViews, SourceCache: o.SourceCache,
 	}, err
 }

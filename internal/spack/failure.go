@@ -17,6 +17,7 @@ type Failure struct {
 var (
 	failed      = regexp.MustCompile(`^==> Error: (.*)`)
 	phase       = regexp.MustCompile(`^==> \S+: Executing phase: '([^']+)'`)
+	installedAt = "[+] " // and the prefix: the package is there
 	logFollows  = "See build log for details:"
 	maxMessages = 40 // lines
 )
@@ -38,6 +39,8 @@ func ParseFailure(output string) (f Failure, ok bool) {
 	for i, line := range lines {
 		if m := installing.FindStringSubmatch(line); m != nil {
 			f.Package, f.Phase = m[1], ""
+		} else if strings.HasPrefix(line, installedAt) {
+			f.Package, f.Phase = "", "" // what fails now is something else
 		} else if m := phase.FindStringSubmatch(line); m != nil {
 			f.Phase = m[1]
 		} else if m := failed.FindStringSubmatch(line); m != nil {

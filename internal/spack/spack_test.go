@@ -137,9 +137,11 @@ func TestParseFailure(t *testing.T) {
 			Message: "ProcessError: Command exited with status 1:\n    '/usr/bin/gcc' ",
 			Log:     "/spack-build-out.txt",
 		},
-		"checksum.txt": {Package: "hello-uenv-1.0", Message: "ChecksumError: sha256 checksum failed for /tmp/"},
-		"conflict.txt": {Message: "failed to concretize `hello-uenv@7` for the following reasons:\n     1. Cannot satisfy"},
-		"unknown.txt":  {Message: "Package 'spack.pkg.alps.nothing-such' not found.\nUse 'spack create'"},
+		"checksum.txt":   {Package: "hello-uenv-1.0", Message: "ChecksumError: sha256 checksum failed for /tmp/"},
+		"conflict.txt":   {Message: "failed to concretize `hello-uenv@7` for the following reasons:\n     1. Cannot satisfy"},
+		"view-specs.txt": {Message: "The environment view in /user-environment/env/default could not be created"}, // all packages are there
+		"view-files.txt": {Message: "1 fatal error(s) when merging prefixes:"},
+		"unknown.txt":    {Message: "Package 'spack.pkg.alps.nothing-such' not found.\nUse 'spack create'"},
 	} {
 		got, ok := ReadFailure(filepath.Join("testdata", name))
 		if !ok || got.Package != want.Package || got.Phase != want.Phase ||
