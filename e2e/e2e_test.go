@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(stepVariable) != "" {
 		os.Exit(runChild())
 	}
+	if os.Getenv(programVariable) != "" {
+		os.Exit(cli.Main(os.Args[1:]))
+	}
 	testscript.Main(m, map[string]func(){
 		"uenv-ci": func() { os.Exit(cli.Main(os.Args[1:])) },
 	})

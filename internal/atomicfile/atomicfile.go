@@ -19,9 +19,11 @@ type File struct {
 }
 
 // Create opens a temporary file in the directory of path. The caller writes to
-// it and ends with Commit; a deferred Abort removes it on every other way out.
+// it and ends with Commit; a deferred Abort removes it on every other way out. What
+// writers of the same path have left that were killed is removed.
 func Create(path string, perm fs.FileMode) (*File, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	sweep(path)
+	f, err := createLocked(path)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
@@ -39,10 +41,10 @@ func (f *File) Commit() error {
 	}
 	err := f.Sync()
 	f.closed = true
-	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), f.path)
+		err = os.Rename(f.Name(), f.path) // while it is locked, or it could be swept
 	}
+	f.Close() // synced, it has nothing to say any more
 	if err != nil {
 		os.Remove(f.Name())
 		return fmt.Errorf("write %s: %w", f.path, err)

@@ -61,7 +61,10 @@ func TestKill(t *testing.T) {
 		"yes": script(t, "setsid sleep "+marker+" &\n"+work),
 		"no":  script(t, work),
 	}
-	for _, point := range []string{"started prepare", "done prepare", "started build", "info build working", "info build late", "started metadata", "returned <nil>"} {
+	for _, point := range []string{
+		"started prepare", "done prepare", "started build", "info build working", "info build late", "done build",
+		"started metadata", "done metadata", "started finish", "done finish", "returned <nil>",
+	} {
 		for sandbox, r := range recipes {
 			t.Run(strings.ReplaceAll(point, " ", "-")+"/sandbox="+sandbox, func(t *testing.T) {
 				root, mount := t.TempDir(), filepath.Join(t.TempDir(), "mount")
