@@ -89,6 +89,9 @@ func (b *stackinatorBuild) setUp(ctx context.Context) (err error) {
 	if b.Spack != "" {
 		b.Events.Warn("stackinator", "stackinator clones the Spack that the recipe names: %s is not used", b.Spack)
 	}
+	if len(b.secrets) > 0 {
+		b.Events.Warn("stackinator", "hooks get no secrets: they are part of stackinator's makefiles")
+	}
 	b.Events.Info("stackinator", "stackinator %s from %s", b.version, b.program)
 	if b.cell.env, err = b.spackPython(ctx, b.cell.env); err != nil {
 		return err
@@ -144,13 +147,27 @@ func (o *Options) checkEngine() error {
 	switch {
 	case o.Engine != "" && o.Engine != EngineDirect && o.Engine != EngineStackinator:
 		return fault.New(fault.Usage, "there is no engine %q: %s, %s", o.Engine, EngineDirect, EngineStackinator)
+	case o.Engine != EngineStackinator && o.Stackinator != "":
+		return fault.WithHint(fault.New(fault.Usage, "%s is named, and the engine is not stackinator", o.Stackinator), "add --engine stackinator")
 	case o.Engine != EngineStackinator || o.script():
 		return nil
 	case o.NoSandbox:
 		return fault.New(fault.Usage, "the engine stackinator builds in the sandbox only")
 	case o.Stack.Mirrors != nil || o.ChangeCache != nil:
 		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator uses no build caches here: its makefiles would need the keys in the sandbox"),
-			"leave --mirrors out, or use the direct engine")
+			"leave --mirrors and --change-cache out, or use the direct engine")
+	case o.SourceCache != "":
+		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator uses no source cache: what it tells Spack is up to its makefiles"),
+			"leave --source-cache out, or use the direct engine")
+	case o.AirGapped:
+		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator cannot list the sources that are missing, as --air-gapped does"),
+			"--offline keeps all of it off the network, hooks too")
+	case o.Offline && o.Network:
+		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator cannot give hooks alone a network: they are part of its makefiles"),
+			"leave one of --offline and --hook-network out")
+	case o.StrictViews:
+		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator makes views without a look at what packages have in common"),
+			"leave --strict-views out, or use the direct engine")
 	}
 	return nil
 }

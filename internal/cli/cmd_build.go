@@ -12,6 +12,7 @@ import (
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/site"
 )
 
 func recipeFlags() []cli.Flag {
@@ -80,6 +81,9 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--memory-per-job %d is negative", in.Int("memory-per-job"))
 	}
 	settings := in.found.Build
+	if in.String("engine") == build.EngineStackinator {
+		settings = in.withoutCaches(settings)
+	}
 	sources := first(in.String("source-cache"), settings.SourceCache)
 	if sources != "" {
 		if sources, err = filepath.Abs(sources); err != nil {
@@ -94,6 +98,20 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), settings.MemoryPerJob)) << 20, LogDir: in.String("logs"),
 		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 	}, nil
+}
+
+// withoutCaches leaves aside what the site has for all builds and stackinator cannot
+// use. What the command line asks for is refused.
+func (in *invocation) withoutCaches(settings site.BuildSettings) site.BuildSettings {
+	for name, setting := range map[string]*string{
+		"mirrors": &settings.Mirrors, "change_cache": &settings.ChangeCache, "source_cache": &settings.SourceCache,
+	} {
+		if *setting != "" {
+			in.events.Warn("build", "build.%s of the site file is left aside: the engine stackinator does not use it", name)
+			*setting = ""
+		}
+	}
+	return settings
 }
 
 func nonEmpty(values ...string) []string {

@@ -62,6 +62,9 @@ func (r reproduceResult) text(p *printer) {
 	default:
 		p.printf("another image   %s", r.Image.Digest)
 		p.printf("the report has  %s", r.Expected)
+		for _, reason := range r.Because {
+			p.printf("%s", reason)
+		}
 	}
 }
 
@@ -84,7 +87,7 @@ func runReproduce(ctx context.Context, in *invocation) (result, error) {
 }
 
 func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
-	o := pipeline.ReproduceOptions{Out: in.String("out")}
+	o := pipeline.ReproduceOptions{Out: in.String("out"), Versions: buildVersions()}
 	if in.String("before") != "" && !in.Bool("shell") {
 		return o, usageError([]string{"reproduce"}, "--before is for --shell")
 	}

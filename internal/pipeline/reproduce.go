@@ -37,6 +37,7 @@ type ReproduceOptions struct {
 	// asks for.
 	Build     BuildOptions
 	Variables map[string]string // that the build will see
+	Versions  map[string]string // of this program, by name
 	Out       string            // the image file; "" keeps none
 	Shell     *build.Shell      // opened in the build; nil: it is built to the end
 }
@@ -51,7 +52,10 @@ type Reproduced struct {
 	Expected digest.Digest `json:"expected,omitempty"`
 	Image    image.File    `json:"image,omitzero"`
 	Same     bool          `json:"same"`
-	Report   build.Report  `json:"report,omitzero"`
+	// Because is what may be why it is another image: what was used here and then
+	// that is not the same, a sentence each.
+	Because []string     `json:"because,omitempty"`
+	Report  build.Report `json:"report,omitzero"`
 }
 
 // reproduction is a build that is done again.
@@ -103,8 +107,29 @@ func (r *reproduction) run(ctx context.Context) error {
 		return err
 	}
 	r.done.Image.Path = r.Out
-	r.done.Same = r.done.Image.Digest == r.done.Expected
+	if r.done.Same = r.done.Image.Digest == r.done.Expected; !r.done.Same && r.done.Expected != "" {
+		r.done.Because = r.because()
+	}
 	return built.Close()
+}
+
+// because tells what is not as it was then.
+func (r *reproduction) because() []string {
+	var said []string
+	differ := func(what, then, now, also string) {
+		if then != now && then != "" && now != "" {
+			said = append(said, fmt.Sprintf("%s %s here, %s then%s", what, now, then, also))
+		}
+	}
+	differ("the image is packed with", r.Report.Image.Codec, r.done.Image.Codec,
+		": the same content has another digest; take a uenv-ci with that codec (one built with cgo has libzstd)")
+	differ("uenv-ci is", r.Report.Builder["uenv-ci"], r.Versions["uenv-ci"], "")
+	differ("uenv-ci is of commit", r.Report.Builder["revision"], r.Versions["revision"], "")
+	if then, now := r.Report.Report.Spack, r.done.Report.Spack; then != nil && now != nil {
+		differ("Spack is", then.Version, now.Version, "")
+		differ("Spack is of commit", then.Commit, now.Commit, "")
+	}
+	return said
 }
 
 // prepare finds all that the build needs and returns it.
