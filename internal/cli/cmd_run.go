@@ -17,8 +17,11 @@ import (
 	"uenv-ci.dev/internal/proc"
 )
 
-// cannotRun is the exit code when the user's command could not be started.
-const cannotRun = 125
+// Exit codes of run beside those of the command: as of env(1).
+const (
+	cannotRun = 125 // the image could not be mounted
+	notFound  = 127 // there is no such command
+)
 
 func runCommand() *command {
 	return &command{
@@ -107,6 +110,9 @@ func (in *invocation) execute(ctx context.Context, m *mount.Mount, image pipelin
 	case err == nil:
 		return nil
 	case errors.As(err, &exit):
+		if offered := image.Env.ViewNames(); exit.Code == notFound && len(views) == 0 && len(offered) > 0 {
+			in.events.Warn("run", "no view of the image was loaded: --view loads %s", strings.Join(offered, ", "))
+		}
 		return exitStatus(exit.Code)
 	}
 	in.explain(err)
