@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,12 @@ func (b *imageBuild) attach(ctx context.Context, found Found) error {
 	})
 }
 
+// attachDocument attaches a document, unless that was done before something else
+// failed: one that tells of times would be there twice.
 func (b *imageBuild) attachDocument(ctx context.Context, to Found, a image.Attachment) error {
+	if slices.ContainsFunc(b.done.Attached, func(d Attached) bool { return d.Type == a.Type }) {
+		return nil
+	}
 	desc, err := image.Attach(ctx, to.Repo, to.Descriptor, a)
 	if err != nil {
 		return err

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
@@ -156,9 +158,30 @@ func (b *imageBuild) make(ctx context.Context, out string) error {
 	return built.Close()
 }
 
-// publish puts the image into the registry with all that belongs to it, then its
-// tag, then the tag of its key.
+// publishStage is the name of the last stage of a build that publishes.
+const publishStage = "publish"
+
+// publish is the stage that publishes. If the registry or the network fails it is
+// tried once more: what is there by then is not sent again.
 func (b *imageBuild) publish(ctx context.Context) error {
+	s, start := build.Stage{Name: publishStage}, time.Now()
+	err := b.publishOnce(ctx)
+	if err != nil && ctx.Err() == nil && fault.KindOf(err) == fault.Network {
+		b.Pack.Events.Warn(publishStage, "%v", err)
+		b.Pack.Events.Info(publishStage, "this may pass (network): once more")
+		s.Retried = true
+		err = b.publishOnce(ctx)
+	}
+	s.Seconds, s.Failed = time.Since(start).Round(time.Millisecond).Seconds(), err != nil
+	stages := slices.Clone(b.done.Report.Stages) // of an earlier try, if it is published later
+	stages = slices.DeleteFunc(stages, func(s build.Stage) bool { return s.Name == publishStage })
+	b.done.Report.Stages = append(stages, s)
+	return err
+}
+
+// publishOnce puts the image into the registry with all that belongs to it, then its
+// tag, then the tag of its key.
+func (b *imageBuild) publishOnce(ctx context.Context) error {
 	repo, err := b.Push.Repository(b.done.Label.Repository())
 	if err != nil {
 		return err
