@@ -34,8 +34,10 @@ type Failure struct {
 	Retried bool     `json:"retried,omitempty"`
 
 	retry bool // another try may help
-	kind  fault.Kind
-	cause error // nil for what a program said
+	// elsewhere says that it is only what became of a failure of another process.
+	elsewhere bool
+	kind      fault.Kind
+	cause     error // nil for what a program said
 }
 
 // Unwrap returns the error of our own that the failure is.
@@ -124,7 +126,7 @@ func explainOwn(ctx context.Context, err error) error {
 }
 
 func (j *job) explainSpack(f *Failure, classes []class, said spack.Failure) {
-	f.Package, f.Phase, f.Message = said.Package, said.Phase, said.Message
+	f.Package, f.Phase, f.Message, f.elsewhere = said.Package, said.Phase, said.Message, said.Elsewhere()
 	if said.Package != "" {
 		f.Class = classPackage
 	}

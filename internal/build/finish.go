@@ -90,7 +90,7 @@ func settle(root foreign, name string) error {
 	switch {
 	case name == spack.DatabaseFile:
 		return rewrite(root, name, func(data []byte) []byte {
-			return installationTime.ReplaceAll(data, []byte("${1}"+sourceDateEpoch+".0"))
+			return sortInstalls(installationTime.ReplaceAll(data, []byte("${1}"+sourceDateEpoch+".0")))
 		})
 	case name == ".spack-db/index_verifier":
 		// A random name for the state of the index: Spack compares it only with
@@ -109,6 +109,29 @@ func settle(root foreign, name string) error {
 		})
 	}
 	return nil
+}
+
+// sortInstalls puts the packages of Spack's database, which has them as they were
+// finished, in the order of their hashes.
+func sortInstalls(data []byte) []byte {
+	var index struct {
+		Database struct {
+			Version  json.RawMessage            `json:"version"`
+			Installs map[string]json.RawMessage `json:"installs"`
+		} `json:"database"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if decoder.Decode(&index) != nil {
+		return data
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(index) != nil {
+		return data
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
 // imageOwner is the user and group that own every file of an image.

@@ -56,7 +56,7 @@ func newPublisher(ctx context.Context, j *job, c buildCache) (*publisher, error)
 	go func() {
 		defer close(p.done)
 		for range p.wake {
-			p.publishAll()
+			p.publishAll(false)
 		}
 	}()
 	return p, nil
@@ -115,7 +115,7 @@ func (p *publisher) close() error {
 	}
 	close(p.wake)
 	<-p.done
-	p.publishAll()
+	p.publishAll(true)
 	index := p.sendIndex
 	if p.cache.oci == nil {
 		index = func() error { return updateIndex(filepath.Join(p.cache.dir, "build_cache"), p.published) }
@@ -141,7 +141,7 @@ func (p *publisher) forgetKey() error {
 // publishAll publishes what Spack has put into the staging directory since the
 // last time. A package that cannot be published is missing in the cache, which
 // is no reason to fail.
-func (p *publisher) publishAll() {
+func (p *publisher) publishAll(last bool) {
 	root, err := openForeign(p.cell.path(stagingMirror))
 	if err != nil {
 		p.Events.Warn("cache", "%v", err)
@@ -157,8 +157,12 @@ func (p *publisher) publishAll() {
 		if !ok || p.seen[name] {
 			continue
 		}
+		err := p.publish(root, name)
+		if errors.Is(err, errUnfinished) && !last {
+			continue // a process of Spack is still writing it
+		}
 		p.seen[name] = true
-		if err := p.publish(root, name); err != nil {
+		if err != nil {
 			p.Events.Warn("cache", "%s is not in the build cache: %v", name, err)
 		}
 	}
@@ -183,6 +187,8 @@ type description struct {
 // maxDescription bounds the size of a description.
 const maxDescription = 16 << 20
 
+var errUnfinished = errors.New("its description is not whole")
+
 func (p *publisher) publish(root foreign, name string) error {
 	f, err := root.open("build_cache/" + name + ".spec.json")
 	if err != nil {
@@ -195,7 +201,7 @@ func (p *publisher) publish(root foreign, name string) error {
 	}
 	var d description
 	if err := json.Unmarshal(text, &d); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnfinished, err)
 	}
 	if len(d.Spec.Nodes) == 0 || !isHash(d.Spec.Nodes[0].Hash) || !strings.HasSuffix(name, "-"+d.Spec.Nodes[0].Hash) || d.Checksum.Algorithm != "sha256" {
 		return errors.New("its description is not one of a package")

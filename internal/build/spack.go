@@ -240,8 +240,7 @@ func (b *spackBuild) install(ctx context.Context, env environment) error {
 	b.fetchEnvironment(ctx, env)
 	stage := "install " + env.Name
 	return b.stageTries(stage, twice, func() error {
-		s := step{name: "install-" + env.Name, network: !b.Offline, watch: b.watchInstall(stage)}
-		return b.run(ctx, s, "-e", dir, "install", "--fail-fast", "--jobs", fmt.Sprint(b.jobs()))
+		return b.installPackages(ctx, stage, env)
 	})
 }
 
@@ -252,24 +251,6 @@ func (b *spackBuild) readLock(env environment) (spack.Lock, error) {
 		return spack.Lock{}, err
 	}
 	return spack.ParseLock(text)
-}
-
-// watchInstall returns a function that follows the output of an installation.
-func (b *spackBuild) watchInstall(stage string) func(string) {
-	var w spack.InstallWatcher
-	return func(line string) {
-		switch e := w.Line(line); e.Kind {
-		case spack.Installing:
-			b.Events.Progress(stage, int64(e.Done), int64(e.Total), "packages")
-			b.Events.Info(stage, "%s", e.Package)
-		case spack.Extracting:
-			b.cached[e.Hash] = true
-		case spack.Installed:
-			b.seconds[e.Hash] = e.Seconds
-			b.publisher.notify()
-			b.Events.Progress(stage, int64(e.Done), int64(e.Total), "packages")
-		}
-	}
 }
 
 // writeIncludes writes the files beside spack.yaml that a build makes.

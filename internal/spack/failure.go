@@ -22,6 +22,14 @@ var (
 	maxMessages = 40 // lines
 )
 
+// consequences are what Spack says of a failure that happened in another process.
+var consequences = regexp.MustCompile(
+	`^Terminating after first install failure$|is marked as an install failure|is write locked by another process`)
+
+// Elsewhere tells whether the failure is only what became of one in another process
+// that installs into the same tree.
+func (f Failure) Elsewhere() bool { return consequences.MatchString(f.Message) }
+
 // ReadFailure finds the failure in a file with the output of Spack. ok is false if
 // there is none.
 func ReadFailure(file string) (f Failure, ok bool) {

@@ -15,6 +15,9 @@ type Spec struct {
 	Prefix        string // only from a Database, and of externals
 	External      bool   // of the system
 	Explicit      bool   // only from a Database: asked for, not a mere dependency
+	// Needs are the hashes of the specs that it depends on in any way, building
+	// included. Only from a Lock.
+	Needs []string
 }
 
 // node is a concrete spec as Spack's files hold it.
@@ -28,6 +31,9 @@ type node struct {
 	External *struct {
 		Path *string `json:"path"`
 	} `json:"external"`
+	Dependencies []struct {
+		Hash string `json:"hash"`
+	} `json:"dependencies"`
 }
 
 // version is text, or a number that was meant as one.
@@ -85,7 +91,11 @@ func ParseLock(text []byte) (Lock, error) {
 		l.Roots = append(l.Roots, Root{Spec: r.Spec, Hash: r.Hash})
 	}
 	for hash, n := range doc.Specs {
-		l.Specs[hash] = n.spec(hash)
+		s := n.spec(hash)
+		for _, d := range n.Dependencies {
+			s.Needs = append(s.Needs, d.Hash)
+		}
+		l.Specs[hash] = s
 	}
 	return l, nil
 }
