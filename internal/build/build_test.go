@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"uenv-ci.dev/internal/build"
@@ -67,11 +68,18 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
-// log is a sink that remembers.
-type log struct{ lines []string }
+// log is a sink that remembers. Events come from several goroutines.
+type log struct {
+	mu    sync.Mutex
+	lines []string
+}
 
 func (l *log) sink() event.Sink {
-	return func(e event.Event) { l.lines = append(l.lines, string(e.Kind)+" "+e.Stage+": "+e.Message) }
+	return func(e event.Event) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.lines = append(l.lines, string(e.Kind)+" "+e.Stage+": "+e.Message)
+	}
 }
 
 const installTool = `
