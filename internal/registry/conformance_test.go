@@ -33,6 +33,7 @@ type backend struct {
 	mounts  bool // copies within it move no bytes
 	catalog bool // lists its repositories
 	noEmpty bool // does not take empty blobs
+	shares  bool // may have blobs that another repository has, unasked
 }
 
 // quickly makes retries of tests short.
@@ -70,7 +71,7 @@ func backends(t *testing.T, test func(*testing.T, backend)) {
 		if address == "" {
 			t.Skip("UENV_CI_TEST_REGISTRY is not set")
 		}
-		test(t, backend{address: fmt.Sprintf("%s/test-%x", address, rand.Uint64()), options: registry.Options{CAFile: os.Getenv("UENV_CI_TEST_REGISTRY_CA")}})
+		test(t, backend{address: fmt.Sprintf("%s/test-%x", address, rand.Uint64()), shares: true, options: registry.Options{CAFile: os.Getenv("UENV_CI_TEST_REGISTRY_CA")}})
 	})
 }
 
@@ -381,7 +382,7 @@ func TestCopyBetweenRegistries(t *testing.T) {
 		far := b.repository(t, "build/eiger/zen2/hello/1.0")
 		d, all := pushFamily(t, layout)
 		report, err := registry.Copy(t.Context(), layout, d, far, registry.CopyOptions{Tag: "v1"})
-		if err != nil || report.Uploaded != 5 || report.Mounted != 0 {
+		if err != nil || report.Uploaded != 5 && !b.shares || report.Mounted != 0 {
 			t.Fatalf("%+v, %v", report, err)
 		}
 		checkFamily(t, far, d, all)
@@ -480,8 +481,8 @@ func TestWrongContentIsNotPushed(t *testing.T) {
 	backends(t, func(t *testing.T, b backend) {
 		p := b.repository(t, "build/eiger/zen2/hello/1.0")
 		for name, l := range map[string]registry.Layer{
-			"small, other bytes": lying("hello", "jello"),
-			"small, too short":   lying("hello", "hell"),
+			"small, other bytes": lying("never sent", "never seen"),
+			"small, too short":   lying("never whole", "never"),
 			"large, other bytes": lying("y"+string(content[1:]), string(content)),
 		} {
 			_, err := p.Push(t.Context(), registry.Artifact{Type: image, Layers: []registry.Layer{l}})
