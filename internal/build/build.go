@@ -28,6 +28,10 @@ type Options struct {
 	// Stack is what the build tree is rendered from. Its BuildDir is set here.
 	Stack stack.Input
 
+	// CAFile has certificates to trust besides the system's, for build caches in
+	// registries; "" for none.
+	CAFile string
+
 	System, UArch string
 
 	// Root is the directory in which the private directory is made; "" means

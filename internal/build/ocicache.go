@@ -51,6 +51,7 @@ func (j *job) openOCI(c *site.BuildCache, address string) (*registry.Repository,
 		return nil, fault.New(fault.Invalid, "the build cache %s names no repository", address)
 	}
 	r, err := registry.Open(host, registry.Options{
+		CAFile:      j.CAFile,
 		Credentials: registry.Credentials{DockerConfig: c.Credentials, HostOnly: c.Credentials != ""}, Events: j.Events,
 	})
 	if err != nil {

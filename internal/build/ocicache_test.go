@@ -2,7 +2,6 @@ package build_test
 
 import (
 	"encoding/base64"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,10 +19,8 @@ import (
 func ociCache(t *testing.T) (m *site.Mirrors, address, caFile string) {
 	t.Helper()
 	handler := registrytest.Handler(registrytest.Referrers)
-	server := httptest.NewServer(registrytest.Basic("cache", "hush-hush")(handler))
-	t.Cleanup(server.Close)
+	host, _ := registrytest.ServeTLS(t, registrytest.Basic("cache", "hush-hush")(handler))
 	base := visibleDir(t)
-	host := strings.TrimPrefix(server.URL, "http://")
 	auth := base64.StdEncoding.EncodeToString([]byte("cache:hush-hush"))
 	credentials := filepath.Join(base, "credentials.json")
 	write(t, credentials, `{"auths": {"`+host+`": {"auth": "`+auth+`"}}}`, 0o600)
@@ -44,7 +41,7 @@ func TestOCICache(t *testing.T) {
 	mirrors, address, caFile := ociCache(t)
 	protected := func() build.Options {
 		o := options(t, "../../recipes/hello-spack/1.0")
-		o.Offline, o.Protected, o.Stack.Mirrors = false, true, mirrors
+		o.Offline, o.Protected, o.Stack.Mirrors, o.CAFile = false, true, mirrors, caFile
 		return o
 	}
 	r := mustBuild(t, protected())

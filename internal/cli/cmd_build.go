@@ -91,7 +91,7 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		}
 	}
 	return pipeline.BuildOptions{
-		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), System: system, UArch: uarch,
+		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), CAFile: in.String("ca-file"), System: system, UArch: uarch,
 		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: first(in.String("build-root"), settings.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"), StrictViews: in.Bool("strict-views"),
 		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs),

@@ -111,7 +111,7 @@ func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
 	}
 	about, settings := s.Uenv(o.Report.Label.Name), s.Build
 	o.Build = pipeline.BuildOptions{
-		Recipe: in.String("recipe"), Cluster: in.String("cluster"), Mirrors: in.String("mirrors"), Spack: in.String("spack"),
+		Recipe: in.String("recipe"), Cluster: in.String("cluster"), Mirrors: in.String("mirrors"), CAFile: in.String("ca-file"), Spack: in.String("spack"),
 		Root: first(in.String("build-root"), settings.Root), NoSandbox: in.Bool("no-sandbox"), Offline: in.Bool("offline"),
 		Jobs: in.Int("jobs"), LogDir: in.String("logs"), Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 		Protected: in.Bool("trusted"), Restricted: about.Restricted, Events: in.events,

@@ -22,6 +22,7 @@ type BuildOptions struct {
 	// ChangeCache is a mirrors or cache file with the build cache of changes; "" for
 	// none. A build that is Protected does not even read it.
 	ChangeCache string
+	CAFile      string // certificates to trust, for build caches in registries; "" for none
 	System      string
 	UArch       string
 	Mount       string // "" is what the recipe says
@@ -132,8 +133,8 @@ func (o BuildOptions) changeCache(in stack.Input) (*site.Mirrors, error) {
 func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Options, error) {
 	change, err := o.changeCache(in)
 	return build.Options{
-		ChangeCache: change,
-		Stack:       in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, Engine: o.Engine, Stackinator: o.Stackinator, NoSandbox: o.NoSandbox,
+		ChangeCache: change, CAFile: o.CAFile,
+		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, Engine: o.Engine, Stackinator: o.Stackinator, NoSandbox: o.NoSandbox,
 		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, MemoryPerJob: o.MemoryPerJob, LogDir: o.LogDir, Events: o.Events,
 		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, StrictViews: o.StrictViews, SourceCache: o.SourceCache,
 	}, err
