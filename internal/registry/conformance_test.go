@@ -382,7 +382,11 @@ func TestCopyBetweenRegistries(t *testing.T) {
 		far := b.repository(t, "build/eiger/zen2/hello/1.0")
 		d, all := pushFamily(t, layout)
 		report, err := registry.Copy(t.Context(), layout, d, far, registry.CopyOptions{Tag: "v1"})
-		if err != nil || report.Uploaded != 5 && !b.shares || report.Mounted != 0 {
+		uploads := 5
+		if b.shares && report.Uploaded == 4 {
+			uploads = 4 // the empty configuration, which everybody has, was there
+		}
+		if err != nil || report.Uploaded != uploads || report.Mounted != 0 {
 			t.Fatalf("%+v, %v", report, err)
 		}
 		checkFamily(t, far, d, all)
