@@ -20,7 +20,7 @@ const module = "uenv-ci.dev"
 var floors = [][]string{
 	// The ground has three steps, see docs/adr/0005: errors and events below
 	// what reports by them, documents below what checks them.
-	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile", "internal/pathcheck"},
+	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile", "internal/pathcheck", "internal/dirfd"},
 	{"internal/label", "internal/proc", "internal/yamlpos"},
 	{"internal/schema"},
 	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",

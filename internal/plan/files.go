@@ -95,12 +95,7 @@ func tree(dir, name string, skip []string) ([]FileDigest, error) {
 			digests = append(digests, FileDigest{Path: e.Name + "/", Digest: directory})
 			return nil
 		}
-		in, err := e.Open()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		digest, err := digestOf(in, e.Executable)
+		digest, err := digestOf(e.Content(), e.Executable)
 		digests = append(digests, FileDigest{Path: e.Name, Digest: digest})
 		return err
 	})

@@ -2,14 +2,15 @@ package recipe
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 
+	"uenv-ci.dev/internal/dirfd"
 	"uenv-ci.dev/internal/fault"
 )
 
@@ -30,11 +31,11 @@ type SourceEntry struct {
 	Name       string // slash-separated, below what is walked; "." for itself
 	Dir        bool
 	Executable bool
-	open       func() (*os.File, error)
+	file       *dirfd.File
 }
 
-// Open opens a file for reading, while the entry is visited.
-func (e SourceEntry) Open() (io.ReadCloser, error) { return e.open() }
+// Content reads a file, once and while the entry is visited.
+func (e SourceEntry) Content() io.Reader { return e.file }
 
 // OpenSource opens the tree at dir. Links in dir itself are trusted.
 func OpenSource(dir string) (*Source, error) {
@@ -71,14 +72,10 @@ func (s *Source) Close() error { return s.root.Close() }
 // name is in skip, and what is in a directory for which visit returns fs.SkipDir.
 func (s *Source) Walk(name string, skip []string, visit func(SourceEntry) error) error {
 	w := &sourceWalk{source: s, top: name, skip: skip, visit: visit, left: maxSourceEntries}
-	return w.walk(nil, ".", nil)
+	return w.walk(".", nil)
 }
 
 func (s *Source) path(name string) string { return filepath.FromSlash(path.Join(s.prefix, name)) }
-
-func newSourceEntry(name string, info fs.FileInfo, open func() (*os.File, error)) SourceEntry {
-	return SourceEntry{Name: name, Dir: info.IsDir(), Executable: !info.IsDir() && info.Mode()&0o110 != 0, open: open}
-}
 
 // stat follows links. It accepts files and directories only.
 func (s *Source) stat(name string) (fs.FileInfo, error) {
@@ -92,18 +89,6 @@ func (s *Source) stat(name string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// listed returns the names in a directory, in order.
-func listed(root *os.Root, dir string) ([]string, error) {
-	f, err := root.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	slices.SortFunc(names, strings.Compare)
-	return names, err
-}
-
 type sourceWalk struct {
 	source *Source
 	top    string
@@ -112,61 +97,65 @@ type sourceWalk struct {
 	left   int // entries that may still be visited
 }
 
-// walk visits one entry. dir is the directory it is in, nil for the top, and
-// parents are all those above it, to notice a link that leads back to one of them.
-func (w *sourceWalk) walk(dir *os.Root, relative string, parents []fs.FileInfo) error {
+// walk visits one entry. parents are all the directories above it: the last is the
+// one it is in, and it may be a link that leads back to any of them.
+func (w *sourceWalk) walk(relative string, parents []*dirfd.File) error {
 	if w.left--; w.left < 0 {
 		return fault.New(fault.Invalid, "more than %d files", maxSourceEntries)
 	}
 	name := path.Join(w.top, relative)
-	dir, base, info, err := w.source.find(dir, name)
+	f, err := w.source.open(parents, name)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(parents, func(p fs.FileInfo) bool { return os.SameFile(p, info) }) {
+	defer f.Close()
+	if slices.ContainsFunc(parents, f.Same) {
 		return fault.New(fault.Invalid, "%s is a link to a directory it is in", name)
 	}
-	entry := newSourceEntry(relative, info, func() (*os.File, error) { return dir.Open(base) })
-	err = w.visit(entry)
-	if errors.Is(err, fs.SkipDir) && info.IsDir() {
+	err = w.visit(SourceEntry{Name: relative, Dir: f.IsDir(), Executable: !f.IsDir() && f.Perm()&0o110 != 0, file: f})
+	if errors.Is(err, fs.SkipDir) && f.IsDir() {
 		return nil
 	}
-	if err != nil || !info.IsDir() {
+	if err != nil || !f.IsDir() {
 		return err
 	}
-	below, err := dir.OpenRoot(base)
+	names, err := f.Names()
 	if err != nil {
-		return err
+		return fmt.Errorf("read %s: %w", name, err)
 	}
-	defer below.Close()
-	names, err := listed(below, ".")
-	if err != nil {
-		return err
-	}
-	parents = append(parents[:len(parents):len(parents)], info)
+	slices.Sort(names)
+	parents = append(parents[:len(parents):len(parents)], f)
 	for _, base := range names {
 		if slices.Contains(w.skip, base) {
 			continue
 		}
-		if err := w.walk(below, path.Join(relative, base), parents); err != nil {
+		if err := w.walk(path.Join(relative, base), parents); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// find returns what a name stands for, and the directory and name to open it by:
-// those of the directory that is open already, unless it is a link, which may
-// lead anywhere in the source. To start at the root costs a few system calls for
-// every directory on the way.
-func (s *Source) find(dir *os.Root, name string) (*os.Root, string, fs.FileInfo, error) {
-	base := path.Base(name)
-	if dir != nil {
-		info, err := dir.Lstat(base)
-		if err == nil && (info.IsDir() || info.Mode().IsRegular()) {
-			return dir, base, info, nil
+// open opens a file or directory in the directory that is open already, unless it
+// is a link, which may lead anywhere in the source. To start at the root costs a
+// few system calls for every directory on the way.
+func (s *Source) open(parents []*dirfd.File, name string) (*dirfd.File, error) {
+	if len(parents) > 0 {
+		f, err := parents[len(parents)-1].Open(path.Base(name))
+		if err == nil && (f.IsDir() || f.IsRegular()) {
+			return f, nil
+		}
+		if err == nil {
+			f.Close()
 		}
 	}
-	info, err := s.stat(name)
-	return s.root, s.path(name), info, err
+	if _, err := s.stat(name); err != nil {
+		return nil, err
+	}
+	f, err := s.root.Open(s.path(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return dirfd.FromFile(f)
 }

@@ -7,6 +7,9 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
+
+	"uenv-ci.dev/internal/dirfd"
 )
 
 // cursor is a directory below another, held open together with those on the way
@@ -14,7 +17,8 @@ import (
 // a few system calls each however deep they are. Nothing outside is reached, also
 // through links.
 type cursor struct {
-	open  []*os.Root // the top, which is the caller's, then one for each name
+	top   *os.Root
+	open  []*dirfd.File // the top, then one for each name
 	names []string
 
 	buffer []byte // for copies
@@ -33,9 +37,21 @@ func (c *cursor) copy(out io.Writer, in io.Reader) error {
 	return err
 }
 
+// newCursor starts at the top, which stays the caller's. Close it.
+func newCursor(top *os.Root) (*cursor, error) {
+	f, err := top.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	at, err := dirfd.FromFile(f)
+	return &cursor{top: top, open: []*dirfd.File{at}}, err
+}
+
 // enter moves to a directory, slash-separated and relative to the top, and makes
-// what is missing. The result is valid until the next call.
-func (c *cursor) enter(dir string) (*os.Root, error) {
+// what is missing; made tells whether the last of it was. The result is valid
+// until the next call.
+func (c *cursor) enter(dir string) (at *dirfd.File, made bool, err error) {
 	var parts []string
 	if dir = path.Clean(dir); dir != "." {
 		parts = strings.Split(dir, "/")
@@ -46,31 +62,29 @@ func (c *cursor) enter(dir string) (*os.Root, error) {
 	}
 	c.leave(same)
 	for _, name := range parts[same:] {
-		next, err := enterOne(c.open[len(c.open)-1], name)
-		if err != nil {
-			return nil, err
+		var next *dirfd.File
+		if next, made, err = enterOne(c.open[len(c.open)-1], name); err != nil {
+			return nil, false, err
 		}
 		c.open, c.names = append(c.open, next), append(c.names, name)
 	}
-	return c.open[len(c.open)-1], nil
+	return c.open[len(c.open)-1], made, nil
 }
 
 // enterOne opens a directory, most often one that is not there yet.
-func enterOne(dir *os.Root, name string) (*os.Root, error) {
-	if err := dir.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
+func enterOne(dir *dirfd.File, name string) (next *dirfd.File, made bool, err error) {
+	err = dir.Mkdir(name)
+	if made = err == nil; !made && !errors.Is(err, fs.ErrExist) {
+		return nil, false, err
 	}
-	return dir.OpenRoot(name)
-}
-
-// has tells whether something has that name.
-func (c *cursor) has(name string) (bool, error) {
-	dir, err := c.enter(path.Dir(name))
-	if err != nil {
-		return false, err
+	if next, err = dir.Open(name); err != nil {
+		return nil, false, err
 	}
-	_, err = dir.Lstat(path.Base(name))
-	return err == nil, nil
+	if !next.IsDir() {
+		next.Close()
+		return nil, false, &fs.PathError{Op: "enter", Path: name, Err: syscall.ENOTDIR}
+	}
+	return next, made, nil
 }
 
 // leave closes all directories but the first n below the top.
@@ -84,24 +98,29 @@ func (c *cursor) leave(n int) {
 // create writes a file anew, with exactly the given permissions. What has its
 // name goes: nothing is written through a link.
 func (c *cursor) create(name string, mode fs.FileMode, write func(io.Writer) error) error {
-	dir, err := c.enter(path.Dir(name))
+	dir, _, err := c.enter(path.Dir(name))
 	if err != nil {
 		return err
 	}
 	base := path.Base(name)
-	const flags = os.O_CREATE | os.O_EXCL | os.O_WRONLY
-	out, err := dir.OpenFile(base, flags, 0o600)
+	out, err := dir.Create(base)
 	if errors.Is(err, fs.ErrExist) {
-		if err := dir.RemoveAll(base); err != nil {
+		if err := c.top.RemoveAll(path.Clean(name)); err != nil {
 			return err
 		}
-		out, err = dir.OpenFile(base, flags, 0o600)
+		out, err = dir.Create(base)
 	}
 	if err != nil {
 		return err
 	}
 	if err = write(out); err == nil {
-		err = out.Chmod(mode) // whatever the umask
+		err = out.Chmod(mode)
 	}
 	return errors.Join(err, out.Close())
+}
+
+// close closes all directories.
+func (c *cursor) close() {
+	c.leave(0)
+	c.open[0].Close()
 }

@@ -36,10 +36,13 @@ func (t *Tree) write(dst *os.Root) error {
 			return err
 		}
 	}
-	at := &cursor{open: []*os.Root{dst}}
-	defer at.leave(0)
+	at, err := newCursor(dst)
+	if err != nil {
+		return err
+	}
+	defer at.close()
 	for _, dir := range t.Dirs {
-		if _, err := at.enter(dir); err != nil {
+		if _, _, err := at.enter(dir); err != nil {
 			return err
 		}
 	}
@@ -74,25 +77,21 @@ func (c Copy) run(at *cursor) error {
 	defer src.Close()
 	return src.Walk(name, c.Exclude, func(e recipe.SourceEntry) error {
 		target := path.Join(c.To, e.Name)
-		if c.Packages && e.Name != "." && path.Dir(e.Name) == "." {
-			present, err := at.has(target)
-			switch {
-			case err != nil:
-				return err
-			case e.Dir && present:
-				return fs.SkipDir
-			case !e.Dir:
-				return nil
-			}
-		}
-		if !e.Dir {
+		isPackage := c.Packages && e.Name != "." && path.Dir(e.Name) == "."
+		switch {
+		case !e.Dir && isPackage: // a file beside the packages
+			return nil
+		case !e.Dir:
 			return copyFile(at, target, e)
 		}
-		dir, err := at.enter(target)
-		if err != nil {
+		dir, made, err := at.enter(target)
+		switch {
+		case err != nil:
 			return err
+		case isPackage && !made: // an earlier repository has it
+			return fs.SkipDir
 		}
-		return dir.Chmod(".", 0o755)
+		return dir.Chmod(0o755)
 	})
 }
 
@@ -101,12 +100,7 @@ func copyFile(at *cursor, target string, e recipe.SourceEntry) error {
 	if e.Executable {
 		mode = 0o755
 	}
-	in, err := e.Open()
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	return at.create(target, mode, func(out io.Writer) error { return at.copy(out, in) })
+	return at.create(target, mode, func(out io.Writer) error { return at.copy(out, e.Content()) })
 }
 
 // source opens the tree that is copied from, and names From within it.
