@@ -6,7 +6,6 @@ package dirfd
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -14,38 +13,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is an open file or directory. Close it.
-type File struct {
-	fd   int
-	stat unix.Stat_t // as it was when opened; zero for one that Create made
-	read int64       // bytes so far
-}
+// Dir is an open directory. Close it.
+type Dir struct{ fd int }
 
-// FromFile returns what f has open, independent of f.
-func FromFile(f *os.File) (*File, error) {
-	raw, err := f.SyscallConn()
+// DirOf returns the directory that f has open, independent of f.
+func DirOf(f *os.File) (*Dir, error) {
+	fd, err := duplicate(f)
 	if err != nil {
 		return nil, err
+	}
+	return &Dir{fd}, nil
+}
+
+func duplicate(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
 	}
 	fd := -1
 	if cerr := raw.Control(func(of uintptr) {
 		fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0)
 	}); cerr != nil {
-		return nil, cerr
+		return -1, cerr
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "dup", Path: f.Name(), Err: err}
+		return -1, &fs.PathError{Op: "dup", Path: f.Name(), Err: err}
 	}
-	return newFile(fd, f.Name())
-}
-
-func newFile(fd int, name string) (*File, error) {
-	f := &File{fd: fd}
-	if err := retry(func() error { return unix.Fstat(fd, &f.stat) }); err != nil {
-		unix.Close(fd)
-		return nil, &fs.PathError{Op: "fstat", Path: name, Err: err}
-	}
-	return f, nil
+	return fd, nil
 }
 
 // retry repeats a call that a signal interrupted.
@@ -65,13 +59,13 @@ func single(op, name string) error {
 	return nil
 }
 
-func (f *File) openat(name string, flags int, mode uint32) (int, error) {
+func (d *Dir) openat(name string, flags int) (int, error) {
 	if err := single("open", name); err != nil {
 		return -1, err
 	}
 	fd := -1
 	err := retry(func() (err error) {
-		fd, err = unix.Openat(f.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		fd, err = unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		return err
 	})
 	if err != nil {
@@ -80,10 +74,19 @@ func (f *File) openat(name string, flags int, mode uint32) (int, error) {
 	return fd, nil
 }
 
-// Open opens a file or directory of this directory for reading. A link fails.
-func (f *File) Open(name string) (*File, error) {
-	// Whatever it is, opening it neither waits nor takes it as a terminal.
-	fd, err := f.openat(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+// Dir opens a directory in this one.
+func (d *Dir) Dir(name string) (*Dir, error) {
+	fd, err := d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{fd}, nil
+}
+
+// Open opens a regular file in this directory for reading.
+func (d *Dir) Open(name string) (*File, error) {
+	// Whatever it turns out to be, opening it neither waits nor takes a terminal.
+	fd, err := d.openat(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +95,8 @@ func (f *File) Open(name string) (*File, error) {
 
 // Create makes a file in this directory, for writing, with mode 0600. The error
 // wraps fs.ErrExist if something has the name.
-func (f *File) Create(name string) (*File, error) {
-	fd, err := f.openat(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+func (d *Dir) Create(name string) (*File, error) {
+	fd, err := d.openat(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
 		return nil, err
 	}
@@ -102,96 +105,43 @@ func (f *File) Create(name string) (*File, error) {
 
 // Mkdir makes a directory in this one, with the permissions that the umask leaves
 // of 0755. The error wraps fs.ErrExist if something has the name.
-func (f *File) Mkdir(name string) error {
+func (d *Dir) Mkdir(name string) error {
 	if err := single("mkdir", name); err != nil {
 		return err
 	}
-	if err := retry(func() error { return unix.Mkdirat(f.fd, name, 0o755) }); err != nil {
+	if err := retry(func() error { return unix.Mkdirat(d.fd, name, 0o755) }); err != nil {
 		return &fs.PathError{Op: "mkdir", Path: name, Err: err}
 	}
 	return nil
 }
 
-// IsDir tells whether it is a directory.
-func (f *File) IsDir() bool { return f.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
-
-// IsRegular tells whether it is a regular file.
-func (f *File) IsRegular() bool { return f.stat.Mode&unix.S_IFMT == unix.S_IFREG }
-
-// Perm returns its permission bits.
-func (f *File) Perm() fs.FileMode { return fs.FileMode(f.stat.Mode) & fs.ModePerm }
-
-// Same tells whether both are the same file, however it was reached.
-func (f *File) Same(g *File) bool { return f.stat.Dev == g.stat.Dev && f.stat.Ino == g.stat.Ino }
-
-// Names returns the names in this directory, in no order.
-func (f *File) Names() ([]string, error) {
-	var names []string
-	buffer := make([]byte, 8<<10)
-	for {
-		n := 0
-		err := retry(func() (err error) { n, err = unix.ReadDirent(f.fd, buffer); return err })
-		if err != nil {
-			return nil, os.NewSyscallError("getdents", err)
-		}
-		if n == 0 {
-			return names, nil
-		}
-		_, _, names = unix.ParseDirent(buffer[:n], -1, names)
-	}
-}
-
-// Read reads on. A regular file ends where it ended when it was opened.
-func (f *File) Read(p []byte) (int, error) {
-	if f.IsRegular() {
-		left := f.stat.Size - f.read
-		if left <= 0 {
-			return 0, io.EOF
-		}
-		p = p[:min(int64(len(p)), left)]
-	}
-	n := 0
-	err := retry(func() (err error) { n, err = unix.Read(f.fd, p); return err })
-	switch {
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0 && len(p) > 0 && f.IsRegular():
-		return 0, io.ErrUnexpectedEOF // somebody cut it off
-	case n == 0 && len(p) > 0:
-		return 0, io.EOF
-	}
-	f.read += int64(n)
-	return n, nil
-}
-
-// Write writes all of p.
-func (f *File) Write(p []byte) (int, error) {
-	done := 0
-	for done < len(p) {
-		n := 0
-		err := retry(func() (err error) { n, err = unix.Write(f.fd, p[done:]); return err })
-		if err != nil {
-			return done, os.NewSyscallError("write", err)
-		}
-		done += n
-	}
-	return done, nil
-}
-
 // Chmod sets the permission bits, whatever the umask is.
-func (f *File) Chmod(mode fs.FileMode) error {
-	return os.NewSyscallError("fchmod", retry(func() error { return unix.Fchmod(f.fd, uint32(mode.Perm())) }))
+func (d *Dir) Chmod(mode fs.FileMode) error { return chmod(d.fd, mode) }
+
+func chmod(fd int, mode fs.FileMode) error {
+	return os.NewSyscallError("fchmod", retry(func() error { return unix.Fchmod(fd, uint32(mode.Perm())) }))
+}
+
+// Same tells whether both are one directory, however they were reached.
+func (d *Dir) Same(e *Dir) (bool, error) {
+	var a, b unix.Stat_t
+	err := errors.Join(
+		retry(func() error { return unix.Fstat(d.fd, &a) }),
+		retry(func() error { return unix.Fstat(e.fd, &b) }))
+	return a.Dev == b.Dev && a.Ino == b.Ino, os.NewSyscallError("fstat", err)
 }
 
 // Close closes it. A second call does nothing.
-func (f *File) Close() error {
-	if f.fd < 0 {
+func (d *Dir) Close() error { return closeOnce(&d.fd) }
+
+func closeOnce(fd *int) error {
+	if *fd < 0 {
 		return nil
 	}
-	err := unix.Close(f.fd)
-	f.fd = -1
-	if errors.Is(err, unix.EINTR) {
-		err = nil // Linux has closed it all the same
+	err := unix.Close(*fd)
+	*fd = -1
+	if err == unix.EINTR {
+		return nil // Linux has closed it all the same
 	}
 	return os.NewSyscallError("close", err)
 }

@@ -4,23 +4,26 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/dirfd"
 )
 
-func open(t *testing.T, dir string) *dirfd.File {
+func open(t *testing.T, dir string) *dirfd.Dir {
 	t.Helper()
 	f, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	d, err := dirfd.FromFile(f)
+	d, err := dirfd.DirOf(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,16 +54,8 @@ func TestCreateAndRead(t *testing.T) {
 	}
 	defer in.Close()
 	got, err := io.ReadAll(in)
-	if err != nil || string(got) != text || in.Perm() != 0o754 || !in.IsRegular() || in.IsDir() {
+	if err != nil || string(got) != text || in.Perm() != 0o754 {
 		t.Errorf("read %d bytes, %v, mode %v", len(got), err, in.Perm())
-	}
-	again, err := dir.Open("x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	if !again.Same(in) || again.Same(dir) {
-		t.Error("files are mixed up")
 	}
 }
 
@@ -88,7 +83,7 @@ func TestReadOfAChangingFile(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+func TestEntries(t *testing.T) {
 	at := t.TempDir()
 	var want []string
 	for i := range 1000 { // more than one call lists
@@ -98,11 +93,62 @@ func TestNames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := open(t, at).Names()
+	entries, err := open(t, at).Entries()
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name)
+		if e.Kind != dirfd.Regular {
+			t.Errorf("%s: kind %v", e.Name, e.Kind)
+		}
+	}
 	slices.Sort(got)
 	slices.Sort(want)
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%d names, %v; want %d", len(got), err, len(want))
+	}
+}
+
+func TestKinds(t *testing.T) {
+	at := t.TempDir()
+	dir := open(t, at)
+	err := errors.Join(dir.Mkdir("dir"), os.WriteFile(filepath.Join(at, "file"), nil, 0o600),
+		os.Symlink("file", filepath.Join(at, "link")), unix.Mkfifo(filepath.Join(at, "pipe"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := dir.Entries()
+	want := map[string]dirfd.Kind{"dir": dirfd.Directory, "file": dirfd.Regular, "link": dirfd.Other, "pipe": dirfd.Other}
+	got := map[string]dirfd.Kind{}
+	for _, e := range entries {
+		got[e.Name] = e.Kind
+	}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, name := range []string{"dir", "link", "pipe"} { // the pipe without waiting
+		if f, err := dir.Open(name); err == nil {
+			f.Close()
+			t.Errorf("opened %s as a file", name)
+		}
+	}
+	for _, name := range []string{"file", "link", "pipe"} {
+		if f, err := dir.Dir(name); err == nil {
+			f.Close()
+			t.Errorf("opened %s as a directory", name)
+		}
+	}
+	below, err := dir.Dir("dir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer below.Close()
+	for _, c := range []struct {
+		a, b *dirfd.Dir
+		same bool
+	}{{dir, open(t, at), true}, {dir, below, false}} {
+		if same, err := c.a.Same(c.b); err != nil || same != c.same {
+			t.Errorf("same: %v, %v", same, err)
+		}
 	}
 }
 

@@ -95,7 +95,12 @@ func tree(dir, name string, skip []string) ([]FileDigest, error) {
 			digests = append(digests, FileDigest{Path: e.Name + "/", Digest: directory})
 			return nil
 		}
-		digest, err := digestOf(e.Content(), e.Executable)
+		in, err := e.Open()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		digest, err := digestOf(in, in.Executable())
 		digests = append(digests, FileDigest{Path: e.Name, Digest: digest})
 		return err
 	})

@@ -3,12 +3,12 @@ package recipe
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"uenv-ci.dev/internal/dirfd"
 	"uenv-ci.dev/internal/fault"
@@ -28,14 +28,31 @@ type Source struct {
 // SourceEntry is a file or directory of a Source. Owner, times and permissions
 // other than being executable are of no account: they depend on the checkout.
 type SourceEntry struct {
-	Name       string // slash-separated, below what is walked; "." for itself
-	Dir        bool
-	Executable bool
-	file       *dirfd.File
+	Name string // slash-separated, below what is walked; "." for itself
+	Dir  bool
+	open func() (*dirfd.File, error)
 }
 
-// Content reads a file, once and while the entry is visited.
-func (e SourceEntry) Content() io.Reader { return e.file }
+// Open opens a file for reading, while the entry is visited.
+func (e SourceEntry) Open() (*SourceFile, error) {
+	f, err := e.open()
+	if err != nil {
+		return nil, err
+	}
+	return &SourceFile{f}, nil
+}
+
+// SourceFile is an open file of a Source.
+type SourceFile struct{ file *dirfd.File }
+
+// Executable tells whether its owner or group may execute it.
+func (f *SourceFile) Executable() bool { return f.file.Perm()&0o110 != 0 }
+
+// Read reads on.
+func (f *SourceFile) Read(p []byte) (int, error) { return f.file.Read(p) }
+
+// Close closes it.
+func (f *SourceFile) Close() error { return f.file.Close() }
 
 // OpenSource opens the tree at dir. Links in dir itself are trusted.
 func OpenSource(dir string) (*Source, error) {
@@ -97,65 +114,95 @@ type sourceWalk struct {
 	left   int // entries that may still be visited
 }
 
-// walk visits one entry. parents are all the directories above it: the last is the
-// one it is in, and it may be a link that leads back to any of them.
-func (w *sourceWalk) walk(relative string, parents []*dirfd.File) error {
+// walk visits what is at a path, following links from the root of the source.
+// parents are all the directories above it, which a link may lead back to.
+func (w *sourceWalk) walk(relative string, parents []*dirfd.Dir) error {
+	name := path.Join(w.top, relative)
+	info, err := w.source.stat(name)
+	if err != nil {
+		return err
+	}
+	open := func() (*os.File, error) { return w.source.root.Open(w.source.path(name)) }
+	if !info.IsDir() {
+		return w.file(relative, func() (*dirfd.File, error) { return opened(open, dirfd.FileOf) })
+	}
+	dir, err := opened(open, dirfd.DirOf)
+	if err != nil {
+		return err
+	}
+	for _, parent := range parents {
+		if same, err := dir.Same(parent); err != nil || same {
+			return errors.Join(err, dir.Close(), fault.New(fault.Invalid, "%s is a link to a directory it is in", name))
+		}
+	}
+	return w.dir(relative, dir, parents)
+}
+
+func opened[T any](open func() (*os.File, error), convert func(*os.File) (T, error)) (T, error) {
+	f, err := open()
+	if err != nil {
+		var none T
+		return none, err
+	}
+	defer f.Close()
+	return convert(f)
+}
+
+func (w *sourceWalk) count() error {
 	if w.left--; w.left < 0 {
 		return fault.New(fault.Invalid, "more than %d files", maxSourceEntries)
 	}
-	name := path.Join(w.top, relative)
-	f, err := w.source.open(parents, name)
-	if err != nil {
+	return nil
+}
+
+func (w *sourceWalk) file(relative string, open func() (*dirfd.File, error)) error {
+	if err := w.count(); err != nil {
 		return err
 	}
-	defer f.Close()
-	if slices.ContainsFunc(parents, f.Same) {
-		return fault.New(fault.Invalid, "%s is a link to a directory it is in", name)
+	return w.visit(SourceEntry{Name: relative, open: open})
+}
+
+// dir visits a directory and what is in it, and closes it.
+func (w *sourceWalk) dir(relative string, dir *dirfd.Dir, parents []*dirfd.Dir) error {
+	defer dir.Close()
+	if err := w.count(); err != nil {
+		return err
 	}
-	err = w.visit(SourceEntry{Name: relative, Dir: f.IsDir(), Executable: !f.IsDir() && f.Perm()&0o110 != 0, file: f})
-	if errors.Is(err, fs.SkipDir) && f.IsDir() {
+	switch err := w.visit(SourceEntry{Name: relative, Dir: true}); {
+	case errors.Is(err, fs.SkipDir):
 		return nil
-	}
-	if err != nil || !f.IsDir() {
+	case err != nil:
 		return err
 	}
-	names, err := f.Names()
+	entries, err := dir.Entries()
 	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
+		return fmt.Errorf("read %s: %w", path.Join(w.top, relative), err)
 	}
-	slices.Sort(names)
-	parents = append(parents[:len(parents):len(parents)], f)
-	for _, base := range names {
-		if slices.Contains(w.skip, base) {
+	slices.SortFunc(entries, func(a, b dirfd.Entry) int { return strings.Compare(a.Name, b.Name) })
+	parents = append(parents[:len(parents):len(parents)], dir)
+	for _, e := range entries {
+		if slices.Contains(w.skip, e.Name) {
 			continue
 		}
-		if err := w.walk(path.Join(relative, base), parents); err != nil {
+		if err := w.below(dir, e, path.Join(relative, e.Name), parents); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// open opens a file or directory in the directory that is open already, unless it
-// is a link, which may lead anywhere in the source. To start at the root costs a
+// below visits an entry of a directory that is open: to start at the root costs a
 // few system calls for every directory on the way.
-func (s *Source) open(parents []*dirfd.File, name string) (*dirfd.File, error) {
-	if len(parents) > 0 {
-		f, err := parents[len(parents)-1].Open(path.Base(name))
-		if err == nil && (f.IsDir() || f.IsRegular()) {
-			return f, nil
+func (w *sourceWalk) below(dir *dirfd.Dir, e dirfd.Entry, relative string, parents []*dirfd.Dir) error {
+	switch e.Kind {
+	case dirfd.Regular:
+		return w.file(relative, func() (*dirfd.File, error) { return dir.Open(e.Name) })
+	case dirfd.Directory:
+		below, err := dir.Dir(e.Name)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			f.Close()
-		}
+		return w.dir(relative, below, parents)
 	}
-	if _, err := s.stat(name); err != nil {
-		return nil, err
-	}
-	f, err := s.root.Open(s.path(name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return dirfd.FromFile(f)
+	return w.walk(relative, parents)
 }

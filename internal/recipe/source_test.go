@@ -47,7 +47,12 @@ func walked(t *testing.T, dir, name string) (string, error) {
 	err = source.Walk(name, []string{".git"}, func(e recipe.SourceEntry) error {
 		text := e.Name
 		if !e.Dir {
-			data, err := io.ReadAll(e.Content())
+			f, err := e.Open()
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			data, err := io.ReadAll(f)
 			if err != nil {
 				return err
 			}

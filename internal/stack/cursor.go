@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"syscall"
 
 	"uenv-ci.dev/internal/dirfd"
 )
@@ -18,7 +17,7 @@ import (
 // through links.
 type cursor struct {
 	top   *os.Root
-	open  []*dirfd.File // the top, then one for each name
+	open  []*dirfd.Dir // the top, then one for each name
 	names []string
 
 	buffer []byte // for copies
@@ -44,14 +43,14 @@ func newCursor(top *os.Root) (*cursor, error) {
 		return nil, err
 	}
 	defer f.Close()
-	at, err := dirfd.FromFile(f)
-	return &cursor{top: top, open: []*dirfd.File{at}}, err
+	at, err := dirfd.DirOf(f)
+	return &cursor{top: top, open: []*dirfd.Dir{at}}, err
 }
 
 // enter moves to a directory, slash-separated and relative to the top, and makes
 // what is missing; made tells whether the last of it was. The result is valid
 // until the next call.
-func (c *cursor) enter(dir string) (at *dirfd.File, made bool, err error) {
+func (c *cursor) enter(dir string) (at *dirfd.Dir, made bool, err error) {
 	var parts []string
 	if dir = path.Clean(dir); dir != "." {
 		parts = strings.Split(dir, "/")
@@ -62,7 +61,7 @@ func (c *cursor) enter(dir string) (at *dirfd.File, made bool, err error) {
 	}
 	c.leave(same)
 	for _, name := range parts[same:] {
-		var next *dirfd.File
+		var next *dirfd.Dir
 		if next, made, err = enterOne(c.open[len(c.open)-1], name); err != nil {
 			return nil, false, err
 		}
@@ -72,19 +71,13 @@ func (c *cursor) enter(dir string) (at *dirfd.File, made bool, err error) {
 }
 
 // enterOne opens a directory, most often one that is not there yet.
-func enterOne(dir *dirfd.File, name string) (next *dirfd.File, made bool, err error) {
+func enterOne(dir *dirfd.Dir, name string) (next *dirfd.Dir, made bool, err error) {
 	err = dir.Mkdir(name)
 	if made = err == nil; !made && !errors.Is(err, fs.ErrExist) {
 		return nil, false, err
 	}
-	if next, err = dir.Open(name); err != nil {
-		return nil, false, err
-	}
-	if !next.IsDir() {
-		next.Close()
-		return nil, false, &fs.PathError{Op: "enter", Path: name, Err: syscall.ENOTDIR}
-	}
-	return next, made, nil
+	next, err = dir.Dir(name)
+	return next, made, err
 }
 
 // leave closes all directories but the first n below the top.

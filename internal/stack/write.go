@@ -51,8 +51,10 @@ func (t *Tree) write(dst *os.Root) error {
 			return err
 		}
 	}
+	from := sources{}
+	defer from.close()
 	for _, c := range t.Copies {
-		if err := c.run(at); err != nil {
+		if err := c.run(at, from); err != nil {
 			return fmt.Errorf("copy %s: %w", c.From, err)
 		}
 	}
@@ -69,12 +71,11 @@ func (f File) write(at *cursor) error {
 // run performs one copy: of a file, or of a directory with all below it, so that
 // all may read it, with permissions that do not depend on how its source was
 // checked out, since images contain it.
-func (c Copy) run(at *cursor) error {
-	src, name, err := c.source()
+func (c Copy) run(at *cursor, from sources) error {
+	src, name, err := c.source(from)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
 	return src.Walk(name, c.Exclude, func(e recipe.SourceEntry) error {
 		target := path.Join(c.To, e.Name)
 		isPackage := c.Packages && e.Name != "." && path.Dir(e.Name) == "."
@@ -96,15 +97,40 @@ func (c Copy) run(at *cursor) error {
 }
 
 func copyFile(at *cursor, target string, e recipe.SourceEntry) error {
+	in, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
 	mode := fs.FileMode(0o644)
-	if e.Executable {
+	if in.Executable() {
 		mode = 0o755
 	}
-	return at.create(target, mode, func(out io.Writer) error { return at.copy(out, e.Content()) })
+	return at.create(target, mode, func(out io.Writer) error { return at.copy(out, in) })
+}
+
+// sources are the trees that are copied from, by their directories.
+type sources map[string]*recipe.Source
+
+func (s sources) open(dir string) (*recipe.Source, error) {
+	if s[dir] == nil {
+		src, err := recipe.OpenSource(dir)
+		if err != nil {
+			return nil, err
+		}
+		s[dir] = src
+	}
+	return s[dir], nil
+}
+
+func (s sources) close() {
+	for _, src := range s {
+		src.Close()
+	}
 }
 
 // source opens the tree that is copied from, and names From within it.
-func (c Copy) source() (*recipe.Source, string, error) {
+func (c Copy) source(opened sources) (*recipe.Source, string, error) {
 	within, from := c.Within, c.From
 	if within == "" {
 		resolved, err := filepath.EvalSymlinks(from)
@@ -120,6 +146,6 @@ func (c Copy) source() (*recipe.Source, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	src, err := recipe.OpenSource(within)
+	src, err := opened.open(within)
 	return src, filepath.ToSlash(name), err
 }
