@@ -3,6 +3,7 @@ package squashfs
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 )
 
 // blockKey names a block as the image does. The word is part of it since only a
@@ -12,14 +13,22 @@ type blockKey struct {
 	word uint32 // size word of a data block, 0 of a metadata block
 }
 
-// blockCache keeps decoded blocks up to a number of bytes. What it hands out is shared: nobody may write to it.
+// blockCache keeps decoded blocks up to a number of bytes. What it hands out is
+// shared: nobody may write to it.
 type blockCache struct {
 	mu    sync.Mutex
 	limit int64
 	used  int64
 	items map[blockKey]*list.Element // of *cachedBlock
 	order *list.List                 // most recently used first
+
+	// Some of those used last, to be had without the lock. They may have been
+	// dropped meanwhile, so this adds to the limit: for small blocks only.
+	front [frontBlocks]atomic.Pointer[cachedBlock]
 }
+
+// frontBlocks is enough for the inodes and listings of some neighbours.
+const frontBlocks = 32
 
 // cachedBlock is decoded once, by whoever asks first; the others wait.
 type cachedBlock struct {
@@ -51,7 +60,23 @@ func (c *blockCache) get(key blockKey, load func() (data []byte, next int64, err
 		b.data, b.next, b.err = load()
 		c.account(element, b)
 	})
+	if b.err == nil && len(b.data) <= metaSize {
+		c.slot(key).Store(b)
+	}
 	return b.data, b.next, b.err
+}
+
+// recent returns a small block that was used lately, or nothing.
+func (c *blockCache) recent(key blockKey) (data []byte, next int64, err error) {
+	if b := c.slot(key).Load(); b != nil && b.key == key {
+		return b.data, b.next, nil
+	}
+	return nil, 0, nil
+}
+
+// slot is where a block stands in front. Blocks begin anywhere, so all bits count.
+func (c *blockCache) slot(key blockKey) *atomic.Pointer[cachedBlock] {
+	return &c.front[uint64(key.at)*0x9e3779b97f4a7c15>>32%frontBlocks]
 }
 
 // has tells whether a block is there, or being loaded.
@@ -84,4 +109,28 @@ func (c *blockCache) remove(element *list.Element) {
 	b := c.order.Remove(element).(*cachedBlock)
 	c.used -= b.cost
 	delete(c.items, b.key)
+}
+
+// maxPaths is how many directories are known by their paths.
+const maxPaths = 1024
+
+// pathCache knows directories that were met lately.
+type pathCache struct {
+	mu   sync.Mutex
+	dirs map[string]*inode
+}
+
+func (c *pathCache) get(path string) *inode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dirs[path]
+}
+
+func (c *pathCache) keep(path string, dir *inode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dirs == nil || len(c.dirs) >= maxPaths { // begin anew: the next few are found from the root
+		c.dirs = map[string]*inode{}
+	}
+	c.dirs[path] = dir
 }

@@ -1,9 +1,9 @@
 package squashfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // dirent is an entry of a directory's listing.
@@ -38,18 +38,19 @@ type listingReader struct {
 	run    int   // entries left below the present header
 	block  uint32
 	number uint32 // of the header: entries give differences to it
-	last   string
 	count  int
 	limit  int
+
+	last     [maxNameLen + 1]byte // the name before
+	lastSize int
 }
 
 // listing starts a reader at so many bytes in a directory's listing.
-func (m *Image) listing(dir *inode, at int64, block uint64, offset int) (*listingReader, error) {
-	l := &listingReader{left: dir.size - at, limit: m.limits.DirEntries}
+func (m *Image) listing(dir *inode, at int64, block uint64, offset int) (l listingReader, err error) {
+	l.left, l.limit = dir.size-at, m.limits.DirEntries
 	if l.left <= 0 {
 		return l, nil
 	}
-	var err error
 	l.c, err = m.cursor(&m.directoryTable, block, offset)
 	return l, err
 }
@@ -62,32 +63,41 @@ func (l *listingReader) take(n int) ([]byte, error) {
 }
 
 func (l *listingReader) next() (d dirent, more bool, err error) {
+	d, name, err := l.raw()
+	if err != nil || name == nil {
+		return d, false, err
+	}
+	d.name = string(name)
+	return d, true, nil
+}
+
+// raw returns the next entry without its name, and the name, which is valid until
+// the next call and nil at the end.
+func (l *listingReader) raw() (d dirent, name []byte, err error) {
 	if l.run == 0 {
 		if l.left == 0 {
-			return d, false, nil
+			return d, nil, nil
 		}
 		if err := l.header(); err != nil {
-			return d, false, err
+			return d, nil, err
 		}
 	}
 	l.run--
 	head, err := l.take(dirEntrySize)
 	if err != nil {
-		return d, false, err
+		return d, nil, err
 	}
 	f := fields{head}
 	offset, delta, kind, size := f.u16(), int16(f.u16()), f.u16(), int(f.u16())+1
 	d.ref = uint64(l.block)<<16 | uint64(offset)
 	d.number, d.kind = l.number+uint32(delta), kind
 	if size > maxNameLen+1 {
-		return d, false, invalid("directory", fmt.Errorf("a name of %d bytes", size))
+		return d, nil, invalid("directory", fmt.Errorf("a name of %d bytes", size))
 	}
-	name, err := l.take(size)
-	if err != nil {
-		return d, false, err
+	if name, err = l.take(size); err != nil {
+		return d, nil, err
 	}
-	d.name = string(name)
-	return d, true, l.check(d)
+	return d, name, l.check(name, kind)
 }
 
 func (l *listingReader) header() error {
@@ -105,21 +115,36 @@ func (l *listingReader) header() error {
 	return nil
 }
 
+// skipTo goes on to where an entry of the index leads, past the first name there.
+// It tells whether a header with that name below it stands at the place.
+func (l *listingReader) skipTo(dir *inode, x indexEntry, name string) (bool, error) {
+	for dir.size-l.left < int64(x.at) {
+		if _, at, err := l.raw(); err != nil || at == nil {
+			return false, err
+		}
+	}
+	if l.run != 0 || dir.size-l.left != int64(x.at) || l.left == 0 || l.c.position().block != x.block {
+		return false, nil
+	}
+	_, at, err := l.raw()
+	return string(at) == name, err
+}
+
 // check refuses what no file system could hold, and what would let a name mean
 // two things.
-func (l *listingReader) check(d dirent) error {
+func (l *listingReader) check(name []byte, kind uint16) error {
 	l.count++
 	switch {
-	case d.name == "." || d.name == ".." || strings.IndexByte(d.name, '/') >= 0 || strings.IndexByte(d.name, 0) >= 0:
-		return invalid("directory", fmt.Errorf("the name %q", d.name))
-	case d.name <= l.last:
-		return invalid("directory", fmt.Errorf("the name %q after %q", d.name, l.last))
-	case d.kind < typeDir || d.kind > typeSocket:
-		return invalid("directory", fmt.Errorf("%q has type %d", d.name, d.kind))
+	case name[0] == '.' && (len(name) == 1 || len(name) == 2 && name[1] == '.'), bytes.IndexByte(name, '/') >= 0, bytes.IndexByte(name, 0) >= 0:
+		return invalid("directory", fmt.Errorf("the name %q", name))
+	case bytes.Compare(name, l.last[:l.lastSize]) <= 0:
+		return invalid("directory", fmt.Errorf("the name %q after %q", name, l.last[:l.lastSize]))
+	case kind < typeDir || kind > typeSocket:
+		return invalid("directory", fmt.Errorf("%q has type %d", name, kind))
 	case l.count > l.limit:
 		return invalid("directory", fmt.Errorf("more entries than the limit of %d", l.limit))
 	}
-	l.last = d.name
+	l.lastSize = copy(l.last[:], name)
 	return nil
 }
 
@@ -130,11 +155,12 @@ func (m *Image) find(dir *inode, name string) (dirent, bool, error) {
 		return dirent{}, false, err
 	}
 	for {
-		d, more, err := l.next()
-		if err != nil || !more || d.name > name {
+		d, at, err := l.raw()
+		if err != nil || at == nil || string(at) > name {
 			return dirent{}, false, err
 		}
-		if d.name == name {
+		if string(at) == name {
+			d.name = name
 			return d, true, nil
 		}
 	}
@@ -142,40 +168,46 @@ func (m *Image) find(dir *inode, name string) (dirent, bool, error) {
 
 // seek starts a listing at the last header that the directory's index has before
 // a name.
-func (m *Image) seek(dir *inode, name string) (*listingReader, error) {
+func (m *Image) seek(dir *inode, name string) (listingReader, error) {
 	at, block := int64(0), uint64(dir.block)
-	c := dir.rest
-	c.joint = nil
+	if dir.indexed == 0 {
+		return m.listing(dir, at, block, int(dir.listOffset))
+	}
+	c, err := m.cursor(&m.inodeTable, dir.rest.block, dir.rest.offset)
+	if err != nil {
+		return listingReader{}, err
+	}
 	for range dir.indexed {
-		x, err := readIndexEntry(&c)
+		x, first, err := readIndexEntry(&c)
 		if err != nil {
-			return nil, err
+			return listingReader{}, err
 		}
-		if x.name > name {
+		if string(first) > name {
 			break
 		}
 		if int64(x.at) >= dir.size {
-			return nil, invalid("directory", fmt.Errorf("its index points to %d of %d", x.at, dir.size))
+			return listingReader{}, invalid("directory", fmt.Errorf("its index points to %d of %d", x.at, dir.size))
 		}
 		at, block = int64(x.at), x.block
 	}
 	return m.listing(dir, at, block, int((int64(dir.listOffset)+at)%metaSize))
 }
 
-func readIndexEntry(c *cursor) (x indexEntry, err error) {
+// readIndexEntry returns an entry of an index without its name, and the name,
+// which is valid until more is taken.
+func readIndexEntry(c *cursor) (x indexEntry, name []byte, err error) {
 	head, err := c.take(dirIndexSize)
 	if err != nil {
-		return x, err
+		return x, nil, err
 	}
 	f := fields{head}
 	x.at, x.block = f.u32(), uint64(f.u32())
 	size := f.u32()
 	if size > maxNameLen {
-		return x, invalid("directory", fmt.Errorf("a name of %d bytes in its index", uint64(size)+1))
+		return x, nil, invalid("directory", fmt.Errorf("a name of %d bytes in its index", uint64(size)+1))
 	}
-	name, err := c.take(int(size) + 1)
-	x.name = string(name)
-	return x, err
+	name, err = c.take(int(size) + 1)
+	return x, name, err
 }
 
 // root reads the inode of the root directory.
@@ -196,20 +228,24 @@ func (m *Image) root() (*inode, error) {
 // inode number belongs to one directory only, which names as its parent the one
 // directory that lists it, and has one name there.
 func (m *Image) child(dir *inode, d dirent) (*inode, error) {
-	i, err := m.inode(d.ref)
-	if err != nil {
-		return nil, err
+	i := new(inode)
+	return i, m.readChild(i, dir, d)
+}
+
+func (m *Image) readChild(i, dir *inode, d dirent) error {
+	if err := m.readInode(i, d.ref); err != nil {
+		return err
 	}
 	if i.number != d.number || i.kind != d.kind {
-		return nil, invalid("directory", fmt.Errorf("%q is inode %d of type %d, and listed as inode %d of type %d", d.name, i.number, i.kind, d.number, d.kind))
+		return invalid("directory", fmt.Errorf("%q is inode %d of type %d, and listed as inode %d of type %d", d.name, i.number, i.kind, d.number, d.kind))
 	}
 	if i.kind != typeDir {
-		return i, nil
+		return nil
 	}
 	if i.parent != dir.number {
-		return nil, invalid("directory", fmt.Errorf("%q in directory %d says that its parent is %d", d.name, dir.number, i.parent))
+		return invalid("directory", fmt.Errorf("%q in directory %d says that its parent is %d", d.name, dir.number, i.parent))
 	}
-	return i, m.claim(i, d.name)
+	return m.claim(i, d.name)
 }
 
 // claimed says where the inode of a directory was found, and under what name.

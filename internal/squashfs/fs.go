@@ -94,12 +94,35 @@ func (m *Image) entries(dir *inode) ([]fs.DirEntry, error) {
 	if dir.kind != typeDir {
 		return nil, errNotDir
 	}
-	var entries []fs.DirEntry
-	err := m.list(dir, func(d dirent) error {
-		entries = append(entries, &dirEntry{m, dir, d})
-		return nil
-	})
-	return entries, err
+	l, err := m.listing(dir, 0, uint64(dir.block), int(dir.listOffset))
+	if err != nil {
+		return nil, err
+	}
+	// All names are one string, and all entries one array.
+	likely := min(dir.size/(dirEntrySize+16)+1, dirRun)
+	found, names := make([]dirEntry, 0, likely), make([]byte, 0, 16*likely)
+	for {
+		d, name, err := l.raw()
+		if err != nil {
+			return nil, err
+		}
+		if name == nil {
+			return dirEntries(found, string(names)), nil
+		}
+		names = append(names, name...)
+		found = append(found, dirEntry{m, dir, d, len(name)})
+	}
+}
+
+// dirEntries gives entries their names, which stand one after the other.
+func dirEntries(found []dirEntry, names string) []fs.DirEntry {
+	list := make([]fs.DirEntry, len(found))
+	for k := range found {
+		size := found[k].size
+		found[k].d.name, names = names[:size], names[size:]
+		list[k] = &found[k]
+	}
+	return list
 }
 
 // ReadFile returns the content of a file, if it is not beyond Limits.ReadFile.
@@ -141,13 +164,43 @@ func (m *Image) resolve(name string, follow bool) (*inode, error) {
 	if !validPath(name) {
 		return nil, fs.ErrInvalid
 	}
+	i, err := m.resolveNear(name)
+	if err != nil || i == nil || follow && i.kind == typeSymlink {
+		return m.resolveFar(name, follow)
+	}
+	if i.kind == typeDir {
+		m.paths.keep(name, i)
+	}
+	return i, nil
+}
+
+// resolveNear finds what is in a directory that was met lately, as all is that a
+// walk asks for; nothing if it was not.
+func (m *Image) resolveNear(name string) (*inode, error) {
+	if dir := m.paths.get(name); dir != nil {
+		return dir, nil
+	}
+	cut := strings.LastIndexByte(name, '/')
+	if cut < 0 {
+		return nil, nil
+	}
+	dir := m.paths.get(name[:cut])
+	if dir == nil {
+		return nil, nil
+	}
+	return m.step(dir, name[cut+1:])
+}
+
+// resolveFar goes from the root, through symbolic links.
+func (m *Image) resolveFar(name string, follow bool) (*inode, error) {
 	root, err := m.root()
 	if err != nil {
 		return nil, err
 	}
 	at := []*inode{root} // from the root to where we are
 	todo := strings.Split(name, "/")
-	for links := 0; len(todo) > 0; {
+	links := 0
+	for len(todo) > 0 {
 		part := todo[0]
 		todo = todo[1:]
 		switch {
@@ -175,7 +228,11 @@ func (m *Image) resolve(name string, follow bool) (*inode, error) {
 		}
 		todo = append(strings.Split(next.target, "/"), todo...)
 	}
-	return at[len(at)-1], nil
+	i := at[len(at)-1]
+	if links == 0 && i.kind == typeDir {
+		m.paths.keep(name, i)
+	}
+	return i, nil
 }
 
 func (m *Image) step(dir *inode, name string) (*inode, error) {
@@ -218,20 +275,26 @@ type Stat struct {
 // fileInfo implements fs.FileInfo.
 type fileInfo struct {
 	name string
-	*inode
+	inode
 	stat Stat
 }
 
 func (m *Image) info(name string, i *inode) (*fileInfo, error) {
-	owner, err := m.owner(i)
+	f := &fileInfo{name: name, inode: *i}
+	return f, f.describe(m)
+}
+
+// describe tells what the inode says.
+func (f *fileInfo) describe(m *Image) error {
+	owner, err := m.owner(&f.inode)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := Stat{Owner: owner, Inode: i.number, Links: i.nlink, Device: i.rdev, Target: i.target}
-	if i.kind == typeFile {
-		s.Stored = i.size - int64(min(i.sparse, uint64(i.size)))
+	f.stat = Stat{Owner: owner, Inode: f.number, Links: f.nlink, Device: f.rdev, Target: f.target}
+	if f.kind == typeFile {
+		f.stat.Stored = f.size - int64(min(f.sparse, uint64(f.size)))
 	}
-	return &fileInfo{name, i, s}, nil
+	return nil
 }
 
 func (f *fileInfo) Name() string       { return f.name }
@@ -243,9 +306,10 @@ func (f *fileInfo) Sys() any           { return &f.stat }
 
 // dirEntry implements fs.DirEntry. It reads the inode only when asked.
 type dirEntry struct {
-	m   *Image
-	dir *inode
-	d   dirent
+	m    *Image
+	dir  *inode
+	d    dirent
+	size int // of the name
 }
 
 func (e *dirEntry) Name() string      { return e.d.name }
@@ -254,15 +318,15 @@ func (e *dirEntry) Type() fs.FileMode { return fileModes[e.d.kind] }
 func (e *dirEntry) String() string    { return fs.FormatDirEntry(e) }
 
 func (e *dirEntry) Info() (fs.FileInfo, error) {
-	i, err := e.m.child(e.dir, e.d)
+	f := &fileInfo{name: e.d.name}
+	err := e.m.readChild(&f.inode, e.dir, e.d)
+	if err == nil {
+		err = f.describe(e.m)
+	}
 	if err != nil {
 		return nil, pathError("lstat", e.d.name, err)
 	}
-	info, err := e.m.info(e.d.name, i)
-	if err != nil {
-		return nil, pathError("lstat", e.d.name, err)
-	}
-	return info, nil
+	return f, nil
 }
 
 // special is an open device, fifo or socket, of which nothing can be read.
@@ -295,7 +359,7 @@ func (d *openDir) Read([]byte) (int, error) {
 // ReadDir implements fs.ReadDirFile.
 func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
 	if !d.read {
-		entries, err := d.m.entries(d.info.inode)
+		entries, err := d.m.entries(&d.info.inode)
 		if err != nil {
 			return nil, pathError("readdir", d.name, err)
 		}

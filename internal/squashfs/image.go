@@ -69,6 +69,7 @@ type Image struct {
 	xattrs         func() (xattrTable, error)
 
 	readAhead
+	paths pathCache
 
 	mu   sync.Mutex
 	dirs map[uint32]claimed // the directories met so far, by inode number

@@ -37,7 +37,7 @@ type inode struct {
 	parent     uint32
 	indexed    int
 
-	rest cursor // at the block words of a file, or the index of a directory
+	rest position // of the block words of a file, or the index of a directory
 }
 
 // fields reads the numbers of an inode one after the other.
@@ -75,35 +75,40 @@ const inodeHead = 16
 
 // inode reads the inode at a reference.
 func (m *Image) inode(ref uint64) (*inode, error) {
+	i := new(inode)
+	return i, m.readInode(i, ref)
+}
+
+func (m *Image) readInode(i *inode, ref uint64) error {
 	c, err := m.cursor(&m.inodeTable, ref>>16, int(ref&0xffff))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	head, err := c.take(inodeHead)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	f := fields{head}
 	full := f.u16()
-	i := &inode{ref: ref, kind: full, perm: f.u16() & 0o7777, uid: f.u16(), gid: f.u16(), mtime: f.u32(), number: f.u32(), nlink: 1, xattr: noXattrs}
+	*i = inode{ref: ref, kind: full, perm: f.u16() & 0o7777, uid: f.u16(), gid: f.u16(), mtime: f.u32(), number: f.u32(), nlink: 1, xattr: noXattrs}
 	if full == 0 || int(full) >= len(inodeSizes) {
-		return nil, invalid("inode", fmt.Errorf("type %d is not known", full))
+		return invalid("inode", fmt.Errorf("type %d is not known", full))
 	}
 	if i.number == 0 || i.number > m.sb.Inodes {
-		return nil, invalid("inode", fmt.Errorf("number %d of %d", i.number, m.sb.Inodes))
+		return invalid("inode", fmt.Errorf("number %d of %d", i.number, m.sb.Inodes))
 	}
 	body, err := c.take(inodeSizes[full])
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if full > extended {
 		i.kind -= extended
 	}
 	if err := i.parse(fields{body}, full > extended, &c); err != nil {
-		return nil, err
+		return err
 	}
-	i.rest = c
-	return i, nil
+	i.rest = c.position()
+	return nil
 }
 
 func (i *inode) parse(f fields, long bool, c *cursor) error {
@@ -183,8 +188,13 @@ func (m *Image) words(i *inode) ([]uint32, error) {
 	if count > int64(m.limits.FileBlocks) {
 		return nil, invalid("file", fmt.Errorf("%d blocks are more than the limit of %d", count, m.limits.FileBlocks))
 	}
-	c := i.rest
-	c.joint = nil
+	if count == 0 {
+		return nil, nil
+	}
+	c, err := m.cursor(&m.inodeTable, i.rest.block, i.rest.offset)
+	if err != nil {
+		return nil, err
+	}
 	words := make([]uint32, 0, min(count, metaSize/4))
 	for left := int(count); left > 0; {
 		n := min(left, metaSize/4)

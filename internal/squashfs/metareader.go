@@ -18,8 +18,10 @@ type table struct {
 type cursor struct {
 	m     *Image
 	table *table
-	next  int64 // offset in the image of the block after the present one
 	block []byte
+	off   int    // in the block
+	at    int64  // offset in the image of the block
+	next  int64  // and of the one after it
 	joint []byte // holds what crosses the border of two blocks
 }
 
@@ -38,27 +40,29 @@ func (m *Image) cursor(t *table, block uint64, offset int) (cursor, error) {
 	if offset > len(c.block) {
 		return c, invalid(t.name, fmt.Errorf("offset %d lies outside of its block", offset))
 	}
-	c.block = c.block[offset:]
+	c.off = offset
 	return c, nil
 }
 
 func (c *cursor) advance() (err error) {
-	c.block, c.next, err = c.m.metaBlock(c.table, c.next)
+	c.at, c.off = c.next, 0
+	c.block, c.next, err = c.m.metaBlock(c.table, c.at)
 	return err
 }
 
 // take returns the next n bytes. They are valid until the next call.
 func (c *cursor) take(n int) ([]byte, error) {
-	if n <= len(c.block) {
-		b := c.block[:n:n]
-		c.block = c.block[n:]
+	if end := c.off + n; end <= len(c.block) {
+		b := c.block[c.off:end:end]
+		c.off = end
 		return b, nil
 	}
 	c.joint = c.joint[:0]
 	for {
-		part := min(n-len(c.joint), len(c.block))
-		c.joint = append(c.joint, c.block[:part]...)
-		c.block = c.block[part:]
+		part := c.block[c.off:]
+		part = part[:min(n-len(c.joint), len(part))]
+		c.joint = append(c.joint, part...)
+		c.off += len(part)
 		if len(c.joint) == n {
 			return c.joint, nil
 		}
@@ -68,12 +72,29 @@ func (c *cursor) take(n int) ([]byte, error) {
 	}
 }
 
+// position is a place in a table.
+type position struct {
+	block  uint64 // where it starts, after the start of the table
+	offset int
+}
+
+// position returns where the next byte is.
+func (c *cursor) position() position {
+	if c.off == len(c.block) {
+		return position{uint64(c.next - c.table.start), 0}
+	}
+	return position{uint64(c.at - c.table.start), c.off}
+}
+
 // metaBlock returns the content of the metadata block at an offset of the image.
 func (m *Image) metaBlock(t *table, at int64) ([]byte, int64, error) {
 	if at < t.start || at+metaHeader > t.end {
 		return nil, 0, invalid(t.name, errTableEnd)
 	}
-	data, next, err := m.meta.get(blockKey{at: at}, func() ([]byte, int64, error) { return m.loadMeta(t, at) })
+	data, next, err := m.meta.recent(blockKey{at: at})
+	if data == nil {
+		data, next, err = m.meta.get(blockKey{at: at}, func() ([]byte, int64, error) { return m.loadMeta(t, at) })
+	}
 	if err == nil && next > t.end {
 		return nil, 0, invalid(t.name, errTableEnd)
 	}

@@ -99,7 +99,7 @@ type Entry struct {
 // than a block.
 type Listing struct {
 	dir    Node
-	reader *listingReader
+	reader listingReader
 }
 
 // List begins to list a directory.
