@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/squashfs"
@@ -38,6 +36,14 @@ func contend(ctx context.Context, args []string) error {
 		return err
 	case "pack":
 		_, err := squashfs.Pack(ctx, args[1], args[2], squashfs.WriteOptions{})
+		return err
+	case "walk":
+		m, err := squashfs.Open(args[1])
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		_, err = walk(m)
 		return err
 	case "unpack":
 		m, err := squashfs.Open(args[1])
@@ -96,33 +102,4 @@ func (b *bench) image(ctx context.Context, t tree, image string) error {
 	}
 	argv := b.ours("cgo", "pack", filepath.Join(b.dir, t.name), image)
 	return proc.Cmd{Path: argv[0], Args: argv[1:]}.Run(ctx)
-}
-
-// read measures walking an image and opening one file of it.
-func (b *bench) read(ctx context.Context) error {
-	image := filepath.Join(b.dir, "A.squashfs")
-	if err := b.image(ctx, trees[0], image); err != nil {
-		return err
-	}
-	for range b.runs {
-		m, err := squashfs.Open(image)
-		if err != nil {
-			return err
-		}
-		start, entries := time.Now(), 0
-		err = fs.WalkDir(m, ".", func(_ string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			entries++
-			_, err = d.Info()
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		fmt.Printf("walk of %d entries: %v\n", entries, time.Since(start).Round(100*time.Microsecond))
-		m.Close()
-	}
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -51,6 +52,7 @@ func Serve(ctx context.Context, s Served) error {
 	if err != nil {
 		return fault.WithHint(fault.Wrap(fault.KindOf(err), err, "mount %s at %s", s.Image, dir), "%s", fault.HintOf(err))
 	}
+	defer moreProcessors()()
 	server, err := fuse.NewServer(files, magicPath(a.fd), &fuse.MountOptions{
 		EnableSymlinkCaching: true, ExplicitDataCacheControl: true, DisableSplice: true,
 		MaxBackground: 64, Logger: log.New(quiet{}, "", 0),
@@ -72,6 +74,15 @@ func Serve(ctx context.Context, s Served) error {
 	case <-ctx.Done():
 		return a.detach(ctx)
 	}
+}
+
+// moreProcessors lets the scheduler have more threads than there are processors.
+// Those that wait for the kernel's next question count; if they were all, the
+// scheduler would take them back again and again, and wake others for nothing.
+func moreProcessors() (undo func()) {
+	before := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(2*before + 2)
+	return func() { runtime.GOMAXPROCS(before) }
 }
 
 // servedDir checks the directory and returns its real path.

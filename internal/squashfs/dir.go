@@ -63,7 +63,7 @@ func (l *listingReader) take(n int) ([]byte, error) {
 }
 
 func (l *listingReader) next() (d dirent, more bool, err error) {
-	d, name, err := l.raw()
+	d, name, err := l.entry()
 	if err != nil || name == nil {
 		return d, false, err
 	}
@@ -71,8 +71,16 @@ func (l *listingReader) next() (d dirent, more bool, err error) {
 	return d, true, nil
 }
 
-// raw returns the next entry without its name, and the name, which is valid until
-// the next call and nil at the end.
+// entry returns the next entry without its name, and the name, which is valid
+// until the next call and nil at the end.
+func (l *listingReader) entry() (d dirent, name []byte, err error) {
+	if d, name, err = l.raw(); err == nil && name != nil {
+		err = l.check(name, d.kind)
+	}
+	return d, name, err
+}
+
+// raw is entry for who looks for a name: what it returns is not checked.
 func (l *listingReader) raw() (d dirent, name []byte, err error) {
 	if l.run == 0 {
 		if l.left == 0 {
@@ -97,7 +105,7 @@ func (l *listingReader) raw() (d dirent, name []byte, err error) {
 	if name, err = l.take(size); err != nil {
 		return d, nil, err
 	}
-	return d, name, l.check(name, kind)
+	return d, name, nil
 }
 
 func (l *listingReader) header() error {
@@ -119,14 +127,14 @@ func (l *listingReader) header() error {
 // It tells whether a header with that name below it stands at the place.
 func (l *listingReader) skipTo(dir *inode, x indexEntry, name string) (bool, error) {
 	for dir.size-l.left < int64(x.at) {
-		if _, at, err := l.raw(); err != nil || at == nil {
+		if _, at, err := l.entry(); err != nil || at == nil {
 			return false, err
 		}
 	}
 	if l.run != 0 || dir.size-l.left != int64(x.at) || l.left == 0 || l.c.position().block != x.block {
 		return false, nil
 	}
-	_, at, err := l.raw()
+	_, at, err := l.entry()
 	return string(at) == name, err
 }
 
@@ -161,7 +169,7 @@ func (m *Image) find(dir *inode, name string) (dirent, bool, error) {
 		}
 		if string(at) == name {
 			d.name = name
-			return d, true, nil
+			return d, true, l.check(at, d.kind)
 		}
 	}
 }

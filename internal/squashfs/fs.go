@@ -102,7 +102,7 @@ func (m *Image) entries(dir *inode) ([]fs.DirEntry, error) {
 	likely := min(dir.size/(dirEntrySize+16)+1, dirRun)
 	found, names := make([]dirEntry, 0, likely), make([]byte, 0, 16*likely)
 	for {
-		d, name, err := l.raw()
+		d, name, err := l.entry()
 		if err != nil {
 			return nil, err
 		}
