@@ -81,7 +81,7 @@ func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path st
 		return err
 	}
 	defer journal.Close()
-	if err := allocate(partial, d.Size); err != nil {
+	if err := resize(partial, d.Size); err != nil {
 		return err
 	}
 	t := newTransfer(p, d, partial, journal, claims, o, meter)
@@ -158,30 +158,38 @@ func complete(path string, d ocispec.Descriptor) (bool, error) {
 	return true, nil
 }
 
-// allocate reserves the space, so that a full disk shows before the transfer.
-func allocate(f *os.File, size int64) error {
+// resize gives a partial file its size, without reserving space.
+func resize(f *os.File, size int64) error {
 	info, err := f.Stat()
-	if err != nil {
+	if err != nil || info.Size() == size {
 		return err
 	}
-	if info.Size() != size {
-		if err := f.Truncate(size); err != nil {
-			return fmt.Errorf("allocate %d bytes: %w", size, err)
-		}
-	}
-	if size == 0 {
-		return nil
-	}
-	for {
-		err = syscall.Fallocate(int(f.Fd()), 0, 0, size)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("allocate %d bytes: %w", size, err)
 	}
-	return nil // not every file system can reserve
+	return nil
+}
+
+// allocateStep is how much space is reserved at a time, in bytes: where that means
+// work for every page, writers need not wait long for the file.
+const allocateStep = 64 << 20
+
+// allocate reserves the space, so that a full disk shows at the beginning of the
+// transfer.
+func allocate(ctx context.Context, f *os.File, size int64) error {
+	for at := int64(0); at < size && ctx.Err() == nil; {
+		err := syscall.Fallocate(int(f.Fd()), 0, at, min(allocateStep, size-at))
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+			return fmt.Errorf("allocate %d bytes: %w", size, err)
+		case err != nil:
+			return nil // not every file system can reserve
+		default:
+			at += allocateStep
+		}
+	}
+	return nil
 }
 
 // publish gives a verified file its name.

@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -44,7 +45,7 @@ func (p *Repository) seed(ctx context.Context, d ocispec.Descriptor, path string
 		return err
 	}
 	defer journal.Close()
-	if err := allocate(partial, d.Size); err != nil {
+	if err := errors.Join(resize(partial, d.Size), allocate(ctx, partial, d.Size)); err != nil {
 		return err
 	}
 	f := &Filling{repository: p, d: d, file: partial, journal: journal, limiter: newLimiter(o.Limit), covered: make([]int64, chunksOf(d.Size))}

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
+	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -93,6 +96,7 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, t.wake)()
+	group.Go(func() error { return allocate(ctx, t.file, t.d.Size) })
 	group.Go(func() error { return t.hash(ctx) })
 	group.Go(func() error {
 		t.steer(ctx, func() { group.Go(func() error { return t.work(ctx) }) })
@@ -197,12 +201,8 @@ func (t *transfer) release(b []byte) {
 	t.free = append(t.free, b[:chunkSize])
 }
 
-// keep writes a chunk and passes it on to be hashed.
-func (t *transfer) keep(ctx context.Context, chunk int, data []byte) error {
-	sum := crc32.Checksum(data, crcTable)
-	if _, err := t.file.WriteAt(data, int64(chunk)*chunkSize); err != nil {
-		return err
-	}
+// keep claims a chunk that was written, and passes it on to be hashed.
+func (t *transfer) keep(ctx context.Context, chunk int, data []byte, sum uint32) error {
 	if err := t.journal.add(chunk, sum); err != nil {
 		return err
 	}
@@ -252,22 +252,23 @@ func (t *transfer) steer(ctx context.Context, start func()) {
 		return
 	}
 	t.want(1, start)
-	rate, hashing := t.measure(ctx)
-	for n := 2; n <= MaxConnections && !hashing && !t.over(ctx); n *= 2 {
+	rate, busy := t.measure(ctx)
+	for n := 2; n <= MaxConnections && !busy && !t.over(ctx); n *= 2 {
 		t.want(n, start)
-		faster, _ := t.measure(ctx)
+		faster, full := t.measure(ctx)
 		if faster < rate*worthwhile {
 			t.want(n/2, start)
 			return
 		}
-		rate = faster
+		rate, busy = faster, full
 	}
 }
 
 // measure returns the rate of the next while, in bytes per second, and whether
-// hashing determines it.
-func (t *transfer) measure(ctx context.Context) (rate float64, hashing bool) {
-	before, since := t.meter.done.Load(), time.Now()
+// this machine determines it: hashing is behind, or half of the processors' time
+// goes into the transfer, and more of it could not make it twice as fast.
+func (t *transfer) measure(ctx context.Context) (rate float64, busy bool) {
+	before, since, used := t.meter.done.Load(), time.Now(), processorTime()
 	timer := time.AfterFunc(steerStep, t.wake)
 	defer timer.Stop()
 	t.mu.Lock()
@@ -277,8 +278,18 @@ func (t *transfer) measure(ctx context.Context) (rate float64, hashing bool) {
 	}
 	held := int64(t.held)
 	t.mu.Unlock()
-	done := t.meter.done.Load() - before
-	return float64(done) / time.Since(since).Seconds(), held > done/2
+	done, took := t.meter.done.Load()-before, time.Since(since)
+	used = processorTime() - used
+	return float64(done) / took.Seconds(), held > done/2 || used*2 > took*time.Duration(runtime.GOMAXPROCS(0))
+}
+
+// processorTime returns what this process has used of the processors.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func (t *transfer) over(ctx context.Context) bool { return ctx.Err() != nil || t.complete() }
@@ -400,19 +411,44 @@ func (t *transfer) fetch(ctx context.Context, first, last int, strict bool) erro
 	defer r.Close()
 	for chunk := first; chunk < last; chunk++ {
 		data := t.buffer()[:t.length(chunk)]
-		if err := t.limiter.readFull(ctx, r, data); err != nil {
+		needed := t.needed(chunk)
+		sum, err := t.receive(ctx, r, chunk, data, needed)
+		if err != nil {
 			t.release(data)
 			return fmt.Errorf("chunk at %d: %w", int64(chunk)*chunkSize, err)
 		}
-		if !t.needed(chunk) {
+		if !needed {
 			t.release(data)
 			continue
 		}
-		if err := t.keep(ctx, chunk, data); err != nil {
+		if err := t.keep(ctx, chunk, data, sum); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// receiveStep is how much is read before it is written, in bytes: little enough to
+// be in the processor's cache still.
+const receiveStep = 256 << 10
+
+// receive reads a chunk into data, writes it if it is needed, and returns its
+// checksum.
+func (t *transfer) receive(ctx context.Context, r io.Reader, chunk int, data []byte, needed bool) (sum uint32, err error) {
+	for at := 0; at < len(data); at += receiveStep {
+		part := data[at:min(at+receiveStep, len(data))]
+		if err := t.limiter.readFull(ctx, r, part); err != nil {
+			return 0, err
+		}
+		if !needed {
+			continue
+		}
+		sum = crc32.Update(sum, crcTable, part)
+		if _, err := t.file.WriteAt(part, int64(chunk)*chunkSize+int64(at)); err != nil {
+			return 0, err
+		}
+	}
+	return sum, nil
 }
 
 func (t *transfer) needed(chunk int) bool {
