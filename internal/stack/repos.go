@@ -34,8 +34,12 @@ func (r *renderer) repoV1() {
 // reposV2 lays out the package repositories of versions 2 and 3, each under its
 // own name, highest precedence first.
 func (r *renderer) reposV2() {
-	repos := &yamlpos.Map{}
-	add := func(name string) { repos.Set(name, path.Join(r.mount, "repos/spack_repo", name)) }
+	repos, dirs := &yamlpos.Map{}, []any{}
+	add := func(name string) {
+		dir := path.Join(r.mount, "repos/spack_repo", name)
+		repos.Set(name, dir)
+		dirs = append(dirs, dir)
+	}
 	if r.recipe.PackageRepo != "" {
 		add("recipe")
 		r.packageRepo("recipe", r.recipe.Dir, []string{r.recipe.PackageRepo})
@@ -44,14 +48,22 @@ func (r *renderer) reposV2() {
 	r.packageRepo("alps", "", r.in.Cluster.PackageRepos)
 	for _, p := range r.recipe.Spack.Packages {
 		add(p.Name)
+		at := &yamlpos.Node{File: filepath.Join(r.recipe.Dir, "config.yaml")}
+		if r.oldSpack() && p.Name == "builtin" {
+			r.fail(at, "give it another name: spack: packages: {NAME: {repo: …}}",
+				"Spack %s has packages of its own, so no repository beside it can be called builtin", r.version)
+		}
 		if !filepath.IsLocal(p.Path) {
-			at := &yamlpos.Node{File: filepath.Join(r.recipe.Dir, "config.yaml")}
 			r.fail(at, "paths are relative to the repository", "the path '%s' of the package repository '%s' leads out of it", p.Path, p.Name)
 		}
 		r.tree.Clones = append(r.tree.Clones, Clone{
 			Name: p.Name, To: "repos/" + p.Name, Repo: p.Repo, Commit: p.Commit,
 			CopyPath: p.Path, CopyTo: path.Join(reposDir, p.Name),
 		})
+	}
+	if r.oldSpack() {
+		r.yaml("config/repos.yaml", yamlpos.NewMap("repos", dirs))
+		return
 	}
 	r.yaml("config/repos.yaml", yamlpos.NewMap("repos", repos))
 }

@@ -9,8 +9,9 @@ import (
 	"uenv-ci.dev/internal/yamlpos"
 )
 
-// toolsEnvironment builds squashfs, which upstream packs the image with.
-const toolsEnvironment = "uenv_tools"
+// ToolsEnvironment is the environment, or in version 3 the group, that builds
+// squashfs, which upstream packs the image with.
+const ToolsEnvironment = "uenv_tools"
 
 func (r *renderer) renderV2() {
 	r.guessVersion()
@@ -85,13 +86,21 @@ func (r *renderer) environmentsV2(compilers map[string]Compiler) {
 	for _, env := range r.recipe.Environments {
 		r.environmentV2(env, r.networkOf(env), compilers)
 	}
-	r.environmentV2(recipe.Environment{
-		Name: toolsEnvironment, Compilers: []string{"gcc"}, Specs: []string{"squashfs"}, Unify: true, Duplicates: "minimal",
-	}, network{}, compilers)
+	r.environmentV2(toolsRecipe(), network{}, compilers)
+}
+
+// toolsRecipe is the environment that upstream adds to every recipe.
+func toolsRecipe() recipe.Environment {
+	return recipe.Environment{Name: ToolsEnvironment, Compilers: []string{"gcc"}, Specs: []string{"squashfs"}, Unify: true, Duplicates: "minimal"}
 }
 
 func (r *renderer) environmentV2(env recipe.Environment, net network, compilers map[string]Compiler) {
-	used := compilersOf(env, compilers)
+	r.environmentWith(env, net, compilersOf(env, compilers), func(name string) string { return name })
+}
+
+// environmentWith writes an environment that its compilers are built before.
+// compilerSpec says how one is named where it is preferred.
+func (r *renderer) environmentWith(env recipe.Environment, net network, used []Compiler, compilerSpec func(name string) string) {
 	spackEnv := SpackEnvironment{
 		Name: env.Name, Dir: "environments/" + env.Name, Kind: KindEnvironment,
 		Specs: slices.Concat(env.Specs, net.specs), Include: []string{"packages.yaml", "config.yaml"}, BuiltWith: used,
@@ -115,7 +124,7 @@ func (r *renderer) environmentV2(env recipe.Environment, net network, compilers 
 			"duplicates", yamlpos.NewMap("strategy", env.Duplicates)),
 		"specs", templated(spackEnv.Specs),
 	)
-	if packages := preferences(env, net, func(name string) string { return name }); packages.Len() > 0 {
+	if packages := r.preferences(env, net, compilerSpec); packages.Len() > 0 {
 		spack.Set("packages", packages)
 	}
 	spack.Set("view", views)
@@ -134,10 +143,18 @@ func compilersOf(env recipe.Environment, compilers map[string]Compiler) []Compil
 // preferences is the `packages` section of an environment of versions 2 and 3:
 // its compiler, its variants and its MPI. Without preferences of the recipe the
 // first compiler, as written by compilerSpec, is preferred for all languages.
-func preferences(env recipe.Environment, net network, compilerSpec func(name string) string) *yamlpos.Map {
+func (r *renderer) preferences(env recipe.Environment, net network, compilerSpec func(name string) string) *yamlpos.Map {
 	all := &yamlpos.Map{}
 	prefer := env.Prefer
-	if prefer == nil && len(env.Compilers) > 0 {
+	switch {
+	case prefer != nil || len(env.Compilers) == 0:
+	case r.oldSpack():
+		var specs []string
+		for _, name := range env.Compilers {
+			specs = append(specs, oldCompilerName(compilerSpec(name)))
+		}
+		all.Set("compiler", templated(specs))
+	default:
 		spec := compilerSpec(env.Compilers[0])
 		if rest, ok := strings.CutPrefix(spec, "intel-oneapi-compilers"); ok {
 			spec = "oneapi" + rest // the compiler's name differs from its package's

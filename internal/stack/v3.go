@@ -23,7 +23,11 @@ func (r *renderer) renderV3() {
 	for _, c := range r.recipe.Compilers.V2 {
 		compilers[c.Name] = compilerV3(c)
 	}
-	r.environmentV3(compilers)
+	if r.oldSpack() {
+		r.environmentsApart(compilers)
+	} else {
+		r.environmentV3(compilers)
+	}
 	r.modulesV2(nil)
 	r.packagesV3(compilers["gcc"].Environment == "")
 	r.userConfig("generate-config/packages.yaml", nil)
@@ -73,7 +77,7 @@ func (r *renderer) environmentV3(compilers map[string]Compiler) {
 		net := r.networkOf(e)
 		used := compilersOf(e, compilers)
 		g := Group{Name: e.Name, Needs: groupsOf(used), Specs: slices.Concat(e.Specs, net.specs)}
-		add(g, userGroup(e, g, net, compilers))
+		add(g, r.userGroup(e, g, net, compilers))
 		for _, v := range e.Views {
 			view := r.view(v, v.Name, used)
 			view.Group = e.Name
@@ -106,14 +110,13 @@ func (r *renderer) compilerGroups(compilers map[string]Compiler, add func(Group,
 		g := Group{Name: c.Name, Specs: []string{compilerSpecV3(c)}}
 		override := yamlpos.NewMap("concretizer", yamlpos.NewMap("unify", "when_possible", "reuse", false))
 		if c.Name == "gcc" {
-			override.Set("packages", yamlpos.NewMap("gcc",
-				yamlpos.NewMap("variants", []any{"build_type=Release +bootstrap +strip ~binutils"})))
+			override.Set("packages", gccPackagesV3())
 		} else {
 			g.Needs = needs
 		}
 		add(g, groupMap(g, false, override))
 	}
-	tools := Group{Name: toolsEnvironment, Needs: needs, Specs: []string{"squashfs"}}
+	tools := Group{Name: ToolsEnvironment, Needs: needs, Specs: []string{"squashfs"}}
 	add(tools, groupMap(tools, false, yamlpos.NewMap("concretizer", yamlpos.NewMap("unify", true, "reuse", false))))
 }
 
@@ -142,22 +145,57 @@ func groupMap(g Group, explicit bool, override *yamlpos.Map) *yamlpos.Map {
 }
 
 // userGroup is the group of an environment of the recipe.
-func userGroup(e recipe.Environment, g Group, net network, compilers map[string]Compiler) *yamlpos.Map {
+func (r *renderer) userGroup(e recipe.Environment, g Group, net network, compilers map[string]Compiler) *yamlpos.Map {
 	override := yamlpos.NewMap(
 		"config", yamlpos.NewMap("deprecated", e.Deprecated),
 		"concretizer", yamlpos.NewMap("reuse", false, "unify", e.Unify,
 			"duplicates", yamlpos.NewMap("strategy", e.Duplicates)),
 	)
-	compilerSpec := func(name string) string {
+	if packages := r.preferences(e, net, preferredV3(compilers)); packages.Len() > 0 {
+		override.Set("packages", packages)
+	}
+	return groupMap(g, true, override)
+}
+
+// preferredV3 returns how compilers are named where they are preferred.
+func preferredV3(compilers map[string]Compiler) func(name string) string {
+	return func(name string) string {
 		if spec := compilers[name].Spec; spec != "" {
 			return spec // tells the built compiler from the cluster's
 		}
 		return name
 	}
-	if packages := preferences(e, net, compilerSpec); packages.Len() > 0 {
-		override.Set("packages", packages)
+}
+
+// environmentsApart makes an environment of each group, as format 2 has them, for a
+// Spack that knows no groups. What a group needs is built before, and found by it as
+// a package of the system.
+func (r *renderer) environmentsApart(compilers map[string]Compiler) {
+	for _, c := range r.recipe.Compilers.V2 {
+		if c.System {
+			continue
+		}
+		env := SpackEnvironment{
+			Name: c.Name, Dir: "compilers/" + c.Name, Kind: KindCompiler, CacheExclude: cacheExclude,
+			Specs: []string{compilerSpecV3(c)}, Include: []string{"packages.yaml", "config.yaml"},
+		}
+		var packages *yamlpos.Map
+		if c.Name == "gcc" {
+			packages = gccPackagesV3()
+		} else if gcc := compilers["gcc"]; gcc.Environment != "" {
+			env.BuiltWith = []Compiler{gcc}
+		}
+		r.tree.Environments = append(r.tree.Environments, env)
+		r.yaml(env.Dir+"/spack.yaml", compilerEnvironment(env, "when_possible", packages))
 	}
-	return groupMap(g, true, override)
+	for _, e := range r.recipe.Environments {
+		r.environmentWith(e, r.networkOf(e), compilersOf(e, compilers), preferredV3(compilers))
+	}
+	r.environmentWith(toolsRecipe(), network{}, []Compiler{compilers["gcc"]}, preferredV3(compilers))
+}
+
+func gccPackagesV3() *yamlpos.Map {
+	return yamlpos.NewMap("gcc", yamlpos.NewMap("variants", []any{"build_type=Release +bootstrap +strip ~binutils"}))
 }
 
 // groupsOf are the groups that build the given compilers.

@@ -61,3 +61,19 @@ func guessOldSpack(commit *string, develop bool) (spackVersion, error) {
 	}
 	return newest, nil
 }
+
+// oldSpack tells whether a recipe of format 2 or 3 names a Spack before 1.0. That
+// reads lists of repositories, knows compilers as no packages, and has no groups.
+func (r *renderer) oldSpack() bool { return !r.version.atLeast(1, 0) }
+
+// oldCompilerNames are what Spack before 1.0 calls the compilers of packages.
+var oldCompilerNames = map[string]string{"llvm": "clang", "llvm-amdgpu": "rocmcc", "intel-oneapi-compilers": "oneapi"}
+
+// oldCompilerName turns the spec of a compiler's package into that of the compiler.
+func oldCompilerName(spec string) string {
+	name, rest := cutPackage(spec)
+	if other, ok := oldCompilerNames[name]; ok {
+		name = other
+	}
+	return name + rest
+}
