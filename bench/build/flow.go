@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +14,10 @@ import (
 	"uenv-ci.dev/internal/stack"
 )
 
-// flow does what the makefiles do that stackinator's branch for recipes of format
-// 1 puts into a build tree: the same commands of Spack, in the same order and in
-// sandboxes made the same way. GNU make itself runs only what `spack env depfile`
+// flow does what the makefiles do that stackinator's branches put into a build tree:
+// the same commands of Spack, in the same order and in sandboxes made the same way.
+// Those for formats 2 and 3 are for Spack 1.x; where that does the same by another
+// command than Spack 0.23, it is the latter's here. GNU make itself runs only what `spack env depfile`
 // generates; that it evaluates its graph several times, and some queries of Spack
 // with it, is left out in favour of the other side.
 type flow struct {
@@ -33,9 +35,6 @@ func newFlow(in stack.Input, dir, spackDir string, jobs int, log *os.File) (*flo
 	if err != nil {
 		return nil, err
 	}
-	if tree.Version != 1 {
-		return nil, fmt.Errorf("the make flow is known for recipes of format 1, not %d", tree.Version)
-	}
 	if err := tree.Write(dir); err != nil {
 		return nil, err
 	}
@@ -44,12 +43,28 @@ func newFlow(in stack.Input, dir, spackDir string, jobs int, log *os.File) (*flo
 			return nil, err
 		}
 	}
-	return &flow{tree, dir, spackDir, jobs, log}, os.Symlink(spackDir, filepath.Join(dir, "spack"))
+	f := &flow{tree, dir, spackDir, jobs, log}
+	return f, errors.Join(os.Symlink(spackDir, filepath.Join(dir, "spack")), f.clone())
+}
+
+// clone takes the packages of repositories beside Spack from their default branch.
+func (f *flow) clone() error {
+	for _, c := range f.tree.Clones[1:] {
+		script := fmt.Sprintf("git clone -q %s %s/%s && cp -r %s/%s/%s %s/%s", c.Repo, f.dir, c.To, f.dir, c.To, c.CopyPath, f.dir, c.CopyTo)
+		if err := (proc.Cmd{Path: "/bin/sh", Args: []string{"-ec", script}, Env: os.Environ(), Stdout: f.log, Stderr: f.log}).Run(context.Background()); err != nil {
+			return fmt.Errorf("clone %s: %w", c.Name, err)
+		}
+	}
+	return nil
 }
 
 // run builds the store.
 func (f *flow) run(ctx context.Context) error {
-	for _, check := range []string{"spack --version", "spack arch", "spack --version", "spack -d spec zlib"} {
+	checks := []string{"spack --version", "spack arch", "spack --version", "spack -d spec zlib"}
+	if f.tree.Version > 1 {
+		checks = []string{"spack --version", "spack arch", "spack --version", "spack -d bootstrap now", "spack mirror list"}
+	}
+	for _, check := range checks {
 		if err := f.sandboxed(ctx, check); err != nil {
 			return err
 		}
@@ -68,6 +83,9 @@ func (f *flow) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := f.cleanUp(ctx); err != nil {
+		return err
+	}
 	for _, env := range f.tree.Environments {
 		for _, v := range env.Views {
 			if err := f.view(env, v); err != nil {
@@ -85,6 +103,29 @@ func (f *flow) run(ctx context.Context) error {
 		}
 	}
 	return f.hook(ctx, f.tree.Hooks.PostInstall)
+}
+
+// cleanUp is what format 3 does between installing and views.
+func (f *flow) cleanUp(ctx context.Context) error {
+	if f.tree.Version != 3 {
+		return nil
+	}
+	gc := "spack gc --yes-to-all"
+	if f.tree.Cleanup == "build" {
+		gc += " --keep-build-dependencies"
+	}
+	var activate strings.Builder
+	for _, env := range f.tree.Environments {
+		gc += " --except-environment " + filepath.Join(f.dir, env.Dir)
+		for _, v := range env.Views {
+			fmt.Fprintf(&activate, "mkdir -p %s\n", v.Root)
+		}
+		activate.WriteString(f.activate(env))
+	}
+	if f.tree.Cleanup == "none" {
+		gc = ":"
+	}
+	return f.sandboxed(ctx, gc, activate.String())
 }
 
 // pack makes the image, with the mksquashfs that the flow has built or found.
@@ -114,7 +155,7 @@ func (f *flow) environment(env stack.SpackEnvironment) string {
 	line("cd %s", filepath.Dir(dir))
 	line("export SPACK_USER_CONFIG_PATH=%s", dir)
 	line("spack config --scope=user add config:install_tree:root:%s", f.tree.Mount)
-	if slices.Contains(env.Include, "compilers.yaml") {
+	if f.tree.Version > 1 || slices.Contains(env.Include, "compilers.yaml") {
 		f.findCompilers(line, env.BuiltWith)
 	}
 	if len(env.ExternalFind) > 0 {
@@ -129,10 +170,20 @@ func (f *flow) environment(env stack.SpackEnvironment) string {
 	}
 	line("export SPACK_USER_CONFIG_PATH='~'")
 	line("spack -e %s concretize -f", dir)
+	if f.tree.Version == 3 {
+		line("MAKEFLAGS= spack -e %s install --jobs %d", dir, f.jobs)
+		return s.String() // views come when all is installed
+	}
 	line("spack -e %s env depfile --make-target-prefix %s/generated -o %s/Makefile", dir, env.Name, dir)
 	line("make -j%d -f %s/Makefile %s/generated/env", f.jobs, dir, env.Name)
+	s.WriteString(f.activate(env))
+	return s.String()
+}
+
+func (f *flow) activate(env stack.SpackEnvironment) string {
+	var s strings.Builder
 	for _, v := range env.Views {
-		line("spack env activate --with-view %s --sh %s > %s/activate.sh", v.SpackName, dir, v.Root)
+		fmt.Fprintf(&s, "spack env activate --with-view %s --sh %s > %s/activate.sh\n", v.SpackName, filepath.Join(f.dir, env.Dir), v.Root)
 	}
 	return s.String()
 }
@@ -140,6 +191,16 @@ func (f *flow) environment(env stack.SpackEnvironment) string {
 // findCompilers lets Spack find compilers that earlier environments installed.
 func (f *flow) findCompilers(line func(string, ...any), compilers []stack.Compiler) {
 	line("prefixes=")
+	if f.tree.Version > 1 {
+		for _, c := range compilers {
+			if c.Environment != "" {
+				line(`prefixes="$(spack -e %s/compilers/%s find --explicit --format '{prefix}' %s)"`, f.dir, c.Environment, c.Spec)
+				// What 'spack compiler find' of Spack 1.x writes, in packages.yaml.
+				line("spack external find --scope=user --path $(bin_dirs $prefixes) %s", c.Package)
+			}
+		}
+		return
+	}
 	for _, c := range compilers {
 		line(`prefixes="$prefixes $(spack -e %s/compilers/%s find --format '{prefix}' %s)"`, f.dir, c.Environment, c.Spec)
 	}
@@ -150,6 +211,15 @@ func (f *flow) findCompilers(line func(string, ...any), compilers []stack.Compil
 func (f *flow) generateConfig() string {
 	var s strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&s, format+"\n", args...) }
+	if f.tree.Version > 1 {
+		line("export SPACK_USER_CONFIG_PATH=%s/config", f.tree.Mount)
+		line("mkdir -p %s/config", f.tree.Mount)
+		for _, c := range f.tree.Config.Install {
+			line("install -m 644 %s/%s %s/config/", f.dir, c.From, f.tree.Mount)
+		}
+		f.findCompilers(line, f.tree.Config.Compilers)
+		return s.String()
+	}
 	for scope, compilers := range map[string][]stack.Compiler{
 		f.tree.Mount + "/config": f.tree.Config.Compilers, f.dir + "/modules": f.tree.Modules.Compilers,
 	} {

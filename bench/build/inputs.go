@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"uenv-ci.dev/internal/proc"
 )
 
 // demoInputs copies recipe demo-stack and cluster debian12 of the repository into a
@@ -45,6 +48,35 @@ func demoInputs(root, dir, prefix string) (recipe, cluster string, err error) {
 		}
 	}
 	return recipe, cluster, nil
+}
+
+// formatInputs are demoInputs as a recipe of format 2 or 3 that pins Spack 0.23: one
+// package comes from a git repository beside Spack, compilers are packages.
+func formatInputs(ctx context.Context, root, dir, prefix string, format int) (recipe, cluster string, err error) {
+	recipe, cluster = filepath.Join(dir, "recipe"), filepath.Join(dir, "cluster")
+	tables := filepath.Join(dir, "tables")
+	packages := filepath.Join(tables, "repos/spack_repo/unit-tables/packages")
+	data := filepath.Join(root, "bench/build/testdata")
+	script := fmt.Sprintf(`
+cp -r %[1]s/recipes/demo-stack/1.0 %[2]s
+cp %[3]s/format%[4]d/* %[2]s
+sed -i 's|TABLES|%[5]s|' %[2]s/config.yaml
+sed -i 's|exclude_implicits: true|&\n      exclude: [gcc, squashfs]|' %[2]s/modules.yaml
+cp -r %[3]s/cluster %[6]s
+sed -i 's|/usr/bin/g|%[7]s/bin/g|g; s|prefix: /usr$|&|; 0,/prefix: .usr/s|prefix: /usr|prefix: %[7]s|' %[6]s/packages.yaml
+printf '  squashfs:\n    buildable: false\n    externals:\n    - {spec: squashfs@4.5.1, prefix: /usr}\n' >> %[6]s/packages.yaml
+mkdir -p %[8]s
+mv %[2]s/repo/packages/units-data %[8]s
+printf 'repo:\n  namespace: unit-tables\n' > %[8]s/../repo.yaml
+git init -q -b main %[5]s
+git -C %[5]s add .
+git -C %[5]s -c user.name=test -c user.email=test@example.org commit -q -m tables
+`, root, recipe, data, format, tables, cluster, prefix, packages)
+	out, err := proc.Cmd{Path: "/bin/sh", Args: []string{"-exc", script}, Env: os.Environ()}.Output(ctx)
+	if err != nil {
+		err = fmt.Errorf("make the inputs: %w\n%s", err, out)
+	}
+	return recipe, cluster, err
 }
 
 // newPrefix makes a directory that looks as if the compiler were installed there,

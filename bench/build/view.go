@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -35,7 +36,7 @@ var pathLists = strings.Fields(`ACLOCAL_PATH CMAKE_PREFIX_PATH CPATH LD_LIBRARY_
 	MANPATH MODULEPATH PATH PKG_CONFIG_PATH PYTHONPATH`)
 
 // view computes env.json of a view, and makes the links to compilers, by the rules
-// of the branch for format 1. It shares no code with the engine that it is compared
+// of the branch for the recipe's format. It shares no code with the engine that it is compared
 // with.
 func (f *flow) view(env stack.SpackEnvironment, v stack.View) error {
 	script, err := os.ReadFile(f.host(path.Join(v.Root, "activate.sh")))
@@ -81,12 +82,18 @@ func (f *flow) exports(script string) viewValues {
 		if !ok || !hasValue || strings.HasPrefix(name, "SPACK_") {
 			continue
 		}
+		if f.tree.Version > 1 {
+			value = strings.Trim(value, "'")
+		}
 		if !slices.Contains(pathLists, name) {
 			values.Scalar[name] = value
 			continue
 		}
 		var paths []string
 		for _, p := range strings.Split(value, ":") {
+			if f.tree.Version == 3 && name == "PATH" && slices.Contains([]string{"/usr/bin", "/usr/local/bin", "/bin"}, p) {
+				continue
+			}
 			if p = strings.TrimSpace(p); p != "" && p != f.dir && !strings.HasPrefix(p, f.dir+"/") {
 				paths = append(paths, path.Clean(p))
 			}
@@ -96,20 +103,27 @@ func (f *flow) exports(script string) viewValues {
 	return values
 }
 
-var compilerPath = regexp.MustCompile(`(?m)^ +(?:cc|cxx|f77|fc): (/.*)$`)
+var compilerPath = regexp.MustCompile(`(?m)^ +(cc|cxx|f77|fc|c|fortran): (/.*)$`)
 
 // linkCompilers links the compilers that Spack has found for an environment.
 func (f *flow) linkCompilers(env stack.SpackEnvironment, v stack.View) error {
-	text, err := os.ReadFile(filepath.Join(f.dir, env.Dir, "compilers.yaml"))
+	file, names := env.Dir+"/compilers.yaml", map[string]string{}
+	switch f.tree.Version {
+	case 2:
+		file = env.Dir + "/packages.yaml"
+	case 3:
+		file, names = "config/packages.yaml", map[string]string{"c": "gcc", "cxx": "g++", "fortran": "gfortran"}
+	}
+	text, err := os.ReadFile(filepath.Join(f.dir, file))
 	if err != nil {
 		return err
 	}
 	for _, m := range compilerPath.FindAllStringSubmatch(string(text), -1) {
-		link := f.host(path.Join(v.Root, "bin", path.Base(m[1])))
+		link := f.host(path.Join(v.Root, "bin", cmp.Or(names[m[1]], path.Base(m[2]))))
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := os.Symlink(m[1], link); err != nil {
+		if err := os.Symlink(m[2], link); err != nil {
 			return err
 		}
 	}

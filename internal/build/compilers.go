@@ -1,7 +1,6 @@
 package build
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,14 +17,16 @@ import (
 
 // compiler is one that a build uses: the cluster's, or built before.
 type compiler struct {
-	name, version string       // as in compilers.yaml
-	entry         *yamlpos.Map // there
-	cluster       bool         // the cluster configuration has the entry already
+	name, version string // as in compilers.yaml, or in packages.yaml from format 2 on
+	prefix        string
+	entry         *yamlpos.Map // of compilers.yaml
+	cluster       bool         // the configuration of all environments has it already
 }
 
 // builtCompiler is a compiler that an environment of the build offers.
 type builtCompiler struct {
 	environment, pkg string
+	hash             string // of a package that was built, "" if it is of the system
 	compiler
 }
 
@@ -50,6 +51,7 @@ func (c compiler) paths() map[string]string {
 
 // toolbox knows the compilers of a build.
 type toolbox struct {
+	format    int // of the recipe: from 2 on compilers are packages
 	cluster   []compiler
 	externals map[string][]external // of packages that may not be built, by name
 	built     []builtCompiler
@@ -58,21 +60,17 @@ type toolbox struct {
 // external is a package of the system.
 type external struct{ version, prefix string }
 
-// readToolbox reads what the configuration says of compilers.
-func readToolbox(config string) (*toolbox, error) {
-	t := &toolbox{externals: map[string][]external{}}
-	packages, err := loadYAML(filepath.Join(config, "packages.yaml"))
-	if err != nil {
+// readToolbox reads what the configuration of a build directory says of compilers.
+func readToolbox(dir string, format int) (*toolbox, error) {
+	t := &toolbox{format: format, externals: map[string][]external{}}
+	if err := t.readPackages(filepath.Join(dir, "config", "packages.yaml"), true); err != nil {
 		return nil, err
 	}
-	if packages = packages.Get("packages"); packages != nil {
-		for _, p := range packages.Pairs {
-			if name, ok := p.Key.Str(); ok {
-				t.addExternals(name, p.Value)
-			}
-		}
+	if format > 1 {
+		// Format 2 has the system's gcc where gcc is built, and only there.
+		return t, t.readPackages(filepath.Join(dir, "compilers", "gcc", "packages.yaml"), false)
 	}
-	compilers, err := loadYAML(filepath.Join(config, "compilers.yaml"))
+	compilers, err := loadYAML(filepath.Join(dir, "config", "compilers.yaml"))
 	if err != nil {
 		return nil, err
 	}
@@ -81,10 +79,62 @@ func readToolbox(config string) (*toolbox, error) {
 			entry, _ := item.Get("compiler").Data().(*yamlpos.Map)
 			spec, _ := item.Get("compiler").Get("spec").Str()
 			name, version, _ := cutSpec(spec)
-			t.cluster = append(t.cluster, compiler{name, strings.TrimPrefix(version, "="), entry, true})
+			t.cluster = append(t.cluster, compiler{name: name, version: strings.TrimPrefix(version, "="), entry: entry, cluster: true})
 		}
 	}
 	return t, nil
+}
+
+// readPackages reads from a packages.yaml which packages the system has. forAll says
+// that all environments see it.
+func (t *toolbox) readPackages(file string, forAll bool) error {
+	packages, err := loadYAML(file)
+	if err != nil {
+		return err
+	}
+	if packages = packages.Get("packages"); packages == nil {
+		return nil
+	}
+	for _, p := range packages.Pairs {
+		name, ok := p.Key.Str()
+		if !ok {
+			continue
+		}
+		t.addExternals(name, p.Value)
+		if t.format > 1 {
+			t.addSystemCompilers(name, p.Value, forAll)
+		}
+	}
+	return nil
+}
+
+// addSystemCompilers notes those externals of a package that packages.yaml declares
+// as compilers.
+func (t *toolbox) addSystemCompilers(name string, entry *yamlpos.Node, forAll bool) {
+	list := entry.Get("externals")
+	if list == nil {
+		return
+	}
+	for _, item := range list.Items {
+		programs := item.Get("extra_attributes").Get("compilers")
+		if programs == nil {
+			continue
+		}
+		spec, _ := item.Get("spec").Str()
+		prefix, _ := item.Get("prefix").Str()
+		_, version, _ := cutSpec(spec)
+		paths := &yamlpos.Map{}
+		for i, language := range []string{"c", "cxx", "fortran", "fortran"} {
+			if path, ok := programs.Get(language).Str(); ok {
+				paths.Set(roles[i], path)
+			}
+		}
+		c := compiler{name: name, version: strings.TrimPrefix(version, "="), prefix: prefix, entry: yamlpos.NewMap("paths", paths), cluster: forAll}
+		t.cluster = append(t.cluster, c)
+		if forAll {
+			t.built = append(t.built, builtCompiler{"", name, "", c})
+		}
+	}
 }
 
 // loadYAML reads a file that may be missing.
@@ -138,25 +188,49 @@ var executables = map[string]map[string][]string{
 	"gcc":   {"cc": {"gcc"}, "cxx": {"g++"}, "f77": {"gfortran"}, "fc": {"gfortran"}},
 	"llvm":  {"cc": {"clang"}, "cxx": {"clang++"}, "f77": {"flang", "flang-new"}, "fc": {"flang", "flang-new"}},
 	"nvhpc": {"cc": {"nvc"}, "cxx": {"nvc++"}, "f77": {"nvfortran"}, "fc": {"nvfortran"}},
+
+	"llvm-amdgpu":            {"cc": {"clang"}, "cxx": {"clang++"}, "f77": {"flang-new", "flang"}, "fc": {"flang-new", "flang"}},
+	"intel-oneapi-compilers": {"cc": {"icx"}, "cxx": {"icpx"}, "f77": {"ifx"}, "fc": {"ifx"}},
 }
 
-// describe makes the entry in compilers.yaml for a package at a prefix. find
-// returns the path of a program of that package, "" if there is none.
-func (t *toolbox) describe(name, version string, find func(program string) string) (compiler, error) {
+// describe makes the entry for a compiler's package at a prefix. find returns the path
+// of a program of that package, "" if there is none.
+func (t *toolbox) describe(name, version, prefix string, find func(program string) string) (compiler, error) {
 	compilerName := name
-	if other, ok := compilerNames[name]; ok {
+	if other, ok := compilerNames[name]; ok && t.format == 1 {
 		compilerName = other
 	}
-	i := slices.IndexFunc(t.cluster, func(c compiler) bool { return c.name == compilerName && c.version == version })
+	i := slices.IndexFunc(t.cluster, func(c compiler) bool {
+		// Before format 2 Spack knows a compiler once only.
+		return c.name == compilerName && c.version == version && (t.format == 1 || c.prefix == prefix)
+	})
 	if i >= 0 {
 		return t.cluster[i], nil
+	}
+	paths, err := findPrograms(name, version, find)
+	if err != nil {
+		return compiler{}, err
+	}
+	if t.format > 1 {
+		return compiler{name: name, version: version, prefix: prefix, entry: yamlpos.NewMap("paths", paths)}, nil
 	}
 	if len(t.cluster) == 0 {
 		return compiler{}, fault.New(fault.Invalid, "the cluster configuration names no compiler in compilers.yaml")
 	}
+	system, _ := t.cluster[0].entry.Get("operating_system")
+	target, _ := t.cluster[0].entry.Get("target")
+	return compiler{name: compilerName, version: version, prefix: prefix, entry: yamlpos.NewMap(
+		"spec", compilerName+"@="+version, "paths", paths, "flags", &yamlpos.Map{},
+		"operating_system", system, "target", target,
+		"modules", []any{}, "environment", &yamlpos.Map{}, "extra_rpaths", []any{},
+	)}, nil
+}
+
+// findPrograms returns the programs of a compiler's package by role.
+func findPrograms(name, version string, find func(program string) string) (*yamlpos.Map, error) {
 	programs, ok := executables[name]
 	if !ok {
-		return compiler{}, fault.New(fault.Invalid, "%s is not known as a compiler", name)
+		return nil, fault.New(fault.Invalid, "%s is not known as a compiler", name)
 	}
 	paths := &yamlpos.Map{}
 	for _, role := range roles {
@@ -169,15 +243,9 @@ func (t *toolbox) describe(name, version string, find func(program string) strin
 		}
 	}
 	if cc, _ := paths.Get("cc"); cc == nil {
-		return compiler{}, fault.New(fault.Failure, "%s@%s has no program %s", name, version, programs["cc"][0])
+		return nil, fault.New(fault.Failure, "%s@%s has no program %s", name, version, programs["cc"][0])
 	}
-	system, _ := t.cluster[0].entry.Get("operating_system")
-	target, _ := t.cluster[0].entry.Get("target")
-	return compiler{name: compilerName, version: version, entry: yamlpos.NewMap(
-		"spec", compilerName+"@="+version, "paths", paths, "flags", &yamlpos.Map{},
-		"operating_system", system, "target", target,
-		"modules", []any{}, "environment", &yamlpos.Map{}, "extra_rpaths", []any{},
-	)}, nil
+	return paths, nil
 }
 
 // get returns the compiler that an environment was told to use.
@@ -191,18 +259,14 @@ func (t *toolbox) get(c stack.Compiler) (compiler, error) {
 	return compiler{}, fault.New(fault.Invalid, "the compiler %s is not among those of the toolchain %s", c.Spec, c.Environment)
 }
 
-// compilerEnvironment builds compilers, unless all are those of the system.
-func (b *spackBuild) compilerEnvironment(ctx context.Context, env environment) error {
-	// The upstream tool builds its own mksquashfs here; we pack ourselves.
-	env.dropSpecs("squashfs")
-	if b.allExternal(env) {
-		b.Events.Info("compilers", "%s: %s of the system", env.Name, strings.Join(env.Specs, ", "))
-		return nil
+// knows tells whether compilers that an environment is built with are there.
+func (t *toolbox) knows(compilers []stack.Compiler) error {
+	for _, c := range compilers {
+		if _, err := t.get(c); err != nil {
+			return err
+		}
 	}
-	if err := b.install(ctx, env); err != nil {
-		return err
-	}
-	return b.stage("find "+env.Name, func() error { return b.findCompilers(env) })
+	return nil
 }
 
 // allExternal notes the compilers of an environment if the system has them all.
@@ -213,11 +277,11 @@ func (b *spackBuild) allExternal(env environment) bool {
 		if !ok {
 			return false
 		}
-		c, err := b.compilers.describe(packageOf(spec), e.version, programIn(e.prefix, os.Stat))
+		c, err := b.compilers.describe(packageOf(spec), e.version, e.prefix, programIn(e.prefix, os.Stat))
 		if err != nil {
 			return false
 		}
-		found = append(found, builtCompiler{env.Name, packageOf(spec), c})
+		found = append(found, builtCompiler{env.Name, packageOf(spec), "", c})
 	}
 	b.compilers.built = append(b.compilers.built, found...)
 	return true
@@ -240,11 +304,7 @@ func (b *spackBuild) findCompilers(env environment) error {
 	if err != nil {
 		return err
 	}
-	database, err := b.cell.stored.read(spack.DatabaseFile)
-	if err != nil {
-		return err
-	}
-	installed, err := spack.ParseDatabase(database)
+	installed, err := b.database()
 	if err != nil {
 		return err
 	}
@@ -258,11 +318,15 @@ func (b *spackBuild) findCompilers(env environment) error {
 		if s.External {
 			find = programIn(s.Prefix, os.Stat)
 		}
-		c, err := b.compilers.describe(s.Name, s.Version, find)
+		c, err := b.compilers.describe(s.Name, s.Version, s.Prefix, find)
 		if err != nil {
 			return err
 		}
-		b.compilers.built = append(b.compilers.built, builtCompiler{env.Name, s.Name, c})
+		hash := s.Hash
+		if s.External {
+			hash = ""
+		}
+		b.compilers.built = append(b.compilers.built, builtCompiler{env.Name, s.Name, hash, c})
 	}
 	return nil
 }

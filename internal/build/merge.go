@@ -22,10 +22,14 @@ func plan(tree *stack.Tree) ([]environment, error) {
 	var planned []environment
 	var meanings []string
 	for _, env := range tree.Environments {
+		if env.Name == stack.ToolsEnvironment {
+			continue // we pack ourselves
+		}
 		e, err := readEnvironment(env, tree.Files)
 		if err != nil {
 			return nil, fmt.Errorf("read the environment %s: %w", env.Name, err)
 		}
+		e.dropGroup(stack.ToolsEnvironment)
 		views := takeViews(e)
 		meaning, err := e.meaning()
 		if err != nil {
@@ -113,6 +117,22 @@ func (e *environment) dropSpecs(name string) {
 	}
 	spack, _ := section(e.document)
 	spack.Set("specs", specs)
+}
+
+// dropGroup removes a group of specs, if there is one of that name.
+func (e *environment) dropGroup(name string) {
+	if !slices.ContainsFunc(e.Groups, func(g stack.Group) bool { return g.Name == name }) {
+		return
+	}
+	e.Groups = slices.DeleteFunc(slices.Clone(e.Groups), func(g stack.Group) bool { return g.Name == name })
+	spack, _ := section(e.document)
+	value, _ := spack.Get("specs")
+	groups, _ := value.([]any)
+	spack.Set("specs", slices.DeleteFunc(slices.Clone(groups), func(group any) bool {
+		m, _ := group.(*yamlpos.Map)
+		called, _ := m.Get("group")
+		return called == name
+	}))
 }
 
 // packageOf returns the name of the package of a spec.

@@ -1,6 +1,8 @@
 package build
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -117,7 +119,11 @@ func TestSatisfies(t *testing.T) {
 }
 
 func TestToolbox(t *testing.T) {
-	tools, err := readToolbox("../../clusters/debian12")
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "config"), os.DirFS("../../clusters/debian12")); err != nil {
+		t.Fatal(err)
+	}
+	tools, err := readToolbox(dir, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,21 +136,21 @@ func TestToolbox(t *testing.T) {
 		}
 	}
 	all := func(program string) string { return "/opt/x/bin/" + program }
-	same, err := tools.describe("gcc", "12.2.0", all)
+	same, err := tools.describe("gcc", "12.2.0", "/usr", all)
 	if err != nil || !same.cluster || same.paths()["cc"] != "/usr/bin/gcc" {
 		t.Errorf("the cluster's own: %+v, %v", same, err)
 	}
-	other, err := tools.describe("llvm", "17.0.6", all)
+	other, err := tools.describe("llvm", "17.0.6", "/opt/x", all)
 	if err != nil || other.cluster || other.name != "clang" || other.paths()["cxx"] != "/opt/x/bin/clang++" || other.paths()["fc"] != "/opt/x/bin/flang" {
 		t.Errorf("another: %+v, %v", other, err)
 	}
 	if system, _ := other.entry.Get("operating_system"); system != "debian12" {
 		t.Errorf("operating system %v", system)
 	}
-	if _, err := tools.describe("gcc", "13.1.0", func(string) string { return "" }); err == nil {
+	if _, err := tools.describe("gcc", "13.1.0", "/opt/x", func(string) string { return "" }); err == nil {
 		t.Error("a compiler without programs")
 	}
-	if _, err := tools.describe("zlib", "1", all); err == nil {
+	if _, err := tools.describe("zlib", "1", "/opt/x", all); err == nil {
 		t.Error("zlib is a compiler")
 	}
 }

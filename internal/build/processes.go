@@ -39,14 +39,16 @@ func (b *spackBuild) installPackages(ctx context.Context, stage string, env envi
 	if len(jobs) > 1 {
 		b.Events.Info(stage, "%d packages at once, of each up to %d things", len(jobs), jobs[0])
 	}
-	return together(ctx, len(jobs), func(ctx context.Context, i int) error {
+	processes := b.installFlags(jobs)
+	return together(ctx, len(processes), func(ctx context.Context, i int) error {
 		s := step{name: "install-" + env.Name, network: !b.Offline, watch: p.watch()}
-		if len(jobs) > 1 {
+		if len(processes) > 1 {
 			s.name += fmt.Sprint("-", i+1)
 		}
 		// What is concretized is not looked at again: that would write to the
 		// environment, which others read.
-		return b.run(ctx, s, "-e", b.cell.inside(env.Dir), "install", "--only-concrete", "--fail-fast", "--jobs", fmt.Sprint(jobs[i]))
+		args := append([]string{"-e", b.cell.inside(env.Dir), "install", "--only-concrete", "--fail-fast"}, processes[i]...)
+		return b.run(ctx, s, args...)
 	})
 }
 
@@ -69,18 +71,23 @@ func shareJobs(jobs, width int) []int {
 // installed returns the hashes of the packages that are in the store.
 func (b *spackBuild) installed() (map[string]bool, error) {
 	found := map[string]bool{}
-	text, err := b.cell.stored.read(spack.DatabaseFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return found, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	specs, err := spack.ParseDatabase(text)
+	specs, err := b.database()
 	for _, s := range specs {
 		found[s.Hash] = true
 	}
 	return found, err
+}
+
+// database returns the packages that are in the store.
+func (b *spackBuild) database() ([]spack.Spec, error) {
+	text, err := b.cell.stored.read(spack.DatabaseFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return spack.ParseDatabase(text)
 }
 
 // cachedPackages returns the hashes of the packages in build caches that are directories.

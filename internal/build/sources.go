@@ -19,6 +19,9 @@ import (
 
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/yamlpos"
 )
 
@@ -149,40 +152,110 @@ type source struct {
 // maxSources bounds what the list of sources may say, in bytes.
 const maxSources = 64 << 20
 
-// missingSources is an error that lists the sources of an environment that neither
-// a mirror of this machine nor a build cache has.
-func (b *spackBuild) missingSources(ctx context.Context, env environment) error {
-	program := path.Join(engineScope, "sources.py")
-	if err := b.cell.files.write(program, listSources, 0o644); err != nil {
-		return err
-	}
-	out := &limitedBuffer{limit: maxSources}
-	list := step{name: "sources-" + env.Name}
-	list.cmd.Stdout = out
-	if err := b.run(ctx, list, "-e", b.cell.inside(env.Dir), "python", b.cell.inside(program)); err != nil {
-		return err
-	}
-	sources, err := parseSources(out.Bytes())
-	if err != nil {
-		return err
-	}
-	caches, err := b.buildCaches()
-	if err != nil {
-		return err
+// missingInputs is an error that lists what the recipe names and an air-gapped build
+// cannot fetch: Spack, unless it is there, and repositories of packages. Mirrors
+// that cannot be reached are told: what they have may be elsewhere too.
+func (b *spackBuild) missingInputs(haveSpack bool) error {
+	if !b.AirGapped {
+		return nil
 	}
 	var missing []string
-	for _, s := range sources {
-		line := fmt.Sprintf("%s: %s (%s)", s.Package, s.URL, s.Paths[0])
-		if !slices.Contains(missing, line) && !b.hasSource(s) && !hasBinary(caches, s.Hash) {
-			missing = append(missing, line)
+	for _, c := range b.tree.Clones {
+		reference := "its default branch"
+		if c.Commit != nil {
+			reference = *c.Commit
+		}
+		what := "package repository " + c.Name
+		if c.CopyPath == "" {
+			what = "Spack"
+		}
+		if c.CopyPath == "" && haveSpack || c.CopyPath != "" && isLocal(c.Repo) {
+			continue
+		}
+		missing = append(missing, fmt.Sprintf("%s: %s at %s", what, git.WithoutCredentials(c.Repo), reference))
+	}
+	if m := b.Stack.Mirrors; m != nil {
+		for _, mirror := range m.Sources {
+			b.warnUnreachable(mirror)
+		}
+		if m.BuildCache != nil {
+			b.warnUnreachable(m.BuildCache.Mirror)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
 	return fault.WithHint(
+		fault.New(fault.NotFound, "a build without a network lacks:\n  %s", strings.Join(missing, "\n  ")),
+		"name a Spack of this machine with --spack DIR or %s, and clones of package repositories in config.yaml", spack.Variable)
+}
+
+// warnUnreachable tells of a mirror that is no directory of this machine.
+func (b *spackBuild) warnUnreachable(mirror site.Mirror) {
+	dir := fileURL(mirror.Entry)
+	if info, err := os.Stat(dir); dir == "" || err != nil || !info.IsDir() {
+		b.Events.Warn("sources", "the mirror %s is no directory of this machine, so nothing comes from it", mirror.Name)
+	}
+}
+
+// missingSources is an error that lists the sources of environments that neither a
+// mirror of this machine nor a build cache has. Those of later environments cannot be
+// known before the compilers of these are built.
+func (b *spackBuild) missingSources(ctx context.Context, environments, later []environment) error {
+	caches, err := b.buildCaches()
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, env := range environments {
+		sources, err := b.sources(ctx, env)
+		if err != nil {
+			return err
+		}
+		for _, s := range sources {
+			line := fmt.Sprintf("%s: %s (%s)", s.Package, s.URL, s.Paths[0])
+			if !slices.Contains(missing, line) && !b.hasSource(s) && !hasBinary(caches, s.Hash) {
+				missing = append(missing, line)
+			}
+		}
+	}
+	more := ""
+	if len(later) > 0 {
+		more = fmt.Sprintf("what %s need is known when the compilers before them are built", strings.Join(names(later), ", "))
+		b.Events.Info("sources", "%s", more)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if more != "" {
+		missing = append(missing, "and "+more)
+	}
+	return fault.WithHint(
 		fault.New(fault.NotFound, "sources are missing for a build without a network:\n  %s", strings.Join(missing, "\n  ")),
 		"a build with a network and the same --source-cache fetches them, and so does 'spack mirror create'")
+}
+
+func names(environments []environment) []string {
+	var names []string
+	for _, env := range environments {
+		names = append(names, env.Name)
+	}
+	return names
+}
+
+// sources lists what has to be fetched for an environment.
+func (b *spackBuild) sources(ctx context.Context, env environment) ([]source, error) {
+	program := path.Join(engineScope, "sources.py")
+	if err := b.cell.files.write(program, listSources, 0o644); err != nil {
+		return nil, err
+	}
+	out := &limitedBuffer{limit: maxSources}
+	list := step{name: "sources-" + env.Name}
+	list.cmd.Stdout = out
+	if err := b.run(ctx, list, "-e", b.cell.inside(env.Dir), "python", b.cell.inside(program)); err != nil {
+		return nil, err
+	}
+	return parseSources(out.Bytes())
 }
 
 func parseSources(text []byte) ([]source, error) {

@@ -16,6 +16,7 @@ import (
 
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/spack"
 )
 
 // downloaded is a package whose archive is at a URL.
@@ -94,7 +95,7 @@ func TestAirGapped(t *testing.T) {
 			t.Errorf("%s is not in %v", want, err)
 		}
 	}
-	if last := report.Stages[len(report.Stages)-1]; last.Name != "sources hello" || requests.Load() > 0 {
+	if last := report.Stages[len(report.Stages)-1]; last.Name != "sources" || requests.Load() > 0 {
 		t.Errorf("ended in %+v, after %d requests", last, requests.Load())
 	}
 
@@ -110,5 +111,55 @@ func TestAirGapped(t *testing.T) {
 	r := mustBuild(t, with(true))
 	if _, err := os.Stat(filepath.Join(r.Store, "meta/env.json")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAirGappedListsOnce: what is missing for all environments is one list.
+func TestAirGappedListsOnce(t *testing.T) {
+	needSpack(t)
+	text := strings.NewReplacer("URL", "http://127.0.0.1:9", "SHA", strings.Repeat("0", 64)).Replace(downloaded)
+	other := strings.NewReplacer("HelloUenv", "Other", "hello-1.0", "other-1.0", strings.Repeat("0", 64), strings.Repeat("1", 64)).Replace(text)
+	recipe := changed(t, map[string]string{
+		helloPackage: text, "repo/packages/other/package.py": other,
+		"environments.yaml": helloEnvironment("hello-uenv") + strings.NewReplacer("hello:", "second:", "default:", "second:").Replace(helloEnvironment("other")),
+	})
+	o := options(t, recipe)
+	o.AirGapped, o.SourceCache = true, visibleDir(t)
+	var report build.Report
+	o.Report = &report
+	_, err := build.Run(t.Context(), o)
+	if fault.KindOf(err) != fault.NotFound {
+		t.Fatalf("%v", err)
+	}
+	for _, want := range []string{"hello-uenv-1.0: http", "other-1.0: http"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not in %v", want, err)
+		}
+	}
+	for _, s := range report.Stages {
+		if strings.HasPrefix(s.Name, "install") {
+			t.Errorf("%s came before the list", s.Name)
+		}
+	}
+}
+
+// TestAirGappedWithoutSpack: what can be known before Spack runs is listed first.
+func TestAirGappedWithoutSpack(t *testing.T) {
+	needSandbox(t)
+	t.Setenv("UENV_CI_SPACK", "")
+	t.Setenv("PATH", "/usr/bin:/bin")
+	if _, ok, _ := spack.Locate(""); ok {
+		t.Skip("there is a Spack on PATH")
+	}
+	o := formatOptions(t, 2, map[string]string{"config.yaml": formatConfig(2, "https://example.org/tables.git")})
+	o.AirGapped = true
+	_, err := build.Run(t.Context(), o)
+	if fault.KindOf(err) != fault.NotFound || fault.HintOf(err) == "" {
+		t.Fatalf("%v", err)
+	}
+	for _, want := range []string{"Spack: https://github.com/spack/spack.git at v0.23.0", "package repository tables: https://example.org/tables.git at main"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -32,22 +33,23 @@ type spackBuild struct {
 	caches    []buildCache
 	fetched   hashSet // packages that came from a registry
 	// environments are those that are installed, but for those of compilers.
-	environments []environment
+	environments         []environment
+	compilerEnvironments []environment
 }
 
 func (j *job) buildSpack(ctx context.Context) (err error) {
 	b := &spackBuild{job: j, seconds: map[string]float64{}, specs: map[string]spack.Spec{}, cached: map[string]bool{}}
-	if j.tree.Version != 1 {
-		return fault.WithHint(
-			fault.New(fault.Invalid, "recipe format %d needs Spack 1.x, which this builder does not drive yet", j.tree.Version),
-			"recipes of format 1 build with Spack 0.21 to 0.23")
-	}
 	if err := j.stageTries("spack", twice, func() error { return b.setUp(ctx) }); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.publisher.close()) }()
 	if err := j.stage("cache", func() error { return b.useCaches(ctx) }); err != nil {
 		return err
+	}
+	if len(j.tree.Clones) > 1 {
+		if err := j.stageTries("repositories", twice, func() error { return b.cloneRepositories(ctx) }); err != nil {
+			return err
+		}
 	}
 	if err := j.hook(ctx, "pre-install", j.tree.Hooks.PreInstall); err != nil {
 		return err
@@ -56,14 +58,14 @@ func (j *job) buildSpack(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, env := range environments {
-		build := b.environment
-		if env.Kind == stack.KindCompiler {
-			build = b.compilerEnvironment
-		}
-		if err := build(ctx, env); err != nil {
-			return err
-		}
+	if err := b.buildAll(ctx, environments); err != nil {
+		return err
+	}
+	if err := b.cleanUp(ctx); err != nil {
+		return err
+	}
+	if err := b.groupCompilers(); err != nil {
+		return err
 	}
 	if err := b.complete(ctx); err != nil {
 		return err
@@ -77,12 +79,15 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := b.missingInputs(ok); err != nil {
+		return err
+	}
 	if ok {
 		b.recognize(ctx, &in)
 	} else if in, err = b.cloneSpack(ctx); err != nil {
 		return err
 	}
-	if err := in.Reads(b.tree.Version); err != nil {
+	if err := b.accept(in); err != nil {
 		return err
 	}
 	b.spackDir = in.Dir
@@ -108,7 +113,7 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 	if err := b.writeScope(); err != nil {
 		return err
 	}
-	b.compilers, err = readToolbox(b.cell.path("config"))
+	b.compilers, err = readToolbox(b.cell.host, b.tree.Version)
 	return err
 }
 
@@ -195,54 +200,8 @@ func (b *spackBuild) run(ctx context.Context, s step, args ...string) error {
 	return b.explain(ctx, classSpack, b.cell.run(ctx, s))
 }
 
-// environment concretizes and installs an environment. Its views are completed
-// with those of all others.
-func (b *spackBuild) environment(ctx context.Context, env environment) error {
-	b.environments = append(b.environments, env)
-	return b.install(ctx, env)
-}
-
 // twice is how often a stage is tried that may fail by chance.
 const twice = 2
-
-// install writes the files that the environment includes, concretizes and installs.
-func (b *spackBuild) install(ctx context.Context, env environment) error {
-	dir := b.cell.inside(env.Dir)
-	err := b.stageTries("concretize "+env.Name, twice, func() error {
-		if err := b.writeYAML(path.Join(env.Dir, "spack.yaml"), env.document); err != nil {
-			return err
-		}
-		if err := b.writeIncludes(ctx, env); err != nil {
-			return err
-		}
-		if err := b.run(ctx, step{name: "concretize-" + env.Name, network: !b.Offline}, "-e", dir, "concretize", "-f"); err != nil {
-			return err
-		}
-		lock, err := b.readLock(env)
-		if err != nil {
-			return err
-		}
-		for hash, spec := range lock.Specs {
-			b.specs[hash] = spec
-		}
-		b.Events.Info("concretize "+env.Name, "%d packages", len(lock.Specs))
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if b.AirGapped {
-		if err := b.stage("sources "+env.Name, func() error { return b.missingSources(ctx, env) }); err != nil {
-			return err
-		}
-	}
-	defer b.saveSources()
-	b.fetchEnvironment(ctx, env)
-	stage := "install " + env.Name
-	return b.stageTries(stage, twice, func() error {
-		return b.installPackages(ctx, stage, env)
-	})
-}
 
 // readLock reads what Spack made of an environment.
 func (b *spackBuild) readLock(env environment) (spack.Lock, error) {
@@ -265,7 +224,7 @@ func (b *spackBuild) writeIncludes(ctx context.Context, env environment) error {
 		case "compilers.yaml":
 			err = b.writeCompilers(file, env.BuiltWith, false)
 		case "packages.yaml":
-			err = b.findExternals(ctx, env)
+			err = b.writePackages(ctx, env)
 		}
 		if err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
@@ -276,9 +235,8 @@ func (b *spackBuild) writeIncludes(ctx context.Context, env environment) error {
 
 // findExternals lets Spack find packages of the system, into packages.yaml.
 func (b *spackBuild) findExternals(ctx context.Context, env environment) error {
-	file := path.Join(env.Dir, "packages.yaml")
-	if err := b.writeYAML(file, yamlpos.NewMap("packages", &yamlpos.Map{})); err != nil || len(env.ExternalFind) == 0 {
-		return err
+	if len(env.ExternalFind) == 0 {
+		return nil
 	}
 	args := []string{"external", "find", "--scope=user"}
 	if env.NotBuildable {
@@ -318,6 +276,7 @@ func (b *spackBuild) complete(ctx context.Context) error {
 		if b.spack.Commit != "" {
 			b.spackScalars["UENV_SPACK_COMMIT"] = &b.spack.Commit
 		}
+		maps.Copy(b.spackScalars, b.repositoryVariables())
 		return b.writeEnv()
 	})
 }
@@ -339,12 +298,18 @@ func (b *spackBuild) userConfig() error {
 		if errors.Is(err, os.ErrNotExist) && path.Base(c.From) == "packages.yaml" {
 			data, err = []byte("packages: {}\n"), nil // neither cluster nor recipe has one
 		}
+		if err == nil && b.tree.Version > 1 && path.Base(c.To) == "packages.yaml" {
+			data, err = b.packagesForUsers(data)
+		}
 		if err == nil {
 			err = b.cell.files.write(c.To, data, 0o644)
 		}
 		if err != nil {
 			return fmt.Errorf("write the configuration for users: %w", err)
 		}
+	}
+	if b.tree.Version > 1 {
+		return nil
 	}
 	return b.writeCompilers("store/config/compilers.yaml", b.tree.Config.Compilers, true)
 }

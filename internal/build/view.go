@@ -38,7 +38,9 @@ func (b *spackBuild) view(v stack.View, script string) (meta.View, error) {
 		return meta.View{}, err
 	}
 	view := meta.SpackView(v.Root, v.Description, vars.Overlay(v.Variables))
-	view.Activate = v.Root + "/activate.sh"
+	if b.tree.Version == 1 {
+		view.Activate = v.Root + "/activate.sh"
+	}
 	return view, nil
 }
 
@@ -80,12 +82,18 @@ func (b *spackBuild) activation(script string) meta.Variables {
 			op.Op = meta.OpPrepend // also where the script sets: users have something already
 		}
 		op.Value = slices.DeleteFunc(op.Value, func(value string) bool {
+			if b.tree.Version == 3 && e.Name == "PATH" && slices.Contains(systemPath, value) {
+				return true
+			}
 			return slices.ContainsFunc(ours, func(dir string) bool { return within(value, dir) })
 		})
 		vars.List[e.Name] = append(vars.List[e.Name], op)
 	}
 	return vars
 }
+
+// systemPath is what views of format 3 do not put into PATH again.
+var systemPath = []string{"/usr/bin", "/usr/local/bin", "/bin"}
 
 // listOp tells what a script does to a list: whether the variable itself stands
 // at one end of its new value.
@@ -116,6 +124,10 @@ func within(path, dir string) bool {
 func (b *spackBuild) linkCompilers(bin string, compilers []stack.Compiler) error {
 	for _, name := range compilers {
 		c, err := b.compilers.get(name)
+		if err != nil && b.tree.Cleanup == "runtime" {
+			b.Events.Warn("views", "no links to %s: cleanup has removed it", name.Package)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -125,7 +137,7 @@ func (b *spackBuild) linkCompilers(bin string, compilers []stack.Compiler) error
 			if !ok {
 				continue
 			}
-			link := path.Join(bin, path.Base(target))
+			link := path.Join(bin, b.linkName(c, role, target))
 			if err := b.cell.stored.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("link the compilers: %w", err)
 			}
@@ -135,4 +147,12 @@ func (b *spackBuild) linkCompilers(bin string, compilers []stack.Compiler) error
 		}
 	}
 	return nil
+}
+
+// linkName is what the link to a program of a compiler is called.
+func (b *spackBuild) linkName(c compiler, role, target string) string {
+	if b.tree.Version == 3 && c.name == "gcc" {
+		return executables["gcc"][role][0] // also where the system's has a version in its name
+	}
+	return path.Base(target)
 }

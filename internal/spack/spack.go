@@ -139,9 +139,10 @@ func (in Installation) Reads(format int) error {
 	case 1:
 		need, ok = "0.21 to 0.23", in.Version.AtLeast(0, 21) && !in.Version.AtLeast(1, 0)
 	case 2:
-		need, ok = "1.0 or newer", in.Version.AtLeast(1, 0)
+		need, ok = "0.23, or 1.0 or newer", in.Version.AtLeast(0, 23)
 	case 3:
-		need, ok = "1.2 or newer", in.Version.AtLeast(1, 2)
+		// Before 1.0 its groups are environments; between, they would be refused.
+		need, ok = "0.23, or 1.2 or newer", in.Version.AtLeast(1, 2) || in.Version.AtLeast(0, 23) && !in.Version.AtLeast(1, 0)
 	}
 	if ok {
 		return nil
