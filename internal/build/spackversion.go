@@ -10,8 +10,8 @@ import (
 // From this version of Spack on no build of ours has been proven: none was to be had.
 const provenMajor, provenMinor = 1, 0
 
-// Unproven is what a build by the direct engine with a newer Spack is told, once.
-const Unproven = "the direct engine is not yet proven with Spack 1.x: --engine stackinator is the proven way"
+// unproven is what a build by the direct engine with a newer Spack is told, once.
+const unproven = "the direct engine is not yet proven with Spack 1.x: --engine stackinator builds with the makefiles that the field uses"
 
 // accept refuses a Spack that cannot read the build tree.
 func (b *spackBuild) accept(in spack.Installation) error {
@@ -30,7 +30,7 @@ func (b *spackBuild) accept(in spack.Installation) error {
 	if !isNew(in.Version) {
 		return nil
 	}
-	b.Events.Warn("spack", "%s", Unproven)
+	b.Events.Warn("spack", "%s", unproven)
 	if b.Stack.Mirrors != nil && b.Stack.Mirrors.BuildCache != nil || b.ChangeCache != nil {
 		return fault.WithHint(fault.New(fault.Invalid, "the direct engine does not know the build caches of Spack %s", in.Version),
 			"leave --mirrors and --change-cache out, and those of the site file")

@@ -31,7 +31,7 @@ func buildCommand() *command {
 		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of changes that nobody has accepted: only builds of such read and write it"},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
-		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "what builds recipes for Spack: `ENGINE` direct (format 1), or stackinator, with its own makefiles"},
+		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "what builds recipes for Spack: `ENGINE` direct (proven with Spack 0.23, not yet with 1.x), or stackinator, with its own makefiles"},
 		&cli.StringFlag{Name: "stackinator", Usage: "stackinator's program stack-config, or a directory with it, `PATH` (else the one on PATH)"},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
 		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine; the mount point is then made there"},
@@ -56,7 +56,7 @@ uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squash
 uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --verify-reproducible
 # build and publish
 uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 prgenv-gnu/25.11:42@daint%gh200 --push
-# let an installed stackinator build, here a recipe of format 3
+# let an installed stackinator build, here a recipe for Spack 1.x
 uenv-ci build --recipe recipes/cp2k/2026.1/gh200 cp2k/2026.1:7@daint%gh200 --engine stackinator --stackinator ~/stackinator-v7 --push`,
 		flags: slices.Concat(flags, publishFlags(), packFlags()),
 		run:   runBuild,
