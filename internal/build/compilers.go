@@ -259,14 +259,12 @@ func (t *toolbox) get(c stack.Compiler) (compiler, error) {
 	return compiler{}, fault.New(fault.Invalid, "the compiler %s is not among those of the toolchain %s", c.Spec, c.Environment)
 }
 
-// knows tells whether compilers that an environment is built with are there.
-func (t *toolbox) knows(compilers []stack.Compiler) error {
-	for _, c := range compilers {
-		if _, err := t.get(c); err != nil {
-			return err
-		}
-	}
-	return nil
+// knows tells whether the compilers that an environment is built with are there.
+func (t *toolbox) knows(compilers []stack.Compiler) bool {
+	return !slices.ContainsFunc(compilers, func(c stack.Compiler) bool {
+		_, err := t.get(c)
+		return err != nil
+	})
 }
 
 // allExternal notes the compilers of an environment if the system has them all.

@@ -13,11 +13,9 @@ import (
 // told at once.
 func (b *spackBuild) buildAll(ctx context.Context, rest []environment) error {
 	for len(rest) > 0 {
-		if err := b.compilers.knows(rest[0].BuiltWith); err != nil {
-			return err
-		}
 		var ready []environment
-		for len(rest) > 0 && b.compilers.knows(rest[0].BuiltWith) == nil {
+		// The first goes ahead in any case: if its compilers are not known, it fails.
+		for first := true; len(rest) > 0 && (first || b.compilers.knows(rest[0].BuiltWith)); first = false {
 			env := rest[0]
 			rest = rest[1:]
 			if env.Kind == stack.KindCompiler && b.systemHas(&env) {

@@ -21,7 +21,7 @@ func TestActivation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &spackBuild{job: &job{cell: &cell{Build: buildDir}}, spack: spack.Installation{Dir: buildDir + "/spack"}}
+	b := &spackBuild{job: &job{cell: &cell{Build: buildDir}, tree: &stack.Tree{Version: 1}}, spack: spack.Installation{Dir: buildDir + "/spack"}}
 	vars := b.activation(string(script))
 	const root = "/user-environment/env/develop"
 	for name, want := range map[string][]meta.ListOp{
@@ -36,10 +36,14 @@ func TestActivation(t *testing.T) {
 	if len(vars.Scalar) != 1 || *vars.Scalar["UNITS_HOME"] != root {
 		t.Errorf("scalars: %v", vars.Scalar)
 	}
+	b.tree.Version = 3
+	if got, want := b.activation(string(script)).List["PATH"], prepend(root+"/bin"); !reflect.DeepEqual(got, want) {
+		t.Errorf("PATH in format 3: %v", got)
+	}
 }
 
 func TestActivationDropsByComponents(t *testing.T) {
-	b := &spackBuild{job: &job{cell: &cell{Build: "/b/x"}}, spack: spack.Installation{Dir: "/b/x/spack"}}
+	b := &spackBuild{job: &job{cell: &cell{Build: "/b/x"}, tree: &stack.Tree{Version: 1}}, spack: spack.Installation{Dir: "/b/x/spack"}}
 	vars := b.activation("export PATH=/b/x/bin:/b/x2/bin:/b/x;\n")
 	if got, want := vars.List["PATH"], prepend("/b/x2/bin"); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v", got)

@@ -183,8 +183,10 @@ func TestVersions(t *testing.T) {
 	}{
 		{"0.20.3", [4]bool{true, false, false, false}},
 		{"0.21.0", [4]bool{true, true, false, false}},
-		{"0.23.0.dev0", [4]bool{true, true, false, false}},
+		{"0.22.3", [4]bool{true, true, false, false}},
+		{"0.23.0.dev0", [4]bool{true, true, true, true}},
 		{"1.0.0", [4]bool{true, false, true, false}},
+		{"1.1.0", [4]bool{true, false, true, false}},
 		{"1.2.0", [4]bool{true, false, true, true}},
 		{"2.0", [4]bool{true, false, true, true}},
 	} {
