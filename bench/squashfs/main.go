@@ -4,8 +4,9 @@
 //
 //	go run ./bench/squashfs [-dir DIR] [-runs N] [-only pack|repack|unpack|read]
 //
-// It copies two trees from /usr into DIR (default: a new directory in /dev/shm):
-// A has about 1.9 GB in 50,000 entries, B 100,000 small files.
+// It copies two trees from /usr into DIR (default: a new directory in /dev/shm): A has
+// 1.87 GB in 50,000 entries, which mksquashfs packs to about 573 MB, B 100,000 small
+// files, 347 MB, which it packs to about 113 MB.
 package main
 
 import (

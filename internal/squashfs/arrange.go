@@ -26,14 +26,13 @@ type smallKey struct {
 
 // laying is a large file whose blocks are with the workers.
 type laying struct {
-	node *node
-	sums []sum
-	done chan struct{} // closed when all sums are there
+	node  *node
+	first sum
+	sums  []sum
+	done  chan struct{} // closed when all sums are there
 }
 
 func (p *packer) arrange(ctx context.Context) error {
-	defer close(p.blocks)
-	defer close(p.tasks)
 	a := &arranger{packer: p, ctx: ctx, small: map[smallKey]*node{}, large: map[int64][]*laying{}, piles: newPiles(p.o.BlockSize)}
 	p.weigh(p.tree.root)
 	for {
@@ -47,16 +46,27 @@ func (p *packer) arrange(ctx context.Context) error {
 		var err error
 		switch {
 		case !more:
-			return a.leave(0)
+			return a.finish()
 		case next.batch != nil:
 			err = a.addBatch(next.batch)
 		default:
-			err = a.addLarge(next.large)
+			err = a.addLarge(next.large, next.first)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// finish makes what fragments are left. Only now, not after an error, nobody sends
+// to the channels any more.
+func (a *arranger) finish() error {
+	if err := a.leave(0); err != nil {
+		return err
+	}
+	close(a.tasks)
+	close(a.runs)
+	return nil
 }
 
 func (a *arranger) addBatch(b *batch) error {
@@ -86,35 +96,34 @@ func (a *arranger) addSmall(n *node, content []byte, s sum) error {
 		}
 		a.small[key] = n
 	}
-	if a.keepSums {
-		n.file.sums = []sum{s}
-	}
-	return a.pile(n, content)
+	return a.pile(n, content, s)
 }
 
-// submit hands a block to the workers and, in this order, to the writer. The
+// submit hands a run to the workers and, in this order, to the writer. The
 // writer's channel comes first: its capacity bounds the buffers in use.
-func (a *arranger) submit(b *block, task func(*worker) error) error {
-	if err := send(a.ctx, a.blocks, b); err != nil {
+func (a *arranger) submit(blocks []*block, task func(*worker) error) error {
+	r := &blockRun{blocks, make(chan struct{})}
+	if err := send(a.ctx, a.runs, r); err != nil {
 		return err
 	}
 	return send(a.ctx, a.tasks, func(w *worker) error {
 		if err := task(w); err != nil {
 			return err
 		}
-		close(b.ready)
+		close(r.ready)
 		return nil
 	})
 }
 
 // addLarge puts a file into blocks of its own, unless they are there already.
-func (a *arranger) addLarge(n *node) error {
+func (a *arranger) addLarge(n *node, first *firstSum) error {
 	l := &laying{node: n, done: make(chan struct{})}
-	if a.wantSum(n) {
-		l.sums = make([]sum, blockCount(n.stamp.size, a.o.BlockSize))
-	}
-	if a.sizes[n.stamp.size] > 1 {
-		twin, err := a.findTwin(n)
+	if first != nil {
+		if err := receive(a.ctx, first.ready); err != nil {
+			return err
+		}
+		l.first = first.sum
+		twin, err := a.findTwin(n, first.sum)
 		if err != nil {
 			return err
 		}
@@ -123,10 +132,8 @@ func (a *arranger) addLarge(n *node) error {
 			a.meter.add(n.stamp.size)
 			return nil
 		}
+		l.sums = make([]sum, blockCount(n.stamp.size, a.o.BlockSize))
 		a.large[n.stamp.size] = append(a.large[n.stamp.size], l)
-	}
-	if a.keepSums {
-		n.file.sums = l.sums
 	}
 	return a.layBlocks(l)
 }
@@ -134,18 +141,31 @@ func (a *arranger) addLarge(n *node) error {
 func (a *arranger) layBlocks(l *laying) error {
 	size, blockSize := l.node.stamp.size, int64(a.o.BlockSize)
 	count := blockCount(size, a.o.BlockSize)
-	src, err := a.openLarge(l.node, count, l.done)
+	src, err := a.openLarge(l.node, (count+runBlocks-1)/runBlocks, l.done)
 	if err != nil {
 		return err
 	}
 	l.node.file.words = make([]uint32, count)
-	for i := range count {
-		off := int64(i) * blockSize
-		b := &block{owner: l.node, index: i, size: int(min(blockSize, size-off)), ready: make(chan struct{})}
-		err := a.submit(b, func(w *worker) error {
-			return src.release(a.readBlock(w, src, b, l.sums))
+	for first := 0; first < count; first += runBlocks {
+		blocks := make([]*block, min(runBlocks, count-first))
+		for k := range blocks {
+			i := first + k
+			blocks[k] = &block{owner: l.node, index: i, size: int(min(blockSize, size-int64(i)*blockSize))}
+		}
+		err := a.submit(blocks, func(w *worker) error {
+			return src.release(a.readBlocks(w, src, blocks, l.sums))
 		})
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readBlocks reads some blocks of a large file and compresses them.
+func (a *arranger) readBlocks(w *worker, src *source, blocks []*block, sums []sum) error {
+	for _, b := range blocks {
+		if err := a.readBlock(w, src, b, sums); err != nil {
 			return err
 		}
 	}
@@ -168,7 +188,8 @@ func (a *arranger) openLarge(n *node, tasks int, done chan struct{}) (*source, e
 	return src, nil
 }
 
-// readBlock reads a block of a large file and compresses it.
+// readBlock reads a block of a large file and compresses it. Its sum is kept if
+// there are sums.
 func (a *arranger) readBlock(w *worker, src *source, b *block, sums []sum) error {
 	off := int64(b.index) * int64(a.o.BlockSize)
 	hole := b.owner.holes && src.hole(off, int64(b.size))
@@ -188,13 +209,33 @@ func (a *arranger) readBlock(w *worker, src *source, b *block, sums []sum) error
 	if hole || isZero(b.raw) {
 		return nil
 	}
+	if sums == nil && a.keyed() {
+		b.sum = a.hash.sum(b.raw)
+	}
 	return a.encode(w, b)
 }
 
+// keyed tells whether blocks are told apart by the sums of their content.
+func (p *packer) keyed() bool { return p.base != nil || p.table != nil }
+
 // encode makes b.data of b.raw, whose sum is known if it is of use: from the base
-// if that has it, which spares the work and gives the same bytes.
+// if that has it, which spares the work and gives the same bytes. The buffer that
+// is not written is free then.
 func (p *packer) encode(w *worker, b *block) error {
 	b.spare = p.pool.get()
+	if err := p.makeData(w, b); err != nil {
+		return err
+	}
+	unused := &b.raw
+	if b.word&dataRaw != 0 {
+		unused = &b.spare
+	}
+	p.pool.put(*unused)
+	*unused = nil
+	return nil
+}
+
+func (p *packer) makeData(w *worker, b *block) error {
 	if p.base != nil {
 		if data, known, ok := p.base.fetch(p.hash, b.sum, b.raw, b.spare); ok {
 			b.data, b.word, b.store, b.copied = data, known.word, known.sum, true
@@ -204,7 +245,7 @@ func (p *packer) encode(w *worker, b *block) error {
 	if err := p.compress(w, b); err != nil {
 		return err
 	}
-	if p.o.KeepBlocks {
+	if p.table != nil || p.checked {
 		b.store = p.hash.sum(b.data)
 	}
 	return nil
@@ -216,9 +257,26 @@ func (p *packer) compress(w *worker, b *block) error {
 	if err != nil {
 		return fmt.Errorf("compress: %w", err)
 	}
-	b.data, b.word = packed, uint32(len(packed))
 	if len(packed) >= len(b.raw) {
 		b.data, b.word = b.raw, uint32(len(b.raw))|dataRaw
+		return nil
+	}
+	b.data, b.word = packed, uint32(len(packed))
+	return p.compare(w, b)
+}
+
+// compare decodes a block while it is at hand, and compares it with what it was
+// made of.
+func (p *packer) compare(w *worker, b *block) error {
+	if !p.checked {
+		return nil
+	}
+	n, err := decodeSafely(w.encoder, w.scratch[:len(b.raw)], b.data)
+	if err == nil && !bytes.Equal(w.scratch[:n], b.raw) {
+		err = errOther
+	}
+	if err != nil {
+		return fmt.Errorf("a block that %s compressed: %w", p.spec.version, err)
 	}
 	return nil
 }
@@ -226,28 +284,20 @@ func (p *packer) compress(w *worker, b *block) error {
 // findTwin returns a file laid before that has the same content, if there is
 // one. The whole file is read for that only if its first block has been seen in
 // a file of its size, and then it hardly ever has to be read again.
-func (a *arranger) findTwin(n *node) (*node, error) {
-	var alike []*laying
-	first, err := a.sumsOf(n, 1)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range a.large[n.stamp.size] {
-		if err := receive(a.ctx, l.done); err != nil {
-			return nil, err
-		}
-		if l.sums[0] == first[0] {
-			alike = append(alike, l)
-		}
-	}
+func (a *arranger) findTwin(n *node, first sum) (*node, error) {
+	alike := slices.Clone(a.large[n.stamp.size])
+	alike = slices.DeleteFunc(alike, func(l *laying) bool { return l.first != first })
 	if len(alike) == 0 {
 		return nil, nil
 	}
-	all, err := a.sumsOf(n, blockCount(n.stamp.size, a.o.BlockSize))
+	all, err := a.sumsOf(n)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range alike {
+		if err := receive(a.ctx, l.done); err != nil {
+			return nil, err
+		}
 		if slices.Equal(l.sums, all) {
 			return l.node, nil
 		}
@@ -255,8 +305,9 @@ func (a *arranger) findTwin(n *node) (*node, error) {
 	return nil, nil
 }
 
-// sumsOf has the workers read the first blocks of a file for their sums.
-func (a *arranger) sumsOf(n *node, count int) ([]sum, error) {
+// sumsOf has the workers read the blocks of a file for their sums.
+func (a *arranger) sumsOf(n *node) ([]sum, error) {
+	count := blockCount(n.stamp.size, a.o.BlockSize)
 	done := make(chan struct{})
 	src, err := a.openLarge(n, count, done)
 	if err != nil {

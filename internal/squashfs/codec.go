@@ -68,6 +68,9 @@ type encoder interface {
 	// encode compresses src, using dst[:0] for the result if it is large
 	// enough. A result that is not shorter than src is of no use.
 	encode(dst, src []byte) ([]byte, error)
+	// decode undoes that, as decoder.decode does. It is for what encode made, not
+	// for input that may be hostile.
+	decode(dst, src []byte) (int, error)
 	close()
 }
 
@@ -139,4 +142,5 @@ func (s encoderSpec) flags() uint16 {
 type storing struct{}
 
 func (storing) encode(_, src []byte) ([]byte, error) { return src, nil }
+func (storing) decode(dst, src []byte) (int, error)  { return copy(dst, src), nil }
 func (storing) close()                               {}

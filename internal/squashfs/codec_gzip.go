@@ -9,11 +9,14 @@ import (
 const gzipVersion = "klauspost-" + klauspostVersion
 
 // gzipEncoder writes zlib streams, which is what squashfs calls gzip.
-type gzipEncoder struct{ w *zlib.Writer }
+type gzipEncoder struct {
+	*zlibDecoder
+	w *zlib.Writer
+}
 
 func newGzipEncoder(level int) (encoder, error) {
 	w, err := zlib.NewWriterLevel(nil, level)
-	return gzipEncoder{w}, err
+	return gzipEncoder{&zlibDecoder{}, w}, err
 }
 
 func (e gzipEncoder) encode(dst, src []byte) ([]byte, error) {
@@ -25,5 +28,3 @@ func (e gzipEncoder) encode(dst, src []byte) ([]byte, error) {
 	err := e.w.Close()
 	return b.Bytes(), err
 }
-
-func (gzipEncoder) close() {}

@@ -22,4 +22,6 @@ func (z zstdEncoder) encode(dst, src []byte) ([]byte, error) {
 	return z.ctx.CompressLevel(dst[:0], src, z.level)
 }
 
+func (z zstdEncoder) decode(dst, src []byte) (int, error) { return z.ctx.DecompressInto(dst, src) }
+
 func (zstdEncoder) close() {}

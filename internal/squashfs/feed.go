@@ -39,7 +39,7 @@ func (p *packer) feed(ctx context.Context) error {
 			if err := flush(); err != nil {
 				return err
 			}
-			if err := send(ctx, p.items, item{large: n}); err != nil {
+			if err := p.submitLarge(ctx, n); err != nil {
 				return err
 			}
 			continue
@@ -69,6 +69,36 @@ func (p *packer) submitBatch(ctx context.Context, b *batch) error {
 	})
 }
 
+// firstSum is the sum of the first block of a large file.
+type firstSum struct {
+	sum   sum
+	ready chan struct{}
+}
+
+// submitLarge has the first block of a file read ahead, if that may tell that
+// another file has the same content.
+func (p *packer) submitLarge(ctx context.Context, n *node) error {
+	if p.sizes[n.stamp.size] == 1 {
+		return send(ctx, p.items, item{large: n})
+	}
+	first := &firstSum{ready: make(chan struct{})}
+	if err := send(ctx, p.items, item{large: n, first: first}); err != nil {
+		return err
+	}
+	return send(ctx, p.tasks, func(w *worker) error {
+		src, err := p.tree.openSource(n, 1)
+		if err != nil {
+			return err
+		}
+		if err := src.release(src.read(w.scratch, 0)); err != nil {
+			return err
+		}
+		first.sum = p.hash.sum(w.scratch)
+		close(first.ready)
+		return nil
+	})
+}
+
 func (p *packer) readBatch(b *batch) error {
 	b.data = p.pool.get()
 	b.sums = make([]sum, len(b.nodes))
@@ -91,6 +121,6 @@ func (p *packer) readBatch(b *batch) error {
 	return nil
 }
 
-// wantSum tells whether the content of n may be that of another file too, or
-// will be checked once it is written.
-func (p *packer) wantSum(n *node) bool { return p.keepSums || p.sizes[n.stamp.size] > 1 }
+// wantSum tells whether the content of a small file may be that of another one too,
+// or will be checked once it is in its place.
+func (p *packer) wantSum(n *node) bool { return p.checked || p.sizes[n.stamp.size] > 1 }

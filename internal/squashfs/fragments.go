@@ -19,6 +19,7 @@ type piles struct {
 type pile struct {
 	dir   *node
 	nodes []*node // their offsets are within data
+	sums  []sum   // of their contents, if those are checked
 	data  []byte
 }
 
@@ -96,20 +97,21 @@ func (a *arranger) settle(done, above *pile) error {
 		}
 	}
 	if len(above.nodes) == 0 {
-		above.nodes, above.data = done.nodes, done.data
+		above.nodes, above.sums, above.data = done.nodes, done.sums, done.data
 		return nil
 	}
 	for _, n := range done.nodes {
 		n.file.offset += uint32(len(above.data))
 	}
 	above.nodes = append(above.nodes, done.nodes...)
+	above.sums = append(above.sums, done.sums...)
 	above.data = append(above.data, done.data...)
 	a.pool.put(done.data)
 	return nil
 }
 
-// pile puts a small file on the pile of its directory.
-func (a *arranger) pile(n *node, content []byte) error {
+// pile puts a small file, whose content has that sum, on the pile of its directory.
+func (a *arranger) pile(n *node, content []byte, s sum) error {
 	p, err := a.pileOf(n.parent)
 	if err != nil {
 		return err
@@ -124,6 +126,7 @@ func (a *arranger) pile(n *node, content []byte) error {
 	}
 	n.file.offset = uint32(len(p.data))
 	p.nodes = append(p.nodes, n)
+	p.sums = append(p.sums, s)
 	p.data = append(p.data, content...)
 	return nil
 }
@@ -140,12 +143,29 @@ func (a *arranger) cut(p *pile) error {
 		n.file.fragment = a.fragments
 	}
 	a.fragments++
-	b := &block{size: len(p.data), raw: p.data, ready: make(chan struct{})}
-	p.nodes, p.data = nil, nil
-	return a.submit(b, func(w *worker) error {
-		if a.keepSums {
+	b := &block{size: len(p.data), raw: p.data}
+	nodes, sums := p.nodes, p.sums
+	p.nodes, p.sums, p.data = nil, nil, nil
+	return a.submit([]*block{b}, func(w *worker) error {
+		if err := a.holds(b.raw, nodes, sums); err != nil {
+			return err
+		}
+		if a.keyed() {
 			b.sum = a.hash.sum(b.raw)
 		}
 		return a.encode(w, b)
 	})
+}
+
+// holds checks that the content of files is where a fragment is to have it.
+func (a *arranger) holds(fragment []byte, nodes []*node, sums []sum) error {
+	if !a.checked {
+		return nil
+	}
+	for i, n := range nodes {
+		if a.hash.sum(fragment[n.file.offset:][:n.stamp.size]) != sums[i] {
+			return fmt.Errorf("%q in its fragment: %w", n.relative(), errOther)
+		}
+	}
+	return nil
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // Pack writes the content of the directory root to a new image named file, as
-// Write does, reads it back whole and compares it with what was read of the
-// tree. The file appears under its name only when it is right, complete and on
+// Write does, decodes each block again and compares it with what was read of the
+// tree, and reads the image back whole. The file appears under its name only when it is right, complete and on
 // disk; after an error nothing is left of it.
 func Pack(ctx context.Context, root, file string, o WriteOptions) (Summary, error) {
 	summary, err := pack(ctx, root, file, o)

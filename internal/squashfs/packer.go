@@ -11,9 +11,9 @@ import (
 // Four kinds of goroutines work on it. The feeder has the workers read batches of
 // small files ahead of time. The arranger walks all contents in their order; it
 // alone decides what is a duplicate, what shares a fragment and which block
-// follows which, and hands blocks to the workers. The workers read and compress.
-// The writer takes the blocks in the arranger's order, waits for each and writes
-// it. So the layout is the work of one goroutine, whatever the number of workers,
+// follows which, and hands runs of blocks to the workers. The workers read and
+// compress. The writer takes the runs in the arranger's order, waits for each and
+// writes it. So the layout is the work of one goroutine, whatever the number of workers,
 // and the memory is bounded by the capacity of two channels.
 type packer struct {
 	tree    *tree
@@ -24,17 +24,18 @@ type packer struct {
 	summary Summary
 
 	sizes     map[int64]int // how many files are that large
-	keepSums  bool          // of all contents, not only where they tell duplicates
 	fragments []fragmentEntry
-	base      *base                  // nil if there is none
-	table     *blockTable            // of the new image; of the writer
-	copied    map[uint64]storedBlock // from the base, by where they are now
+	base      *base       // nil if there is none
+	table     *blockTable // of the new image; of the writer
 
-	open   map[*source]bool // large files; of the arranger
-	tasks  chan func(*worker) error
-	items  chan item   // from the feeder to the arranger
-	blocks chan *block // from the arranger to the writer
-	pool   bufferPool
+	checked bool                   // each block is decoded again and compared
+	stored  map[uint64]storedBlock // what was written, by where it is; of the writer, if checked
+
+	open  map[*source]bool // large files; of the arranger
+	tasks chan func(*worker) error
+	items chan item      // from the feeder to the arranger
+	runs  chan *blockRun // from the arranger to the writer
+	pool  bufferPool
 
 	meter *meter // of input bytes that are in the image
 }
@@ -50,6 +51,7 @@ type fragmentEntry struct {
 type item struct {
 	batch *batch
 	large *node
+	first *firstSum // of the large file, if another one is as large
 }
 
 // block is a piece of content on its way into the image.
@@ -61,9 +63,18 @@ type block struct {
 	spare  []byte // takes the compressed content
 	data   []byte // what is written: raw, spare, or nothing for zeros
 	sum    sum    // of raw, if sums are kept
-	store  sum    // of data, if a table is kept
+	store  sum    // of data, if blocks are checked or a table is kept
 	copied bool   // data comes from the base
 	word   uint32 // how the image describes it
+}
+
+// runBlocks is how many blocks of a file one task is for, at most: fewer tasks take
+// less of the scheduler, more blocks more memory.
+const runBlocks = 8
+
+// blockRun is what one task makes.
+type blockRun struct {
+	blocks []*block
 	ready  chan struct{}
 }
 
@@ -73,8 +84,10 @@ type worker struct {
 	scratch []byte
 }
 
-func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, keepSums bool) *packer {
-	p := &packer{tree: t, out: out, spec: spec, o: o, keepSums: keepSums, sizes: map[int64]int{}, copied: map[uint64]storedBlock{}, open: map[*source]bool{}}
+// newPacker returns a packer. If checked is set, each block is decoded again once it
+// was compressed, and check can tell whether all got into the image.
+func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, checked bool) *packer {
+	p := &packer{tree: t, out: out, spec: spec, o: o, checked: checked, sizes: map[int64]int{}, stored: map[uint64]storedBlock{}, open: map[*source]bool{}}
 	for _, n := range t.nodes {
 		if n.isRegular() {
 			p.sizes[n.stamp.size]++
@@ -84,8 +97,8 @@ func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, keepSums 
 	window := 2*o.Workers + 2
 	p.tasks = make(chan func(*worker) error, window)
 	p.items = make(chan item, window)
-	p.blocks = make(chan *block, window)
-	p.pool = newBufferPool(4*window, max(o.BlockSize+o.BlockSize/256+512, batchBytes))
+	p.runs = make(chan *blockRun, window)
+	p.pool = newBufferPool(window*runBlocks, max(o.BlockSize+o.BlockSize/256+512, batchBytes))
 	return p
 }
 
@@ -140,21 +153,23 @@ func (p *packer) work(ctx context.Context) error {
 // drain writes the blocks in their order.
 func (p *packer) drain(ctx context.Context) error {
 	for {
-		var b *block
+		var r *blockRun
 		select {
-		case next, more := <-p.blocks:
+		case next, more := <-p.runs:
 			if !more {
 				return nil
 			}
-			b = next
+			r = next
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := receive(ctx, b.ready); err != nil {
+		if err := receive(ctx, r.ready); err != nil {
 			return err
 		}
-		if err := p.place(b); err != nil {
-			return err
+		for _, b := range r.blocks {
+			if err := p.place(b); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -191,8 +206,10 @@ func (p *packer) note(b *block) {
 	if p.table != nil {
 		p.table.blocks[b.sum] = known
 	}
+	if p.checked {
+		p.stored[known.at] = known
+	}
 	if b.copied {
-		p.copied[known.at] = known
 		p.summary.Reused += int64(len(b.data))
 	}
 }

@@ -59,7 +59,6 @@ type file struct {
 	fragment uint32   // noFragment if none
 	offset   uint32   // in the fragment
 
-	sums []sum // of the blocks' content, or of all of a fragment's; nil if not needed
 	twin *node // an earlier file with the same content, which this one shares
 }
 

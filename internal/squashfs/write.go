@@ -56,7 +56,7 @@ type WriteOptions struct {
 // Summary says what was written.
 type Summary struct {
 	Size   int64         `json:"size"`   // of the file, in bytes
-	Digest digest.Digest `json:"digest"` // sha256 of the file
+	Digest digest.Digest `json:"digest"` // sha256 of the file; "" of Write
 
 	Files       int   `json:"files"` // names that are not directories
 	Directories int   `json:"directories"`
@@ -74,12 +74,11 @@ type Summary struct {
 // from the start. The bytes depend only on the tree's names, content, modes,
 // owners and extended attributes and on the options. After an error the content
 // of out is of no use; a file of the tree that changes meanwhile is an error.
+//
+// The superblock comes first and is known last, so the digest takes reading all
+// again. Pack does that while it checks the image; Write leaves it.
 func Write(ctx context.Context, root string, out *os.File, o WriteOptions) (Summary, error) {
 	p, err := write(ctx, root, out, o, false)
-	if err != nil {
-		return Summary{}, fmt.Errorf("pack %s: %w", root, err)
-	}
-	p.summary.Digest, err = fileDigest(ctx, out, p.summary.Size)
 	if err != nil {
 		return Summary{}, fmt.Errorf("pack %s: %w", root, err)
 	}
@@ -92,9 +91,8 @@ func (p *packer) report() {
 	p.o.Events.Done(stage, "%d bytes from %d", p.summary.Size, p.summary.InputBytes)
 }
 
-// write does all of Write but the digest. If keepSums is set, what it returns
-// can check the image against what was read.
-func write(ctx context.Context, root string, out *os.File, o WriteOptions, keepSums bool) (*packer, error) {
+// write does all of Write. If checked is set, what it returns can check the image.
+func write(ctx context.Context, root string, out *os.File, o WriteOptions, checked bool) (*packer, error) {
 	spec, err := o.complete()
 	if err != nil {
 		return nil, err
@@ -110,7 +108,7 @@ func write(ctx context.Context, root string, out *os.File, o WriteOptions, keepS
 	if err != nil {
 		return nil, err
 	}
-	p := newPacker(t, newOutput(out), spec, o, keepSums || o.Base != "" || o.KeepBlocks)
+	p := newPacker(t, newOutput(out), spec, o, checked)
 	if o.Base != "" {
 		if p.base, err = openBase(o.Base, spec.String()); err != nil {
 			o.Events.Warn(stage, "nothing is taken from the base: %v", err)
@@ -150,8 +148,7 @@ func explainFull(err error) error {
 	return err
 }
 
-// fileDigest hashes the file as it is now; the superblock, which is hashed
-// first, is written last, so this cannot be done while writing.
+// fileDigest hashes the file as it is now.
 func fileDigest(ctx context.Context, r io.ReaderAt, size int64) (digest.Digest, error) {
 	h := sha256.New()
 	buf := make([]byte, 256<<10)
