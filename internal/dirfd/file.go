@@ -40,6 +40,9 @@ func newFile(fd int, name string) (*File, error) {
 // Perm returns the permission bits of a file opened for reading.
 func (f *File) Perm() fs.FileMode { return f.perm }
 
+// Left returns how many bytes are left to read.
+func (f *File) Left() int64 { return f.left }
+
 // Read reads on, to where the file ended when it was opened.
 func (f *File) Read(p []byte) (int, error) {
 	if f.left <= 0 {

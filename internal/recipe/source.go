@@ -48,6 +48,9 @@ type SourceFile struct{ file *dirfd.File }
 // Executable tells whether its owner or group may execute it.
 func (f *SourceFile) Executable() bool { return f.file.Perm()&0o110 != 0 }
 
+// Size returns the bytes that are left to read.
+func (f *SourceFile) Size() int64 { return f.file.Left() }
+
 // Read reads on.
 func (f *SourceFile) Read(p []byte) (int, error) { return f.file.Read(p) }
 

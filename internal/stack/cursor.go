@@ -19,21 +19,6 @@ type cursor struct {
 	top   *os.Root
 	open  []*dirfd.Dir // the top, then one for each name
 	names []string
-
-	buffer []byte // for copies
-}
-
-// copyBuffer is more than most package recipes have, in bytes.
-const copyBuffer = 64 << 10
-
-// copy writes what in has. The kernel's ways to copy files cost more than they
-// save with files as small as these.
-func (c *cursor) copy(out io.Writer, in io.Reader) error {
-	if c.buffer == nil {
-		c.buffer = make([]byte, copyBuffer)
-	}
-	_, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, c.buffer)
-	return err
 }
 
 // newCursor starts at the top, which stays the caller's. Close it.

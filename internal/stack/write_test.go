@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -182,5 +183,67 @@ func TestWriteStaysInside(t *testing.T) {
 	}
 	if _, err := os.Stat(victim); err == nil {
 		t.Error("a file was written through a link")
+	}
+}
+
+// A directory that is copied twice is read once; what each copy leaves out, adds
+// to and takes precedence over is its own affair.
+func TestCopiesOfOneSource(t *testing.T) {
+	src, other := t.TempDir(), t.TempDir()
+	large := strings.Repeat("0123456789abcdef", 10_000)
+	for name, content := range map[string]string{
+		"config.yaml": "x", ".git/HEAD": "no", "repo/packages/a/package.py": "a", "repo/packages/a/.git/x": "kept where nothing is excluded",
+		"repo/packages/large/x.patch": large, "repo/packages/empty/x": "", "repo/packages/README": "no package",
+	} {
+		writeFile(t, filepath.Join(src, name), content)
+	}
+	for name, content := range map[string]string{"packages/a/package.py": "other a", "packages/b/package.py": "b"} {
+		writeFile(t, filepath.Join(other, name), content)
+	}
+	packages := func(from, within string) stack.Copy {
+		return stack.Copy{From: filepath.Join(from, "packages"), To: "repo", Within: within, Packages: true}
+	}
+	whole := stack.Copy{From: src, To: "meta", Exclude: []string{".git"}}
+	own, others := packages(filepath.Join(src, "repo"), src), packages(other, other)
+	for name, c := range map[string]struct {
+		copies []stack.Copy
+		a      string
+	}{
+		"own first":         {[]stack.Copy{whole, own, others}, "a"},
+		"the whole last":    {[]stack.Copy{own, others, whole}, "a"},
+		"others first":      {[]stack.Copy{others, own, whole}, "other a"},
+		"others in between": {[]stack.Copy{whole, others, own}, "other a"},
+	} {
+		out := t.TempDir()
+		if err := (&stack.Tree{Copies: c.copies}).Write(out); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := listing(t, out)
+		git := "-rw-r--r-- kept where nothing is excluded"
+		if c.a != "a" {
+			git = ""
+		}
+		for file, want := range map[string]string{
+			"meta/config.yaml": "-rw-r--r-- x", "meta/.git": "", "meta/.git/HEAD": "", "meta/repo/packages/README": "-rw-r--r-- no package",
+			"meta/repo/packages/a/package.py": "-rw-r--r-- a", "meta/repo/packages/a/.git/x": "", "meta/repo/packages/large/x.patch": "-rw-r--r-- " + large,
+			"meta/repo/packages/empty/x": "-rw-r--r-- ",
+			"repo/a/package.py":          "-rw-r--r-- " + c.a, "repo/a/.git/x": git, "repo/b/package.py": "-rw-r--r-- b", "repo/README": "",
+			"repo/large/x.patch": "-rw-r--r-- " + large, "repo/empty/x": "-rw-r--r-- ",
+		} {
+			if got[file] != want {
+				t.Errorf("%s: %s: got %.60q, want %.60q", name, file, got[file], want)
+			}
+		}
+	}
+	gone := stack.Copy{From: filepath.Join(src, "gone"), To: "x", Within: src}
+	if err := (&stack.Tree{Copies: []stack.Copy{whole, gone}}).Write(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a copy of nothing: %v", err)
+	}
+}
+
+func writeFile(t *testing.T, name, content string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o644)); err != nil {
+		t.Fatal(err)
 	}
 }
