@@ -49,6 +49,7 @@ func Decide(ctx context.Context, r Request) (Decision, error) {
 	if err := r.check(); err != nil {
 		return d, err
 	}
+	d.attached.ahead(ctx, r.Image)
 	for _, rule := range []struct {
 		name  string
 		check func(context.Context, *Decision) (finding, error)

@@ -81,20 +81,21 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 		out.Record, out.Already = before, true
 		return out, r.catchUp(ctx, d, &out)
 	}
-	// A digest is kept by a tag of its own before anything refers to it, and for
-	// as long as users may have it: some registries drop it with its last tag.
+	// A digest is kept by a tag of its own before users find it, and for as long as
+	// they may have it: some registries drop it with its last tag.
 	if d.occupant != "" && !tagged {
 		if err := keep(ctx, r.Target, d.occupant); err != nil {
 			return out, err
 		}
 	}
-	out.Copy, err = registry.Copy(ctx, r.Source, r.Image, r.Target, registry.CopyOptions{Tag: registry.KeepTag(r.Image.Digest)})
-	if err != nil {
-		return out, err
-	}
+	options := registry.CopyOptions{Tag: registry.KeepTag(r.Image.Digest)}
 	if recorded && d.occupant == "" {
 		out.Record = before // the run that wrote it stopped before the tag
-	} else if err := r.attach(ctx, out.Record); err != nil {
+	} else if options.Attach, err = r.artifacts(out.Record); err != nil {
+		return out, err
+	}
+	out.Copy, err = registry.Copy(ctx, r.Source, r.Image, r.Target, options)
+	if err != nil {
 		return out, err
 	}
 	if tagged {
@@ -135,22 +136,19 @@ func (r Request) record(d Decision) meta.Promotion {
 	}
 }
 
-func (r Request) attach(ctx context.Context, p meta.Promotion) error {
+// artifacts returns the record as what is attached to the image.
+func (r Request) artifacts(p meta.Promotion) ([]registry.Artifact, error) {
 	text, err := p.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	annotations := p.Annotations()
 	annotations[ocispec.AnnotationCreated] = p.When.UTC().Format(time.RFC3339)
 	subject := ocispec.Descriptor{MediaType: r.Image.MediaType, Digest: r.Image.Digest, Size: r.Image.Size}
-	_, err = r.Target.Push(ctx, registry.Artifact{
+	return []registry.Artifact{{
 		Type: meta.TypePromotion, Subject: &subject, Annotations: annotations,
 		Layers: []registry.Layer{registry.BytesLayer(meta.PromotionTitle, meta.MediaTypeJSON, text)},
-	})
-	if err != nil {
-		return fmt.Errorf("attach the record: %w", err)
-	}
-	return nil
+	}}, nil
 }
 
 func (r Request) tag(ctx context.Context) error {

@@ -1,7 +1,6 @@
 package promote
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -479,8 +478,20 @@ func TestPromotionIsResumed(t *testing.T) {
 			return err
 		},
 		"recorded": func(s *shop, d Decision) error {
-			_, err := registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Tag: registry.KeepTag(s.request.Image.Digest)})
-			return errors.Join(err, s.request.attach(t.Context(), s.request.record(d)))
+			attach, err := s.request.artifacts(s.request.record(d))
+			if err != nil {
+				return err
+			}
+			_, err = registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Attach: attach})
+			return err
+		},
+		"kept": func(s *shop, d Decision) error {
+			attach, err := s.request.artifacts(s.request.record(d))
+			if err != nil {
+				return err
+			}
+			_, err = registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Attach: attach, Tag: registry.KeepTag(s.request.Image.Digest)})
+			return err
 		},
 		"tagged without a record": func(s *shop, d Decision) error {
 			_, err := registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Tag: "v1"})

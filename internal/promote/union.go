@@ -3,6 +3,7 @@ package promote
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,7 +17,7 @@ import (
 // deprecated, under its released name. Each list is asked for once.
 type union struct {
 	repos []*registry.Repository
-	lists map[*registry.Repository][]ocispec.Descriptor
+	lists *sync.Map                              // of []ocispec.Descriptor, by repository
 	home  map[digest.Digest]*registry.Repository // of manifests and layers that were seen
 }
 
@@ -25,7 +26,7 @@ var _ meta.Source = (*union)(nil)
 func (r Request) attached() *union {
 	u := &union{
 		repos: []*registry.Repository{r.Source},
-		lists: map[*registry.Repository][]ocispec.Descriptor{}, home: map[digest.Digest]*registry.Repository{},
+		lists: &sync.Map{}, home: map[digest.Digest]*registry.Repository{},
 	}
 	if r.Source.String() != r.Target.String() {
 		u.repos = append(u.repos, r.Target)
@@ -60,14 +61,24 @@ func (u *union) Referrers(ctx context.Context, subject ocispec.Descriptor, artif
 
 // list asks a repository once.
 func (u *union) list(ctx context.Context, repo *registry.Repository, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	if list, known := u.lists[repo]; known {
-		return list, nil
+	if list, known := u.lists.Load(repo); known {
+		return list.([]ocispec.Descriptor), nil
 	}
 	list, err := repo.Referrers(ctx, subject, "")
 	if err == nil {
-		u.lists[repo] = list
+		u.lists.Store(repo, list)
 	}
 	return list, err
+}
+
+// ahead asks all repositories at the same time. Who needs a list that could not be
+// had asks again and hears why.
+func (u *union) ahead(ctx context.Context, subject ocispec.Descriptor) {
+	var asked sync.WaitGroup
+	for _, repo := range u.repos {
+		asked.Go(func() { _, _ = u.list(ctx, repo, subject) })
+	}
+	asked.Wait()
 }
 
 // lacks tells whether one repository has something attached to subject that

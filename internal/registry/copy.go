@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -18,6 +21,9 @@ type CopyOptions struct {
 	Tag string
 	// Referrer chooses the referrers to copy, at every depth; nil takes all.
 	Referrer func(ocispec.Descriptor) bool
+	// Attach is attached to the copy; its subject is the manifest that is copied.
+	// It is listed together with the referrers that are copied.
+	Attach []Artifact
 }
 
 // CopyReport tells what a copy did.
@@ -35,7 +41,7 @@ type CopyReport struct {
 // confirmed each manifest by its digest and each referrer by its subject, or, where
 // it keeps no referrers, was seen to list them.
 func Copy(ctx context.Context, src *Repository, d ocispec.Descriptor, dst *Repository, o CopyOptions) (CopyReport, error) {
-	c := &copier{src: src, dst: dst, options: o, seen: map[digest.Digest]bool{}}
+	c := &copier{src: src, dst: dst, root: d.Digest, options: o, seen: map[digest.Digest]bool{}}
 	if err := c.run(ctx, plain(d)); err != nil {
 		return c.report, fmt.Errorf("copy %s from %s to %s: %w", d.Digest, src, dst, err)
 	}
@@ -44,10 +50,33 @@ func Copy(ctx context.Context, src *Repository, d ocispec.Descriptor, dst *Repos
 
 type copier struct {
 	src, dst *Repository
+	root     digest.Digest
 	options  CopyOptions
-	seen     map[digest.Digest]bool // manifests that are done
-	tags     map[string]bool        // of the source
-	report   CopyReport
+	tags     map[string]bool    // of the source
+	blobs    singleflight.Group // by digest: registries lose one that is sent twice at a time
+
+	mu     sync.Mutex
+	seen   map[digest.Digest]bool // manifests that are done
+	report CopyReport
+}
+
+// parallelManifests bounds the referrers that are copied at a time.
+const parallelManifests = 4
+
+// first tells whether nobody has begun to copy a manifest yet.
+func (c *copier) first(d digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := c.seen[d]
+	c.seen[d] = true
+	return !seen
+}
+
+// count changes the report.
+func (c *copier) count(change func(*CopyReport)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.report)
 }
 
 // maxCopied bounds the manifests that one copy follows.
@@ -70,6 +99,8 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 		if err := c.copyTree(ctx, d, data); err != nil {
 			return err
 		}
+	} else if err := c.attachHere(ctx); err != nil {
+		return err
 	}
 	if c.options.Tag == "" {
 		return nil
@@ -96,10 +127,9 @@ func (c *copier) listTags(ctx context.Context) error {
 
 // copyTree copies a manifest, then what refers to it.
 func (c *copier) copyTree(ctx context.Context, d ocispec.Descriptor, data []byte) error {
-	if c.seen[d.Digest] {
+	if !c.first(d.Digest) {
 		return nil
 	}
-	c.seen[d.Digest] = true
 	if _, err := c.copyManifest(ctx, d, data); err != nil {
 		return err
 	}
@@ -108,7 +138,9 @@ func (c *copier) copyTree(ctx context.Context, d ocispec.Descriptor, data []byte
 
 // copyManifest copies one manifest and the blobs or manifests it lists.
 func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
-	if c.report.Manifests >= maxCopied {
+	full := false
+	c.count(func(r *CopyReport) { r.Manifests++; full = r.Manifests > maxCopied })
+	if full {
 		return false, fault.New(fault.Invalid, "more than %d manifests hang together", maxCopied)
 	}
 	blobs, children, err := contents(data)
@@ -125,10 +157,8 @@ func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []
 		}
 	}
 	err = c.dst.whileBlobsVanish(ctx, func() error {
-		for _, b := range blobs {
-			if err := c.copyBlob(ctx, plain(b)); err != nil {
-				return fmt.Errorf("blob %s: %w", b.Digest, err)
-			}
+		if err := c.copyBlobs(ctx, blobs); err != nil {
+			return err
 		}
 		indexed, err = c.dst.store.putManifest(ctx, plain(d), data, "")
 		return err
@@ -136,7 +166,7 @@ func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []
 	if err != nil {
 		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	c.report.Manifests++
+	c.dst.manifests.put(d.Digest, data)
 	return indexed, nil
 }
 
@@ -168,42 +198,117 @@ func (c *copier) copyReferrers(ctx context.Context, d ocispec.Descriptor) error 
 	if err != nil {
 		return fmt.Errorf("list referrers of %s: %w", d.Digest, err)
 	}
-	var copied, unlisted []ocispec.Descriptor
-	for _, r := range found {
-		if c.options.Referrer != nil && !c.options.Referrer(r) {
-			continue
-		}
-		data, err := c.src.rawManifest(ctx, r)
-		if fault.KindOf(err) == fault.NotFound {
-			continue // listed, but deleted since
-		}
-		if err != nil {
-			return err
-		}
-		if s := subjectOf(data); s == nil || s.Digest != d.Digest || c.seen[r.Digest] {
-			continue // the list is wrong: it refers to something else
-		}
-		c.seen[r.Digest] = true
-		indexed, err := c.copyManifest(ctx, r, data)
-		if err != nil {
-			return err
-		}
-		if !indexed {
-			unlisted = append(unlisted, describeManifest(r, data))
-		}
-		copied = append(copied, r)
+	var attach []Artifact
+	if d.Digest == c.root {
+		attach = c.options.Attach
 	}
-	if len(unlisted) > 0 {
-		if err := c.dst.recordReferrers(ctx, d, unlisted); err != nil {
+	unlisted := make([]*ocispec.Descriptor, len(found)+len(attach))
+	copied := make([]bool, len(found))
+	err = c.parallel(ctx, len(unlisted), func(ctx context.Context, i int) (err error) {
+		if i < len(found) {
+			copied[i], unlisted[i], err = c.copyReferrer(ctx, d, found[i])
+		} else {
+			unlisted[i], err = c.attach(ctx, attach[i-len(found)])
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var record []ocispec.Descriptor
+	for _, u := range unlisted {
+		if u != nil {
+			record = append(record, *u)
+		}
+	}
+	if len(record) > 0 {
+		if err := c.dst.recordReferrers(ctx, d, record); err != nil {
 			return err
 		}
 	}
-	for _, r := range copied {
-		if err := c.copyReferrers(ctx, r); err != nil {
+	return c.parallel(ctx, len(found), func(ctx context.Context, i int) error {
+		if !copied[i] {
+			return nil
+		}
+		return c.copyReferrers(ctx, found[i])
+	})
+}
+
+// parallel does n things, some of them at a time.
+func (c *copier) parallel(ctx context.Context, n int, do func(context.Context, int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelManifests)
+	for i := range n {
+		group.Go(func() error { return do(ctx, i) })
+	}
+	return group.Wait()
+}
+
+// copyReferrer copies what refers to subject, unless it is gone or was copied
+// before, and describes it if the destination does not list it by itself.
+func (c *copier) copyReferrer(ctx context.Context, subject, r ocispec.Descriptor) (copied bool, unlisted *ocispec.Descriptor, err error) {
+	if c.options.Referrer != nil && !c.options.Referrer(r) {
+		return false, nil, nil
+	}
+	data, err := c.src.rawManifest(ctx, r)
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil, nil // listed, but deleted since
+	}
+	if err != nil {
+		return false, nil, err
+	}
+	if s := subjectOf(data); s == nil || s.Digest != subject.Digest || !c.first(r.Digest) {
+		return false, nil, nil // the list is wrong: it refers to something else
+	}
+	indexed, err := c.copyManifest(ctx, r, data)
+	if err != nil || indexed {
+		return err == nil, nil, err
+	}
+	described := describeManifest(r, data)
+	return true, &described, nil
+}
+
+// attach puts an artifact at the destination and describes it if the destination
+// does not list it by itself.
+func (c *copier) attach(ctx context.Context, a Artifact) (unlisted *ocispec.Descriptor, err error) {
+	data, d, err := a.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	indexed := false
+	err = c.dst.whileBlobsVanish(ctx, func() (err error) {
+		indexed, err = c.dst.putArtifact(ctx, a, d, data)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", a.Type, err)
+	}
+	if indexed {
+		return nil, nil
+	}
+	return &d, nil
+}
+
+// attachHere attaches where nothing has to be copied.
+func (c *copier) attachHere(ctx context.Context) error {
+	for _, a := range c.options.Attach {
+		if _, err := c.dst.Push(ctx, a); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// copyBlobs copies blobs, several at a time, and each once.
+func (c *copier) copyBlobs(ctx context.Context, blobs []ocispec.Descriptor) error {
+	return c.parallel(ctx, len(blobs), func(ctx context.Context, i int) error {
+		b := plain(blobs[i])
+		_, err, _ := c.blobs.Do(b.Digest.String(), func() (any, error) { return nil, c.copyBlob(ctx, b) })
+		if err != nil {
+			return fmt.Errorf("blob %s: %w", b.Digest, err)
+		}
+		return nil
+	})
 }
 
 func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
@@ -215,7 +320,7 @@ func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	if mounted {
-		c.report.Mounted++
+		c.count(func(r *CopyReport) { r.Mounted++ })
 		c.dst.blobs.add(d.Digest)
 	} else {
 		open := func() (io.ReadCloser, error) { return c.src.openBlob(ctx, d) }
@@ -224,8 +329,7 @@ func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 			return err
 		}
 		if sent {
-			c.report.Uploaded++
-			c.report.Bytes += d.Size
+			c.count(func(r *CopyReport) { r.Uploaded++; r.Bytes += d.Size })
 		}
 	}
 	return nil

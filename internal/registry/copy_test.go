@@ -36,12 +36,15 @@ func TestRequestsOfAPromotion(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := registry.Copy(t.Context(), src, d, dst, registry.CopyOptions{Tag: "v1"}); err != nil {
+			record := artifact("uenv/promotion", "promoted", &d)
+			if _, err := registry.Copy(t.Context(), src, d, dst, registry.CopyOptions{Tag: "v1", Attach: []registry.Artifact{record}}); err != nil {
 				t.Fatal(err)
 			}
-			push(t, dst, artifact("uenv/promotion", "promoted", &d))
 			if seen.Count("") > most {
 				t.Errorf("%d requests, more than %d:\n%s", seen.Count(""), most, &seen)
+			}
+			if list, err := dst.Referrers(t.Context(), d, ""); err != nil || len(list) != referrers+1 {
+				t.Errorf("%d referrers of the copy: %v", len(list), err)
 			}
 		})
 	}

@@ -46,6 +46,16 @@ func (p *Repository) whileBlobsVanish(ctx context.Context, push func() error) er
 }
 
 func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Descriptor, data []byte) error {
+	indexed, err := p.putArtifact(ctx, a, d, data)
+	if err != nil || indexed || a.Subject == nil {
+		return err
+	}
+	return p.recordReferrers(ctx, *a.Subject, []ocispec.Descriptor{d})
+}
+
+// putArtifact stores blobs and manifest, and tells whether the registry lists it
+// with its subject.
+func (p *Repository) putArtifact(ctx context.Context, a Artifact, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
 	group, blobs := errgroup.WithContext(ctx)
 	group.SetLimit(parallelBlobs)
 	for _, l := range append([]Layer{configLayer()}, a.Layers...) {
@@ -55,16 +65,13 @@ func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Des
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return false, err
 	}
-	indexed, err := p.store.putManifest(ctx, plain(d), data, "")
+	indexed, err = p.store.putManifest(ctx, plain(d), data, "")
 	if err != nil {
-		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	if a.Subject == nil || indexed {
-		return nil
-	}
-	return p.recordReferrers(ctx, *a.Subject, []ocispec.Descriptor{d})
+	return indexed, nil
 }
 
 // smallBlob is the size in bytes below which a blob is sent without asking first
