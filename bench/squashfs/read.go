@@ -28,7 +28,7 @@ func readTree(dir string) error {
 			return err
 		}
 	}
-	t := tree{name: "R", entries: 40_000, bytes: 1 << 40, largest: 64 << 10}
+	t := tree{name: "R", want: amount{40_000, 240e6, 80e6}, largest: 64 << 10}
 	return t.grow(filepath.Join(dir, "tree"))
 }
 
