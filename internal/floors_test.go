@@ -61,6 +61,7 @@ var owners = map[string][]string{
 	"github.com/rs/zerolog":                  {"internal/cli"},
 	"github.com/schollz/progressbar":         {"internal/cli"},
 	"golang.org/x/term":                      {"internal/cli"},
+	"golang.org/x/sync/singleflight":         {"internal/registry"},
 	"cuelabs.dev/go/oci/ociregistry":         {"internal/registrytest"},
 	"github.com/google/go-containerregistry": {"internal/registrytest"},
 }
