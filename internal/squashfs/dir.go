@@ -144,11 +144,11 @@ func (l *listingReader) check(name []byte, kind uint16) error {
 	l.count++
 	switch {
 	case name[0] == '.' && (len(name) == 1 || len(name) == 2 && name[1] == '.'), bytes.IndexByte(name, '/') >= 0, bytes.IndexByte(name, 0) >= 0:
-		return invalid("directory", fmt.Errorf("the name %q", name))
+		return invalid("directory", fmt.Errorf("the name %q", string(name)))
 	case bytes.Compare(name, l.last[:l.lastSize]) <= 0:
-		return invalid("directory", fmt.Errorf("the name %q after %q", name, l.last[:l.lastSize]))
+		return invalid("directory", fmt.Errorf("the name %q after %q", string(name), string(l.last[:l.lastSize])))
 	case kind < typeDir || kind > typeSocket:
-		return invalid("directory", fmt.Errorf("%q has type %d", name, kind))
+		return invalid("directory", fmt.Errorf("%q has type %d", string(name), kind))
 	case l.count > l.limit:
 		return invalid("directory", fmt.Errorf("more entries than the limit of %d", l.limit))
 	}

@@ -98,29 +98,41 @@ func (m *Image) entries(dir *inode) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	// All names are one string, and all entries one array.
-	likely := min(dir.size/(dirEntrySize+16)+1, dirRun)
-	found, names := make([]dirEntry, 0, likely), make([]byte, 0, 16*likely)
+	t, _ := m.drafts.Get().(*draft)
+	if t == nil {
+		t = new(draft)
+	}
+	defer m.drafts.Put(t)
+	t.found, t.ends, t.names = t.found[:0], t.ends[:0], t.names[:0]
 	for {
 		d, name, err := l.entry()
 		if err != nil {
 			return nil, err
 		}
 		if name == nil {
-			return dirEntries(found, string(names)), nil
+			return t.entries(m, dir), nil
 		}
-		names = append(names, name...)
-		found = append(found, dirEntry{m, dir, d, len(name)})
+		t.found, t.names = append(t.found, d), append(t.names, name...)
+		t.ends = append(t.ends, len(t.names))
 	}
 }
 
-// dirEntries gives entries their names, which stand one after the other.
-func dirEntries(found []dirEntry, names string) []fs.DirEntry {
-	list := make([]fs.DirEntry, len(found))
-	for k := range found {
-		size := found[k].size
-		found[k].d.name, names = names[:size], names[size:]
-		list[k] = &found[k]
+// draft is a listing that is being read: entries, and their names one after the
+// other.
+type draft struct {
+	found []dirent
+	ends  []int
+	names []byte
+}
+
+// entries returns the listing in three pieces of memory, however long it is.
+func (t *draft) entries(m *Image, dir *inode) []fs.DirEntry {
+	list, all, names := make([]fs.DirEntry, len(t.found)), make([]dirEntry, len(t.found)), string(t.names)
+	start := 0
+	for k, d := range t.found {
+		d.name, start = names[start:t.ends[k]], t.ends[k]
+		all[k] = dirEntry{m, dir, d}
+		list[k] = &all[k]
 	}
 	return list
 }
@@ -272,29 +284,24 @@ type Stat struct {
 	Stored int64  // bytes that are not in holes
 }
 
+func (i *inode) stat(owner Owner) Stat {
+	s := Stat{Owner: owner, Inode: i.number, Links: i.nlink, Device: i.rdev, Target: i.target}
+	if i.kind == typeFile {
+		s.Stored = i.size - int64(min(i.sparse, uint64(i.size)))
+	}
+	return s
+}
+
 // fileInfo implements fs.FileInfo.
 type fileInfo struct {
-	name string
+	name  string
+	owner Owner
 	inode
-	stat Stat
 }
 
 func (m *Image) info(name string, i *inode) (*fileInfo, error) {
-	f := &fileInfo{name: name, inode: *i}
-	return f, f.describe(m)
-}
-
-// describe tells what the inode says.
-func (f *fileInfo) describe(m *Image) error {
-	owner, err := m.owner(&f.inode)
-	if err != nil {
-		return err
-	}
-	f.stat = Stat{Owner: owner, Inode: f.number, Links: f.nlink, Device: f.rdev, Target: f.target}
-	if f.kind == typeFile {
-		f.stat.Stored = f.size - int64(min(f.sparse, uint64(f.size)))
-	}
-	return nil
+	owner, err := m.owner(i)
+	return &fileInfo{name, owner, *i}, err
 }
 
 func (f *fileInfo) Name() string       { return f.name }
@@ -302,14 +309,13 @@ func (f *fileInfo) Size() int64        { return f.size }
 func (f *fileInfo) Mode() fs.FileMode  { return f.mode() }
 func (f *fileInfo) ModTime() time.Time { return f.time() }
 func (f *fileInfo) IsDir() bool        { return f.kind == typeDir }
-func (f *fileInfo) Sys() any           { return &f.stat }
+func (f *fileInfo) Sys() any           { s := f.stat(f.owner); return &s }
 
 // dirEntry implements fs.DirEntry. It reads the inode only when asked.
 type dirEntry struct {
-	m    *Image
-	dir  *inode
-	d    dirent
-	size int // of the name
+	m   *Image
+	dir *inode
+	d   dirent
 }
 
 func (e *dirEntry) Name() string      { return e.d.name }
@@ -321,7 +327,7 @@ func (e *dirEntry) Info() (fs.FileInfo, error) {
 	f := &fileInfo{name: e.d.name}
 	err := e.m.readChild(&f.inode, e.dir, e.d)
 	if err == nil {
-		err = f.describe(e.m)
+		f.owner, err = e.m.owner(&f.inode)
 	}
 	if err != nil {
 		return nil, pathError("lstat", e.d.name, err)

@@ -61,6 +61,7 @@ type Image struct {
 	meta    *blockCache
 	data    *blockCache
 	buffers sync.Pool // of *[]byte for compressed blocks
+	drafts  sync.Pool // of *draft
 
 	inodeTable     table
 	directoryTable table

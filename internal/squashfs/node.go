@@ -50,11 +50,11 @@ type Attr struct {
 
 // Attr describes the node.
 func (n Node) Attr() (Attr, error) {
-	info, err := n.m.info("", n.i)
+	owner, err := n.m.owner(n.i)
 	if err != nil {
 		return Attr{}, err
 	}
-	a := Attr{Stat: info.stat, Mode: n.i.perm, Size: n.i.size, Time: n.i.time()}
+	a := Attr{Stat: n.i.stat(owner), Mode: n.i.perm, Size: n.i.size, Time: n.i.time()}
 	if n.i.kind == typeDir {
 		a.Size += dirListingPadding
 	}
