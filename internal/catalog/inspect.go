@@ -69,27 +69,59 @@ func Inspect(ctx context.Context, repo *registry.Repository, image ocispec.Descr
 		Mount: m.Annotations[meta.AnnotationMount], Key: m.Annotations[meta.AnnotationKey], Codec: m.Annotations[meta.AnnotationCodec],
 		Attachments: []Attached{},
 	}
-	for _, read := range []func(context.Context, *registry.Repository, ocispec.Descriptor) error{
-		about.readList, about.readEnv, about.readResults, about.readRecords, about.readOrigin,
+	attached, err := repo.Referrers(ctx, image, "")
+	if err != nil {
+		return About{}, err
+	}
+	about.list(attached)
+	known := &attachedTo{repo, image.Digest, attached}
+	for _, read := range []func(context.Context, source, ocispec.Descriptor) error{
+		about.readEnv, about.readResults, about.readRecords, about.readOrigin,
 	} {
-		if err := read(ctx, repo, image); err != nil {
+		if err := read(ctx, known, image); err != nil {
 			return About{}, err
 		}
 	}
 	return about, nil
 }
 
-func (about *About) readList(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
-	attached, err := repo.Referrers(ctx, image, "")
+// source is a repository, or something that knows more about one.
+type source interface {
+	meta.Source
+	Document(ctx context.Context, d ocispec.Descriptor, name string) ([]byte, error)
+}
+
+// attachedTo is a repository of which it is known already what is attached to one
+// image: each list is two or more requests.
+type attachedTo struct {
+	*registry.Repository
+	subject  digest.Digest
+	attached []ocispec.Descriptor
+}
+
+// Referrers implements meta.Source.
+func (l *attachedTo) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
+	if subject.Digest != l.subject {
+		return l.Repository.Referrers(ctx, subject, artifactType)
+	}
+	var found []ocispec.Descriptor
+	for _, d := range l.attached {
+		if artifactType == "" || d.ArtifactType == artifactType {
+			found = append(found, d)
+		}
+	}
+	return found, nil
+}
+
+func (about *About) list(attached []ocispec.Descriptor) {
 	for _, a := range attached {
 		about.Attachments = append(about.Attachments, Attached{a.ArtifactType, a.Digest, a.Annotations[ocispec.AnnotationCreated]})
 	}
 	slices.SortStableFunc(about.Attachments, func(a, b Attached) int { return cmp.Compare(a.Type, b.Type) })
-	return err
 }
 
 // readEnv reads env.json of the first uenv/meta, as clients do.
-func (about *About) readEnv(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+func (about *About) readEnv(ctx context.Context, repo source, image ocispec.Descriptor) error {
 	attached, err := repo.Referrers(ctx, image, meta.TypeMeta)
 	if err != nil {
 		return err
@@ -110,7 +142,7 @@ func (about *About) readEnv(ctx context.Context, repo *registry.Repository, imag
 	return nil
 }
 
-func (about *About) readResults(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+func (about *About) readResults(ctx context.Context, repo source, image ocispec.Descriptor) error {
 	results, err := meta.Results(ctx, repo, image)
 	if err != nil {
 		return err
@@ -139,7 +171,7 @@ func decided(v meta.Verdict) meta.Verdict {
 	return v
 }
 
-func (about *About) readJUnit(ctx context.Context, repo *registry.Repository, r meta.Result) error {
+func (about *About) readJUnit(ctx context.Context, repo source, r meta.Result) error {
 	data, err := repo.LayerFile(ctx, r.Layer, r.Layer.Annotations[ocispec.AnnotationTitle])
 	if err != nil {
 		return about.tolerate(err)
@@ -153,7 +185,7 @@ func (about *About) readJUnit(ctx context.Context, repo *registry.Repository, r 
 	return nil
 }
 
-func (about *About) readRecords(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+func (about *About) readRecords(ctx context.Context, repo source, image ocispec.Descriptor) error {
 	promotions, problems, err := meta.Promotions(ctx, repo, image)
 	if err != nil {
 		return err

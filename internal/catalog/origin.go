@@ -7,12 +7,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"uenv-ci.dev/internal/meta"
-	"uenv-ci.dev/internal/registry"
 )
 
 // readOrigin reads how an image was made and which packages it holds, if that is
 // attached: most images have neither, and no further requests are spent on them.
-func (about *About) readOrigin(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) error {
+func (about *About) readOrigin(ctx context.Context, repo source, image ocispec.Descriptor) error {
 	attached := func(artifactType string) bool {
 		return slices.ContainsFunc(about.Attachments, func(a Attached) bool { return a.Type == artifactType })
 	}

@@ -19,10 +19,14 @@ import (
 
 // How a look into an image far away reads metadata: what is looked at together is
 // stored together, mostly before what was asked for, since a directory is written
-// after all that is in it.
+// after all that is in it. Behind the last inode the listings begin, and behind the
+// last listing the table of the fragments: both are looked at next.
 const (
 	windowBefore  = 24 << 10
 	windowAfter   = 8 << 10
+	listingsAfter = 24 << 10 // read with the last inodes
+	tableAfter    = 16 << 10 // read with listings
+	ownersBefore  = 4 << 10  // tables behind the fragments are looked at alone
 	fragmentsNear = 96 << 10 // the fragment table is read along if it ends so near
 	windowKept    = 16 << 20
 )
@@ -44,7 +48,7 @@ func look(r io.ReaderAt, size int64) (*squashfs.Image, error) {
 	t := m.Tables()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dataEnd, w.fragments = t.Start, t.Fragments
+	w.dataEnd, w.tables = t.Start, t
 	return m, nil
 }
 
@@ -70,10 +74,10 @@ func EnvInside(ctx context.Context, repo *registry.Repository, layer ocispec.Des
 // window reads metadata in larger parts than asked for, and keeps them. Data is
 // read as asked for.
 type window struct {
-	r         io.ReaderAt
-	size      int64
-	dataEnd   int64 // where metadata begins
-	fragments int64 // end of the fragment table
+	r       io.ReaderAt
+	size    int64
+	dataEnd int64 // where metadata begins
+	tables  squashfs.Tables
 
 	mu    sync.Mutex
 	kept  int
@@ -114,6 +118,31 @@ func (w *window) readMeta(b []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// around tells what is read when n bytes at off are asked for.
+func (w *window) around(off, n int64) (from, to int64) {
+	before, after, t := int64(windowBefore), int64(windowAfter), w.tables
+	switch {
+	case off < w.dataEnd || w.dataEnd == 0: // the superblock
+		before, after = 0, max(4096-n, 0)
+	case off < t.Listings && off+n+windowAfter >= t.Listings:
+		after = max(after, t.Listings+listingsAfter-off-n)
+	case off >= t.Listings && (off < t.Pointers || t.Pointers == 0):
+		after = tableAfter
+	case off >= t.Fragments:
+		before = ownersBefore
+	case off >= t.Pointers:
+		before, after = off-t.Pointers, t.Fragments-off-n
+	}
+	from, to = off-before, off+n+after
+	if w.dataEnd > 0 && off >= w.dataEnd {
+		from = max(from, w.dataEnd)
+	}
+	if off < t.Fragments && t.Fragments <= off+fragmentsNear {
+		to = max(to, t.Fragments)
+	}
+	return max(from, 0), min(max(to, off+n), w.size)
+}
+
 // part returns the part that has the byte at off, and fetches it if it is not here.
 func (w *window) part(off, n int64) (windowPart, error) {
 	i, _ := slices.BinarySearchFunc(w.parts, off, func(p windowPart, off int64) int {
@@ -125,15 +154,7 @@ func (w *window) part(off, n int64) (windowPart, error) {
 	if i < len(w.parts) && w.parts[i].at <= off {
 		return w.parts[i], nil
 	}
-	from, to := max(off-windowBefore, 0), min(off+n+windowAfter, w.size)
-	if off < w.dataEnd || w.dataEnd == 0 {
-		from, to = off, min(off+max(n, 4096), w.size)
-	} else {
-		from = max(from, w.dataEnd)
-	}
-	if off < w.fragments && w.fragments <= off+fragmentsNear {
-		to = max(to, min(w.fragments, w.size))
-	}
+	from, to := w.around(off, n)
 	if i > 0 {
 		from = max(from, w.parts[i-1].end())
 	}

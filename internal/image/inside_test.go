@@ -29,7 +29,7 @@ func (c *counting) ReadAt(b []byte, off int64) (int, error) {
 }
 
 // largeStore is a tree like an installed store: many prefixes, and metadata.
-func largeStore(t testing.TB, prefixes int) string {
+func largeStore(t testing.TB, top string, prefixes int) string {
 	t.Helper()
 	root := t.TempDir()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -49,7 +49,7 @@ func largeStore(t testing.TB, prefixes int) string {
 	}
 	for i := range prefixes {
 		for k := range 20 {
-			write(fmt.Sprintf("linux-sles15-zen2/gcc-13.2.0/package-%04d/lib/file-%02d", i, k), 500+k*40)
+			write(fmt.Sprintf("%s/gcc-13.2.0/package-%04d/lib/file-%02d", top, i, k), 500+k*40)
 		}
 	}
 	for i := range 30 {
@@ -65,8 +65,15 @@ func largeStore(t testing.TB, prefixes int) string {
 	return root
 }
 
+// TestLookIsCheap looks into images whose metadata are near the end of all tables,
+// as names have it, and far from it.
 func TestLookIsCheap(t *testing.T) {
-	store := largeStore(t, 400)
+	t.Run("near", func(t *testing.T) { lookIsCheap(t, "linux-sles15-zen2", 400) })
+	t.Run("far", func(t *testing.T) { lookIsCheap(t, "software", 700) })
+}
+
+func lookIsCheap(t *testing.T, top string, prefixes int) {
+	store := largeStore(t, top, prefixes)
 	path := filepath.Join(t.TempDir(), "image")
 	if _, err := Pack(t.Context(), store, path, PackOptions{Created: time.Unix(1_700_000_000, 0)}); err != nil {
 		t.Fatal(err)
@@ -122,7 +129,8 @@ func TestWindowReadsWhatIsThere(t *testing.T) {
 	for i := range data {
 		data[i] = byte(r.Uint32())
 	}
-	w := &window{r: bytes.NewReader(data), size: int64(len(data)), dataEnd: 50_000, fragments: 333_333}
+	w := &window{r: bytes.NewReader(data), size: int64(len(data)), dataEnd: 50_000,
+		tables: squashfs.Tables{Start: 50_000, Listings: 150_000, Pointers: 333_000, Fragments: 333_333}}
 	for range 3000 {
 		off, n := r.IntN(len(data)+10), r.IntN(20_000)
 		b := make([]byte, n)

@@ -210,13 +210,16 @@ func invalid(part string, err error) error {
 // Tables says where an image's metadata is, for who reads it over a slow link.
 type Tables struct {
 	Start     int64 // of the inode table; data lies before
-	Fragments int64 // end of the list that leads to the fragment table; 0 without one
+	Listings  int64 // start of the directory table, which follows the inodes
+	Pointers  int64 // start of the list that leads to the fragment table; 0 without one
+	Fragments int64 // and its end
 }
 
 // Tables returns where the metadata is.
 func (m *Image) Tables() Tables {
-	t := Tables{Start: int64(m.sb.InodeTable)}
+	t := Tables{Start: int64(m.sb.InodeTable), Listings: int64(m.sb.DirectoryTable)}
 	if m.sb.FragmentTable != noTable {
+		t.Pointers = int64(m.sb.FragmentTable)
 		perBlock := uint64(metaSize / fragmentEntrySize)
 		t.Fragments = int64(m.sb.FragmentTable + (uint64(m.sb.Fragments)+perBlock-1)/perBlock*pointerSize)
 	}
