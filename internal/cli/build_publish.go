@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
@@ -33,6 +34,7 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 	if o.Pack, err = in.packOptions(ctx, o.Build.Recipe); err != nil {
 		return o, err
 	}
+	o.Pack.Base = in.lastImage(ctx, l, o.Pack)
 	o.Build.Events = o.Pack.Events
 	if err := in.limit(&o.Build, l); err != nil {
 		return o, err
@@ -54,6 +56,22 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		o.Push, err = in.registryFor(l)
 	}
 	return o, err
+}
+
+// lastImage returns the image in a local repository that the new one may be packed
+// over. It only saves time, so whatever is in the way, there is none.
+func (in *invocation) lastImage(ctx context.Context, l label.Label, pack image.PackOptions) string {
+	repos, err := in.openLocals(ctx)
+	if err != nil {
+		return ""
+	}
+	defer repos.Close()
+	for _, local := range repos {
+		if path, err := pipeline.LastImage(ctx, local, l); err == nil && path != "" && image.Alike(path, pack) {
+			return path
+		}
+	}
+	return ""
 }
 
 // perChange tells whether this is a job of a change that nobody has accepted.

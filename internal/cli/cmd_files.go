@@ -74,8 +74,9 @@ image is read back before it gets its name.
 
 With --base what has not changed since an earlier image is copied from it instead of
 being compressed again. Content decides what has not changed, and the image is the
-same as without. The earlier one must have been packed with --blocks or --base: its
-table of blocks, FILE.blocks, has to lie beside it, owned and readable by you alone.`,
+same as without. It is fastest if the earlier one was packed with --blocks or --base and
+its table of blocks, FILE.blocks, lies beside it, owned and readable by you alone; else
+its blocks are decompressed to learn what is in them.`,
 		examples: `uenv-ci pack ./store --out store.squashfs --created 2026-01-31T12:00:00Z`,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE`"},

@@ -74,6 +74,26 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: summary.Compressor()}, nil
 }
 
+// Alike tells whether an image on disk was packed as o says, so that its blocks are
+// those that packing the same content would make.
+func Alike(path string, o PackOptions) bool {
+	if o.Mksquashfs {
+		return false
+	}
+	c, err := squashfs.WriteOptions{Codec: o.Codec, Level: o.Level, BlockSize: o.BlockSize}.Coding()
+	if err != nil {
+		return false
+	}
+	img, err := open(path)
+	if err != nil {
+		return false
+	}
+	defer img.Close()
+	said, err := img.Compressor()
+	want := squashfs.Summary{Codec: c.Codec.String(), CodecVersion: c.Version, Level: c.Level, BlockSize: c.BlockSize}
+	return err == nil && said == want.Compressor()
+}
+
 // Stat describes an image that is on disk already; it reads the whole file for
 // its digest. A file that is no image has kind Invalid.
 func Stat(ctx context.Context, path string) (File, error) {

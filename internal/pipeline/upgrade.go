@@ -76,6 +76,17 @@ func basesFor(ctx context.Context, local *localrepo.Repo, l label.Label, target 
 	return records[:min(len(records), mostBases)], nil
 }
 
+// LastImage returns the file of the newest image of the same name, system and
+// microarchitecture that a local repository has, "" if there is none: what a build
+// for that label has most in common with.
+func LastImage(ctx context.Context, local *localrepo.Repo, l label.Label) (string, error) {
+	records, err := basesFor(ctx, local, l, "")
+	if err != nil || len(records) == 0 || records[0].Label.System != l.System || records[0].Label.UArch != l.UArch {
+		return "", err
+	}
+	return local.Paths(records[0].Digest).Image, nil
+}
+
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

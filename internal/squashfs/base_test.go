@@ -1,6 +1,7 @@
 package squashfs
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -121,6 +122,39 @@ func TestUselessBases(t *testing.T) {
 	}
 	if reused := packOver(t, g.root, filepath.Join(tempDir(t), "none"), o); reused != 0 {
 		t.Errorf("%d bytes reused of nothing", reused)
+	}
+}
+
+// TestBaseWithoutTable packs over images that have no table beside them: one of
+// ours is as good as with it, one that is not, or says so wrongly, is of no use.
+func TestBaseWithoutTable(t *testing.T) {
+	g := mixedTree(t)
+	for k := range 60 {
+		g.file(fmt.Sprintf("many%d/f%d", k%7, k), text(k*300, uint64(k)))
+	}
+	for _, codec := range []Codec{Zstd, Gzip, None} {
+		o := WriteOptions{Codec: codec, BlockSize: 8192, Time: testTime}
+		image, s := packTree(t, g.root, o)
+		if reused := packOver(t, g.root, image, o); reused < s.Size/2 || reused > s.Size {
+			t.Errorf("%s: %d bytes of %d reused", codec, reused, s.Size)
+		}
+	}
+	o := WriteOptions{BlockSize: 8192, Time: testTime}
+	other := o
+	other.Level = 19
+	image, _ := packTree(t, g.root, other)
+	if reused := packOver(t, g.root, image, o); reused != 0 {
+		t.Errorf("%d bytes reused of another level", reused)
+	}
+	content, err := os.ReadFile(image)
+	g.must(err)
+	lying := bytes.Replace(content, []byte("level=19 block=8192\n"), []byte("level=3 block=8192\n\x00"), 1)
+	if bytes.Equal(lying, content) {
+		t.Fatal("the image does not say its level")
+	}
+	g.must(os.WriteFile(image, lying, 0o600))
+	if reused := packOver(t, g.root, image, o); reused != 0 {
+		t.Errorf("%d bytes reused of an image that says another level than it has", reused)
 	}
 }
 

@@ -2,6 +2,7 @@ package squashfs
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -134,12 +135,18 @@ type base struct {
 }
 
 // openBase opens an image as a base for packing with a compressor. Without a
-// table that fits there is none; the error says why.
-func openBase(image, compressor string) (*base, error) {
+// table beside it one is made; if none fits there is no base, and the error says why.
+func openBase(ctx context.Context, image string, spec encoderSpec, workers int) (*base, error) {
 	t, err := readTable(image)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", image+TableSuffix, err)
+	if errors.Is(err, os.ErrNotExist) {
+		t, err = deriveTable(ctx, image, spec, workers)
+	} else if err != nil {
+		err = fmt.Errorf("%s: %w", image+TableSuffix, err)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("read %w", err)
+	}
+	compressor := spec.String()
 	if t.compressor != compressor {
 		return nil, fmt.Errorf("%s was packed with %s, not %s", image, strings.ToValidUTF8(t.compressor, "?"), compressor)
 	}

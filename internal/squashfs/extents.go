@@ -12,10 +12,23 @@ type Extent struct{ Offset, Length int64 }
 // Extents lists the stored data and fragment blocks of an image in the order of
 // their offsets, each once. Blocks that another one overlaps are left out.
 func (m *Image) Extents(ctx context.Context) ([]Extent, error) {
-	var all []Extent
+	blocks, err := m.storedBlocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Extent, len(blocks))
+	for i, b := range blocks {
+		all[i] = Extent{int64(b.at), int64(b.word &^ dataRaw)}
+	}
+	return all, nil
+}
+
+// storedBlocks lists blocks as Extents does, without their sums.
+func (m *Image) storedBlocks(ctx context.Context) ([]storedBlock, error) {
+	var all []storedBlock
 	add := func(at uint64, word uint32) {
-		if size := int64(word &^ dataRaw); size > 0 && at < m.sb.BytesUsed && uint64(size) <= m.sb.BytesUsed-at {
-			all = append(all, Extent{int64(at), size})
+		if size := uint64(word &^ dataRaw); size > 0 && at < m.sb.BytesUsed && size <= m.sb.BytesUsed-at {
+			all = append(all, storedBlock{at: at, word: word})
 		}
 	}
 	w := walker{
@@ -44,15 +57,15 @@ func (m *Image) Extents(ctx context.Context) ([]Extent, error) {
 		}
 		add(at, word)
 	}
-	slices.SortFunc(all, func(a, b Extent) int {
-		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length))
+	slices.SortFunc(all, func(a, b storedBlock) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.word&^dataRaw, b.word&^dataRaw))
 	})
-	end := int64(0)
-	return slices.DeleteFunc(all, func(e Extent) bool {
-		if e.Offset < end {
+	end := uint64(0)
+	return slices.DeleteFunc(all, func(b storedBlock) bool {
+		if b.at < end {
 			return true
 		}
-		end = e.Offset + e.Length
+		end = b.at + uint64(b.word&^dataRaw)
 		return false
 	}), nil
 }

@@ -40,8 +40,9 @@ type WriteOptions struct {
 	// path from the root. What is below an excluded directory is excluded.
 	Exclude []string
 
-	// Base names an earlier image, beside which its table of blocks lies. Blocks of
-	// the same content are copied from it instead of being compressed again, if
+	// Base names an earlier image, with its table of blocks beside it, or none, in
+	// which case its blocks are decoded to learn their contents. Blocks of the same
+	// content are copied from it instead of being compressed again, if
 	// that gives the same bytes: the image does not depend on the base, nor on
 	// whether it is whole. A base that is of no use is told by a warning.
 	Base string
@@ -88,7 +89,11 @@ func Write(ctx context.Context, root string, out *os.File, o WriteOptions) (Summ
 
 // report tells that the work is done.
 func (p *packer) report() {
-	p.o.Events.Done(stage, "%d bytes from %d", p.summary.Size, p.summary.InputBytes)
+	copied := ""
+	if p.summary.Reused > 0 {
+		copied = fmt.Sprintf(", %d of them as in the earlier image", p.summary.Reused)
+	}
+	p.o.Events.Done(stage, "%d bytes from %d%s", p.summary.Size, p.summary.InputBytes, copied)
 }
 
 // write does all of Write. If checked is set, what it returns can check the image.
@@ -110,7 +115,7 @@ func write(ctx context.Context, root string, out *os.File, o WriteOptions, check
 	}
 	p := newPacker(t, newOutput(out), spec, o, checked)
 	if o.Base != "" {
-		if p.base, err = openBase(o.Base, spec.String()); err != nil {
+		if p.base, err = openBase(ctx, o.Base, spec, o.Workers); err != nil {
 			o.Events.Warn(stage, "nothing is taken from the base: %v", err)
 		}
 		defer p.base.close()
