@@ -163,6 +163,7 @@ type lookupTable struct {
 	m        *Image
 	entry    int      // bytes of an entry
 	count    int      // entries
+	after    int64    // bytes between the last block and the pointers
 	pointers []uint64 // to the blocks, in the image
 }
 
@@ -229,8 +230,12 @@ func (m *Image) prepareTables() {
 	m.xattrs = sync.OnceValues(m.loadXattrTable)
 }
 
+func (m *Image) idTable() (lookupTable, error) {
+	return m.lookupTable("id table", m.directoryTable.start, int64(m.sb.IDTable), idEntrySize, int(m.sb.IDs))
+}
+
 func (m *Image) loadIDs() ([]uint32, error) {
-	t, err := m.lookupTable("id table", m.directoryTable.start, int64(m.sb.IDTable), idEntrySize, int(m.sb.IDs))
+	t, err := m.idTable()
 	if err != nil {
 		return nil, err
 	}

@@ -53,11 +53,14 @@ type verifier struct {
 
 	inodes    map[uint32]*seenInode
 	blocks    map[uint64]uint32 // size words of the blocks, by where they are stored
-	tails     map[uint32]uint32 // how much of each fragment files use
+	tails     []tail            // what files have in fragments
 	listed    int64             // bytes of listings
 	maxListed int64
 	buffers   sync.Pool
 }
+
+// tail is where the end of a file is.
+type tail struct{ fragment, offset, size uint32 }
 
 // seenInode is an inode that the walk met.
 type seenInode struct {
@@ -69,7 +72,7 @@ type seenInode struct {
 func newVerifier(m *Image, expect expectation) *verifier {
 	return &verifier{
 		m: m, expect: expect, meter: &meter{},
-		inodes: map[uint32]*seenInode{}, blocks: map[uint64]uint32{}, tails: map[uint32]uint32{},
+		inodes: map[uint32]*seenInode{}, blocks: map[uint64]uint32{},
 	}
 }
 
@@ -105,41 +108,104 @@ func (v *verifier) structure() error {
 	if err := v.export(); err != nil {
 		return err
 	}
-	return v.fragments()
+	if err := v.fragments(); err != nil {
+		return err
+	}
+	return v.overlaps()
 }
 
-// tables checks that each table is a run of metadata blocks without gaps.
+// tables checks that each table is a run of metadata blocks without gaps, which
+// hold no more than its entries.
 func (v *verifier) tables() error {
 	if _, err := v.m.owner(&inode{}); err != nil { // reads the id table
 		return err
 	}
-	if _, err := v.m.xattrs(); err != nil {
+	if _, err := v.chain(&v.m.inodeTable, v.m.inodeTable.start, v.m.inodeTable.end); err != nil {
 		return err
 	}
-	if _, err := v.chain(&v.m.inodeTable, v.m.inodeTable.end); err != nil {
+	fragments, err := v.m.fragments()
+	if err != nil {
 		return err
 	}
-	t, err := v.m.fragments()
+	export, err := v.exportTable()
+	if err != nil {
+		return err
+	}
+	ids, err := v.m.idTable()
+	if err != nil {
+		return err
+	}
+	xattrs, err := v.m.xattrs()
 	if err != nil {
 		return err
 	}
 	end := v.m.directoryTable.end
-	if len(t.pointers) > 0 {
-		end = int64(t.pointers[0])
-	} else if e, err := v.exportTable(); err != nil {
-		return err
-	} else if len(e.pointers) > 0 {
-		end = int64(e.pointers[0])
+	for _, t := range []lookupTable{ids, export, fragments} {
+		if len(t.pointers) > 0 {
+			end = int64(t.pointers[0])
+		}
 	}
-	v.maxListed, err = v.chain(&v.m.directoryTable, end)
-	return err
+	if v.maxListed, err = v.chain(&v.m.directoryTable, v.m.directoryTable.start, end); err != nil {
+		return err
+	}
+	for _, t := range []lookupTable{fragments, export, ids, xattrs.sets} {
+		if err := v.lookup(t); err != nil {
+			return err
+		}
+	}
+	return v.last(ids, xattrs)
 }
 
-// chain reads the blocks of a table one by one up to its end and returns how
-// much they hold. Each but the last is full.
-func (v *verifier) chain(t *table, end int64) (int64, error) {
+// lookup checks the blocks of a lookup table, and the pointers to them.
+func (v *verifier) lookup(t lookupTable) error {
+	if t.count == 0 {
+		return nil
+	}
+	for k, at := range t.pointers {
+		if at > uint64(t.end) {
+			return invalid(t.name, errTableEnd)
+		}
+		content, next, err := v.m.metaBlock(&t.table, int64(at))
+		if err != nil {
+			return err
+		}
+		want, left := uint64(t.end), t.count*t.entry-k*metaSize
+		if k+1 < len(t.pointers) {
+			want = t.pointers[k+1]
+		} else if t.after > 0 {
+			want = uint64(t.end - t.after)
+		}
+		if uint64(next) != want || len(content) != min(left, metaSize) {
+			return invalid(t.name, fmt.Errorf("block %d of %d bytes ends at %d", k, len(content), next))
+		}
+	}
+	return nil
+}
+
+// last checks that the image ends with its last table.
+func (v *verifier) last(ids lookupTable, xattrs xattrTable) error {
+	end := ids.end + int64(len(ids.pointers))*pointerSize
+	if v.m.sb.XattrTable != noTable {
+		end = xattrs.sets.end + int64(len(xattrs.sets.pointers))*pointerSize
+		first := xattrs.values.end
+		if len(xattrs.sets.pointers) > 0 {
+			first = int64(xattrs.sets.pointers[0])
+		}
+		if _, err := v.chain(&xattrs.values, xattrs.values.start, first); err != nil {
+			return err
+		}
+	}
+	if end != int64(v.m.sb.BytesUsed) {
+		return invalid("superblock", fmt.Errorf("%d bytes are used, and the last table ends at %d", v.m.sb.BytesUsed, end))
+	}
+	return nil
+}
+
+// chain reads the blocks of a table one by one up to an end and returns how much
+// they hold. Each but the last is full.
+func (v *verifier) chain(t *table, at, end int64) (int64, error) {
 	total := int64(0)
-	for at := t.start; at != end; {
+	for at != end {
 		if total%metaSize != 0 || at > end {
 			return 0, invalid(t.name, fmt.Errorf("its blocks do not end where it does, at %d", end))
 		}
@@ -209,6 +275,9 @@ func (v *verifier) entry(_ string, dir *inode, d dirent, i *inode) error {
 	if err := v.inode(i); err != nil {
 		return fmt.Errorf("%q: %w", d.name, err)
 	}
+	if i.kind == typeDir {
+		v.inodes[dir.number].names++
+	}
 	return nil
 }
 
@@ -220,7 +289,11 @@ func (v *verifier) inode(i *inode) error {
 		seen.names++
 		return nil
 	}
-	v.inodes[i.number] = &seenInode{i.ref, 1, i.nlink, i.kind == typeDir}
+	names := uint32(1)
+	if i.kind == typeDir {
+		names = 2 // the other one is "." in itself; those in it add ".."
+	}
+	v.inodes[i.number] = &seenInode{i.ref, names, i.nlink, i.kind == typeDir}
 	if _, err := v.m.owner(i); err != nil {
 		return err
 	}
@@ -235,7 +308,7 @@ func (v *verifier) inode(i *inode) error {
 
 func (v *verifier) xattrs(i *inode) error {
 	all, err := v.m.xattrsOf(i)
-	if err != nil || len(all) == 0 {
+	if err != nil || i.xattr == noXattrs {
 		return err
 	}
 	t, err := v.m.xattrs()
@@ -262,7 +335,7 @@ func (v *verifier) counts() error {
 		return invalid("superblock", fmt.Errorf("%d inodes, and the tree has %d", v.m.sb.Inodes, len(v.inodes)))
 	}
 	for number, seen := range v.inodes {
-		if !seen.dir && seen.names != seen.nlink {
+		if seen.names != seen.nlink {
 			return invalid("inode", fmt.Errorf("number %d has %d links, and %d names", number, seen.nlink, seen.names))
 		}
 	}

@@ -3,6 +3,7 @@ package squashfs
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -354,6 +355,84 @@ func refused(t *testing.T, name string, image []byte) {
 	}
 	if _, err := os.Lstat(dst); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s: unpack left something", name)
+	}
+}
+
+// TestEveryBitOfTheTables changes each bit of the superblock and of all that stands
+// behind the listings. What may go unnoticed is what docs/design.md says.
+func TestEveryBitOfTheTables(t *testing.T) {
+	data := smallImage(t, None)
+	m, err := NewReader(bytes.NewReader(data), int64(len(data)), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := m.idTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	xattrs, err := m.xattrs()
+	if err != nil || m.sb.XattrTable == noTable {
+		t.Skipf("the file system of %s has no attributes: %v", os.TempDir(), err)
+	}
+	fragments, err := m.fragments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unnoticed := map[int64]string{20: "the compressor of an image that is not compressed", 24: "flags", 25: "flags"}
+	allow := func(what string, at, size int64) {
+		for k := range size {
+			unnoticed[at+k] = what
+		}
+	}
+	allow("time", 8, 4)
+	allow("owners", int64(ids.pointers[0])+metaHeader, idEntrySize*int64(ids.count))
+	allow("texts of attributes", xattrs.values.start+metaHeader, int64(xattrs.sets.pointers[0])-xattrs.values.start-metaHeader)
+	allow("an unused field", int64(m.sb.XattrTable)+12, 4)
+	for k := range int64(fragments.count) {
+		allow("an unused field", int64(fragments.pointers[0])+metaHeader+k*fragmentEntrySize+12, 4)
+	}
+	start := int64(fragments.pointers[0])
+	for at := range int64(m.sb.BytesUsed) {
+		if at >= superblockSize && at < start {
+			continue
+		}
+		for bit := range 8 {
+			changed := bytes.Clone(data)
+			changed[at] ^= 1 << bit
+			m, err := NewReader(bytes.NewReader(changed), int64(len(changed)), Limits{})
+			if err == nil {
+				err = Verify(t.Context(), m, nil)
+			}
+			if err == nil && unnoticed[at] == "" {
+				t.Errorf("bit %d of byte %d, %d behind the listings: nothing is noticed", bit, at, at-start)
+			}
+			if err != nil && fault.KindOf(err) != fault.Invalid {
+				t.Errorf("bit %d of byte %d: %v", bit, at, err)
+			}
+		}
+	}
+}
+
+// TestBlocksDoNotOverlap moves a file's content to where another one's begins.
+func TestBlocksDoNotOverlap(t *testing.T) {
+	g := newTree(t)
+	g.file("one", text(8192, 1))
+	g.file("two", text(8192, 2))
+	image, _ := packTree(t, g.root, WriteOptions{Codec: None, BlockSize: 4096})
+	data, err := os.ReadFile(image)
+	g.must(err)
+	m := openImage(t, image)
+	two, err := m.resolve("two", false)
+	g.must(err)
+	at := int(m.sb.InodeTable) + metaHeader + int(two.ref&0xffff) + inodeHead
+	if got := binary.LittleEndian.Uint32(data[at:]); uint64(got) != two.start {
+		t.Fatalf("no start of a file but %d", got)
+	}
+	binary.LittleEndian.PutUint32(data[at:], uint32(two.start)-100)
+	m, err = NewReader(bytes.NewReader(data), int64(len(data)), Limits{})
+	g.must(err)
+	if err := Verify(t.Context(), m, nil); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "inside of another") {
+		t.Errorf("got %v", err)
 	}
 }
 

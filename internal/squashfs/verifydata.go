@@ -1,9 +1,12 @@
 package squashfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // file checks a file and has its blocks checked.
@@ -19,6 +22,9 @@ func (v *verifier) file(i *inode) error {
 	}
 	holes := uint64(0)
 	for k, word := range c.words {
+		if word == dataRaw {
+			return invalid("file", errors.New("a block that is stored and has no bytes"))
+		}
 		if c.hole(k) {
 			holes += uint64(c.blockLen(k))
 			continue
@@ -27,20 +33,21 @@ func (v *verifier) file(i *inode) error {
 			return err
 		}
 	}
-	if i.sparse > holes {
+	// Some write no number, and none leaves a block out.
+	if i.sparse > holes || i.sparse > 0 && holes-i.sparse >= uint64(v.m.sb.BlockSize) {
 		return invalid("file", fmt.Errorf("%d bytes in holes, and %d claimed", holes, i.sparse))
 	}
 	if len(c.words) == c.blocks() {
 		return nil
 	}
-	end := uint64(i.offset) + uint64(c.blockLen(len(c.words)))
-	if end > uint64(v.m.sb.BlockSize) {
+	size := uint32(c.blockLen(len(c.words)))
+	if end := uint64(i.offset) + uint64(size); end > uint64(v.m.sb.BlockSize) {
 		return invalid("file", errors.New("it reaches past the end of its fragment"))
 	}
 	if i.fragment >= v.m.sb.Fragments {
 		return invalid("file", fmt.Errorf("fragment %d of %d", i.fragment, v.m.sb.Fragments))
 	}
-	v.tails[i.fragment] = max(v.tails[i.fragment], uint32(end))
+	v.tails = append(v.tails, tail{i.fragment, i.offset, size})
 	return nil
 }
 
@@ -66,12 +73,20 @@ func (v *verifier) stored(at uint64, word uint32, size int) error {
 
 // fragments checks all fragment blocks, and that they hold what files use.
 func (v *verifier) fragments() error {
+	ends, err := v.tailEnds()
+	if err != nil {
+		return err
+	}
 	for index := range v.m.sb.Fragments {
 		at, word, err := v.m.fragmentEntry(index)
 		if err != nil {
 			return err
 		}
-		used := v.tails[index]
+		if known, seen := v.blocks[at]; seen && known != word {
+			return invalid("fragment", fmt.Errorf("number %d has two sizes", index))
+		}
+		v.blocks[at] = word
+		used := ends[index]
 		err = v.decode(at, word, func(content []byte) error {
 			if int(used) > len(content) {
 				return invalid("fragment", fmt.Errorf("number %d holds %d bytes, files use %d", index, len(content), used))
@@ -84,6 +99,38 @@ func (v *verifier) fragments() error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// tailEnds returns how much of each fragment files use. No two of them share a part
+// but those that share all.
+func (v *verifier) tailEnds() (map[uint32]uint32, error) {
+	slices.SortFunc(v.tails, func(a, b tail) int {
+		return cmp.Or(cmp.Compare(a.fragment, b.fragment), cmp.Compare(a.offset, b.offset), cmp.Compare(a.size, b.size))
+	})
+	ends := map[uint32]uint32{}
+	for k, t := range v.tails {
+		if k > 0 && t == v.tails[k-1] {
+			continue
+		}
+		if t.offset < ends[t.fragment] {
+			return nil, invalid("file", fmt.Errorf("two have parts of one another in fragment %d", t.fragment))
+		}
+		ends[t.fragment] = t.offset + t.size
+	}
+	return ends, nil
+}
+
+// overlaps checks that no two blocks have bytes in common: what is stored once
+// and used twice is the same block.
+func (v *verifier) overlaps() error {
+	end := uint64(0)
+	for _, at := range slices.Sorted(maps.Keys(v.blocks)) {
+		if at < end {
+			return invalid("block", fmt.Errorf("the one at %d begins inside of another", at))
+		}
+		end = at + uint64(v.blocks[at]&^dataRaw)
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ func (m *Image) loadXattrTable() (xattrTable, error) {
 	}
 	var err error
 	t.sets, err = m.lookupTable(name, int64(start), at+xattrHeaderSize, xattrEntrySize, int(count))
+	t.sets.after = xattrHeaderSize
 	t.values = table{name, int64(start), at}
 	return t, err
 }
