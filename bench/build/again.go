@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -44,6 +45,37 @@ func (b *bench) again(ctx context.Context) error {
 	head(fmt.Sprintf("%d packages of about %d s each", b.packages, b.seconds))
 	show("cold, into a build cache", cold, nil)
 	show("again, the top package changed (aim: 0.3)", warm, cold)
+	return nil
+}
+
+// processes builds the same stack by one process of Spack, and by as many as the engine
+// chooses for the processors. Its packages compile one file each, so that one process
+// has no use for more than one processor.
+func (b *bench) processes(ctx context.Context) error {
+	_, cluster, err := demoInputs(".", b.dir, b.prefix)
+	if err != nil {
+		return err
+	}
+	recipe := filepath.Join(b.dir, "work")
+	if err := b.workRecipe(recipe, "1.0"); err != nil {
+		return err
+	}
+	var one, several []cost
+	for range b.rounds {
+		for _, way := range []struct {
+			costs *[]cost
+			args  []string
+		}{{&one, []string{"--jobs", "1"}}, {&several, nil}} {
+			c, err := b.direct(ctx, "work", recipe, cluster, way.args...)
+			if err != nil {
+				return err
+			}
+			*way.costs = append(*way.costs, c)
+		}
+	}
+	head(fmt.Sprintf("%d packages of about %d s each, %d processors", b.packages, b.seconds, runtime.NumCPU()))
+	show("one process of Spack", one, nil)
+	show("several", several, one)
 	return nil
 }
 

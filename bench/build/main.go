@@ -43,6 +43,7 @@ type bench struct {
 	rounds   int
 	packages int // of the second part
 	seconds  int // that each takes to compile, about
+	only     string
 	dir      string
 	prefix   string // of the compiler
 	log      *os.File
@@ -55,6 +56,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "how often each is measured")
 	flag.IntVar(&b.packages, "packages", 6, "packages of the stack that is built again")
 	flag.IntVar(&b.seconds, "seconds", 4, "how long each of them compiles, about")
+	flag.StringVar(&b.only, "only", "", "measure only this: engines, processes or again")
 	flag.Parse()
 	if err := b.run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -89,10 +91,16 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	defer b.log.Close()
 	fmt.Printf("Spack %s, medians of %d rounds\n\n", in.Version, b.rounds)
-	if err := b.engines(ctx); err != nil {
-		return b.told(err)
+	parts := map[string]func(context.Context) error{"engines": b.engines, "processes": b.processes, "again": b.again}
+	for _, name := range []string{"engines", "processes", "again"} {
+		if b.only != "" && b.only != name {
+			continue
+		}
+		if err := parts[name](ctx); err != nil {
+			return b.told(err)
+		}
 	}
-	return b.told(b.again(ctx))
+	return nil
 }
 
 // told adds the end of the log to an error.
