@@ -25,6 +25,7 @@ type spackBuild struct {
 	*job
 	spack     spack.Installation // as programs see it
 	spackDir  string             // the same on the host
+	dirty     bool               // it has changes that are in no commit
 	compilers *toolbox
 	seconds   map[string]float64 // that packages took to build, by hash
 	specs     map[string]spack.Spec
@@ -44,6 +45,9 @@ func (j *job) buildSpack(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.publisher.close()) }()
 	if err := j.stage("cache", func() error { return b.useCaches(ctx) }); err != nil {
+		return err
+	}
+	if err := b.useIndexes(ctx); err != nil {
 		return err
 	}
 	if len(j.tree.Clones) > 1 {
@@ -122,7 +126,7 @@ func (b *spackBuild) setUp(ctx context.Context) (err error) {
 func (b *spackBuild) recognize(ctx context.Context, in *spack.Installation) {
 	if revision, err := git.Head(ctx, in.Dir); err == nil {
 		in.Commit = revision.Commit
-		if revision.Dirty {
+		if b.dirty = revision.Dirty; revision.Dirty {
 			b.Events.Warn("spack", "%s has changes that are in no commit", in.Source)
 		}
 	}
