@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,8 +256,10 @@ func median(d []time.Duration) time.Duration {
 
 func millis(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
 
-// library does the same within this process: read, render and write.
+// library does the same within this process: read, render and write. The collector
+// is set as the program sets it.
 func (b *bench) library() error {
+	debug.SetGCPercent(400)
 	read, write := make([][]cost, len(b.runs)), make([][]cost, len(b.runs))
 	for range b.rounds {
 		for i, r := range b.runs {

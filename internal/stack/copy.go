@@ -15,7 +15,7 @@ import (
 
 // smallFile bounds the files that are read once for all copies of them, in bytes:
 // most package recipes and patches.
-const smallFile = 64 << 10
+const smallFile = 32 << 10
 
 // copying is a Copy under way.
 type copying struct {
@@ -31,7 +31,7 @@ type copying struct {
 // what is below it. The package repository of a recipe is wanted twice.
 type walk struct {
 	copies []*copying // the first has all the others below it
-	buffer []byte
+	buffer []byte     // of smallFile bytes
 }
 
 // copyAll performs copies: of files, or of directories with all below them, so that
@@ -49,7 +49,9 @@ func copyAll(dst *os.Root, copies []Copy) error {
 		defer next.at.close()
 		walks = addTo(walks, next)
 	}
+	buffer := make([]byte, smallFile) // one for all, since collecting garbage costs
 	for _, w := range walks {
+		w.buffer = buffer
 		if err := w.run(); err != nil {
 			return fmt.Errorf("copy %s: %w", w.copies[0].From, err)
 		}
@@ -201,9 +203,6 @@ func (w *walk) file(name string, e recipe.SourceEntry, wanted []*copying) error 
 
 // small reads a small file; nil is a large one. It is valid until the next call.
 func (w *walk) small(in *recipe.SourceFile) ([]byte, error) {
-	if w.buffer == nil {
-		w.buffer = make([]byte, smallFile)
-	}
 	if in.Size() > smallFile {
 		return nil, nil
 	}
