@@ -64,22 +64,59 @@ func blocksOf(ctx context.Context, r io.ReaderAt, size int64) ([]chunk.Span, err
 	return blocks, nil
 }
 
-// attachChunks attaches the chunk index of an image, unless it has one or is too
-// small to gain from it.
-func attachChunks(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, file File, created time.Time) error {
-	if file.Size < minChunked {
-		return nil
+// description is a chunk index that is made while the image is sent.
+type description struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	index  chunk.Index
+	err    error
+}
+
+// describe begins to describe an image by chunks. It returns nil if the image has
+// an index already, or is to have none, or is too small to gain from one.
+func describe(ctx context.Context, repo *registry.Repository, a registry.Artifact, file File, o PublishOptions) (*description, error) {
+	if o.NoChunks || file.Size < minChunked {
+		return nil, nil
+	}
+	_, image, err := a.Manifest()
+	if err != nil {
+		return nil, err
 	}
 	present, err := repo.Referrers(ctx, image, meta.TypeChunks)
 	if err != nil || len(present) > 0 {
-		return err
+		return nil, err
 	}
-	index, err := Chunks(ctx, file.Path, file.Digest, 0)
-	if err != nil {
-		return fmt.Errorf("describe %s by chunks: %w", file.Path, err)
+	ctx, cancel := context.WithCancel(ctx)
+	d := &description{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(d.done)
+		d.index, d.err = Chunks(ctx, file.Path, file.Digest, 0)
+		if d.err != nil {
+			d.err = fmt.Errorf("describe %s by chunks: %w", file.Path, d.err)
+		}
+	}()
+	return d, nil
+}
+
+// end stops what is not needed any more.
+func (d *description) end() {
+	if d != nil {
+		d.cancel()
+		<-d.done
 	}
-	layer := registry.BytesLayer(chunksTitle, chunksMediaType, index.Encode())
-	_, err = Attach(ctx, repo, image, Attachment{Type: meta.TypeChunks, Layers: []registry.Layer{layer}, Created: created})
+}
+
+// attach attaches the index.
+func (d *description) attach(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, created time.Time) error {
+	if d == nil {
+		return nil
+	}
+	<-d.done
+	if d.err != nil {
+		return d.err
+	}
+	layer := registry.BytesLayer(chunksTitle, chunksMediaType, d.index.Encode())
+	_, err := Attach(ctx, repo, image, Attachment{Type: meta.TypeChunks, Layers: []registry.Layer{layer}, Created: created})
 	return err
 }
 

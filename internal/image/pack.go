@@ -9,12 +9,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/squashfs"
 )
@@ -71,6 +73,7 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
+	localrepo.RememberDigest(out, notes(), summary.Digest)
 	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: summary.Compressor()}, nil
 }
 
@@ -94,8 +97,18 @@ func Alike(path string, o PackOptions) bool {
 	return err == nil && said == want.Compressor()
 }
 
-// Stat describes an image that is on disk already; it reads the whole file for
-// its digest. A file that is no image has kind Invalid.
+// notes is where digests of image files are remembered, "" if the user has no cache.
+func notes() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "uenv-ci", "digests")
+}
+
+// Stat describes an image that is on disk already; for its digest it reads the
+// whole file, unless this user packed or read it before and it is as it was. A file
+// that is no image has kind Invalid.
 func Stat(ctx context.Context, path string) (File, error) {
 	img, err := open(path)
 	if err != nil {
@@ -110,11 +123,15 @@ func Stat(ctx context.Context, path string) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("read image %s: %w", path, err)
 	}
-	d, size, err := hashFile(ctx, path)
+	info, err := os.Stat(path)
 	if err != nil {
-		return File{}, err
+		return File{}, fmt.Errorf("read image: %w", err)
 	}
-	return File{Path: path, Digest: d, Size: size, Mount: env.Mount, Codec: codec}, nil
+	d, err := localrepo.KnownDigest(ctx, path, notes())
+	if err != nil {
+		return File{}, fmt.Errorf("read image %s: %w", path, err)
+	}
+	return File{Path: path, Digest: d, Size: info.Size(), Mount: env.Mount, Codec: codec}, nil
 }
 
 // Env reads meta/env.json inside an image on disk. Without one the error wraps
@@ -154,33 +171,6 @@ func readEnv(fsys fs.FS) (meta.Env, error) {
 	}
 	env, err := meta.ParseEnv(data)
 	return env, fault.Wrap(fault.Invalid, err, "read %s", meta.EnvFile)
-}
-
-func hashFile(ctx context.Context, path string) (digest.Digest, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, fmt.Errorf("read image: %w", err)
-	}
-	defer f.Close()
-	hash := digest.SHA256.Digester()
-	size, err := io.Copy(hash.Hash(), &contextReader{ctx, f})
-	if err != nil {
-		return "", 0, fmt.Errorf("read image %s: %w", path, err)
-	}
-	return hash.Digest(), size, nil
-}
-
-// contextReader ends with the context's error once that is done.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r *contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }
 
 // PackedAt returns the time that an image file says it was made at.

@@ -40,17 +40,21 @@ func Publish(ctx context.Context, repo *registry.Repository, file File, o Publis
 	}
 	defer closeMeta()
 	o.Events.Start("publish", "%s", repo.Name())
-	desc, err := repo.Push(ctx, artifactOf(file, o))
+	artifact := artifactOf(file, o)
+	chunks, err := describe(ctx, repo, artifact, file, o)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("publish %s: %w", repo.Name(), err)
+	}
+	defer chunks.end()
+	desc, err := repo.Push(ctx, artifact)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("publish %s: %w", repo.Name(), err)
 	}
 	if err := attachMeta(ctx, repo, desc, metadata, o.Created); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("publish metadata of %s: %w", repo.Name(), err)
 	}
-	if !o.NoChunks {
-		if err := attachChunks(ctx, repo, desc, file, o.Created); err != nil {
-			return ocispec.Descriptor{}, fmt.Errorf("publish chunks of %s: %w", repo.Name(), err)
-		}
+	if err := chunks.attach(ctx, repo, desc, o.Created); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("publish chunks of %s: %w", repo.Name(), err)
 	}
 	for _, tag := range o.Tags {
 		if err := repo.Tag(ctx, desc, tag); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -255,8 +256,13 @@ func TestRedirectedBlobsCarryNoCredentials(t *testing.T) {
 
 func TestSecretsStayOutOfMessages(t *testing.T) {
 	noDocker(t)
+	var mu sync.Mutex // blobs are sent several at a time
 	var told strings.Builder
-	sink := event.Sink(func(e event.Event) { fmt.Fprintln(&told, e) })
+	sink := event.Sink(func(e event.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintln(&told, e)
+	})
 	address := Start(t, Referrers, Basic(username, password), Faults(
 		Rule{Method: "GET", Path: "blobs", Fault: Redirect("http://127.0.0.1:1/?X-Amz-Signature=" + password + "&x=")},
 		Rule{Method: "GET", Path: "manifests", Fault: Status(503)},

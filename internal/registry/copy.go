@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -41,7 +40,7 @@ type CopyReport struct {
 // confirmed each manifest by its digest and each referrer by its subject, or, where
 // it keeps no referrers, was seen to list them.
 func Copy(ctx context.Context, src *Repository, d ocispec.Descriptor, dst *Repository, o CopyOptions) (CopyReport, error) {
-	c := &copier{src: src, dst: dst, root: d.Digest, options: o, seen: map[digest.Digest]bool{}}
+	c := &copier{src: src, dst: dst, root: d.Digest, options: o, seen: map[digest.Digest]bool{}, blobs: map[digest.Digest]*sync.Mutex{}}
 	if err := c.run(ctx, plain(d)); err != nil {
 		return c.report, fmt.Errorf("copy %s from %s to %s: %w", d.Digest, src, dst, err)
 	}
@@ -52,11 +51,11 @@ type copier struct {
 	src, dst *Repository
 	root     digest.Digest
 	options  CopyOptions
-	tags     map[string]bool    // of the source
-	blobs    singleflight.Group // by digest: registries lose one that is sent twice at a time
+	tags     map[string]bool // of the source
 
 	mu     sync.Mutex
-	seen   map[digest.Digest]bool // manifests that are done
+	blobs  map[digest.Digest]*sync.Mutex // held by who copies the blob
+	seen   map[digest.Digest]bool        // manifests that are done
 	report CopyReport
 }
 
@@ -299,12 +298,26 @@ func (c *copier) attachHere(ctx context.Context) error {
 	return nil
 }
 
+// alone waits until nobody else copies a blob: registries do not find one for the
+// moment in which it is sent again.
+func (c *copier) alone(d digest.Digest) (done func()) {
+	c.mu.Lock()
+	m := c.blobs[d]
+	if m == nil {
+		m = new(sync.Mutex)
+		c.blobs[d] = m
+	}
+	c.mu.Unlock()
+	m.Lock()
+	return m.Unlock
+}
+
 // copyBlobs copies blobs, several at a time, and each once.
 func (c *copier) copyBlobs(ctx context.Context, blobs []ocispec.Descriptor) error {
 	return c.parallel(ctx, len(blobs), func(ctx context.Context, i int) error {
 		b := plain(blobs[i])
-		_, err, _ := c.blobs.Do(b.Digest.String(), func() (any, error) { return nil, c.copyBlob(ctx, b) })
-		if err != nil {
+		defer c.alone(b.Digest)()
+		if err := c.copyBlob(ctx, b); err != nil {
 			return fmt.Errorf("blob %s: %w", b.Digest, err)
 		}
 		return nil

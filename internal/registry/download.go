@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -84,7 +85,14 @@ func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path st
 	if err := resize(partial, d.Size); err != nil {
 		return err
 	}
+	later := reservesByPage(partial, d.Size)
+	if !later {
+		if err := allocate(ctx, partial, d.Size); err != nil {
+			return err
+		}
+	}
 	t := newTransfer(p, d, partial, journal, claims, o, meter)
+	t.reserveSpace = later
 	err = t.run(ctx)
 	if errors.Is(err, errContent) && t.complete() {
 		// Which part is wrong cannot be told: the next attempt starts anew.
@@ -174,8 +182,16 @@ func resize(f *os.File, size int64) error {
 // work for every page, writers need not wait long for the file.
 const allocateStep = 64 << 20
 
-// allocate reserves the space, so that a full disk shows at the beginning of the
-// transfer.
+// reservesByPage tells whether reserving space takes long, and need not be waited
+// for since it is known that there is enough: in memory every page is work, and
+// there are no quotas.
+func reservesByPage(f *os.File, size int64) bool {
+	var fs unix.Statfs_t
+	err := unix.Fstatfs(int(f.Fd()), &fs)
+	return err == nil && fs.Type == unix.TMPFS_MAGIC && fs.Bavail > uint64(size)/uint64(fs.Bsize)
+}
+
+// allocate reserves the space, so that a full disk shows before the transfer.
 func allocate(ctx context.Context, f *os.File, size int64) error {
 	for at := int64(0); at < size && ctx.Err() == nil; {
 		err := syscall.Fallocate(int(f.Fd()), 0, at, min(allocateStep, size-at))

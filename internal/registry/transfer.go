@@ -30,6 +30,8 @@ type transfer struct {
 	options    DownloadOptions
 	limiter    *limiter
 	meter      *meter
+	// reserveSpace has space reserved while the content comes.
+	reserveSpace bool
 
 	mu       sync.Mutex
 	change   *sync.Cond // of anything below
@@ -96,7 +98,9 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, t.wake)()
-	group.Go(func() error { return allocate(ctx, t.file, t.d.Size) })
+	if t.reserveSpace {
+		group.Go(func() error { return allocate(ctx, t.file, t.d.Size) })
+	}
 	group.Go(func() error { return t.hash(ctx) })
 	group.Go(func() error {
 		t.steer(ctx, func() { group.Go(func() error { return t.work(ctx) }) })

@@ -1,0 +1,56 @@
+package localrepo
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// What is remembered of a file holds until the file changes, and not longer.
+func TestKnownDigest(t *testing.T) {
+	dir := t.TempDir()
+	file, notes := filepath.Join(dir, "file"), filepath.Join(dir, "notes")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(d digest.Digest) {
+		t.Helper()
+		if got, err := KnownDigest(t.Context(), file, notes); err != nil || got != d {
+			t.Errorf("%s, not %s: %v", got, d, err)
+		}
+	}
+	write("one")
+	want(digest.FromString("one"))
+	said := digest.FromString("as the writer says")
+	RememberDigest(file, notes, said)
+	want(said) // it was not read
+
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // a tick of the clock of files
+	write("two")
+	if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	want(digest.FromString("two")) // same size and time: the time of change tells
+
+	RememberDigest(file, notes, said)
+	for _, name := range []string{"not JSON", `{"Digest":"sha256:00"}`} {
+		if err := os.WriteFile(noteFile(file, notes), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want(digest.FromString("two"))
+	}
+	RememberDigest(file, "", said)
+	if got, err := KnownDigest(t.Context(), file, ""); err != nil || got != digest.FromString("two") {
+		t.Errorf("without notes: %s, %v", got, err)
+	}
+}
