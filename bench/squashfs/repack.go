@@ -21,15 +21,27 @@ func (b *bench) repack(ctx context.Context) error {
 		if err := (proc.Cmd{Path: argv[0], Args: argv[1:]}).Run(ctx); err != nil {
 			return err
 		}
+		bare := old + ".bare" // the same, without a table beside it
+		if err := errors.Join(removed(bare), os.Link(old, bare)); err != nil {
+			return err
+		}
 		mk := []string{"mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet", "-no-progress"}
 		err := b.compare(ctx, "pack over a base "+t.name, []contender{
 			{"mksquashfs", mk, out},
 			{"pack with check, cgo", b.ours("cgo", "pack", root, out), out},
 			{"the same over a base", b.ours("cgo", "repack", root, out, old), out},
+			{"over one without a table", b.ours("cgo", "repack", root, out, bare), out},
 		})
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func removed(name string) error {
+	if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }
