@@ -58,16 +58,17 @@ func (r *renderer) viewConfig(v recipe.View) *yamlpos.Map {
 // first everything set, then prepended, then appended.
 func (r *renderer) variables(v recipe.View) meta.Variables {
 	vars := meta.Variables{List: map[string][]meta.ListOp{}, Scalar: map[string]*string{}}
+	expand := r.expander(v)
 	for _, e := range v.EnvVars.Set {
 		if recipe.IsPrefixVariable(e.Name) { // can only be emptied
 			vars.List[e.Name] = append(vars.List[e.Name], meta.ListOp{Op: meta.OpSet})
 		} else {
-			vars.Scalar[e.Name] = r.expand(v, e)
+			vars.Scalar[e.Name] = expand(e.Value)
 		}
 	}
 	add := func(op string, changes []recipe.EnvVar) {
 		for _, e := range changes {
-			if value := r.expand(v, e); value != nil {
+			if value := expand(e.Value); value != nil {
 				vars.List[e.Name] = append(vars.List[e.Name], meta.ListOp{Op: op, Value: []string{normalPath(*value)}})
 			}
 		}
@@ -77,17 +78,18 @@ func (r *renderer) variables(v recipe.View) meta.Variables {
 	return vars
 }
 
-// expand replaces $@mount@, $@view_name@ and $@view_path@ in a value; a recipe
+// expander replaces $@mount@, $@view_name@ and $@view_path@ in values; a recipe
 // with others does not load. ${@X@} is for the client, which expands it when the
 // view is loaded.
-func (r *renderer) expand(v recipe.View, e recipe.EnvVar) *string {
-	if e.Value == nil {
-		return nil
+func (r *renderer) expander(v recipe.View) func(*string) *string {
+	replacer := strings.NewReplacer("$@mount@", r.mount, "$@view_name@", v.Name, "$@view_path@", r.viewRoot(v.Name))
+	return func(value *string) *string {
+		if value == nil {
+			return nil
+		}
+		expanded := replacer.Replace(*value)
+		return &expanded
 	}
-	expanded := strings.NewReplacer(
-		"$@mount@", r.mount, "$@view_name@", v.Name, "$@view_path@", r.viewRoot(v.Name),
-	).Replace(*e.Value)
-	return &expanded
 }
 
 // normalPath cleans a path as Python's normpath does, which keeps two leading slashes.
