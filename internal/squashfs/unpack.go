@@ -117,6 +117,7 @@ type unpacker struct {
 	top   *os.Root
 	topFD int
 	group *errgroup.Group
+	files chan pendingFile
 	ctx   context.Context
 	meter *meter
 
@@ -130,21 +131,24 @@ type unpacker struct {
 	noXattrs atomic.Bool // the file system took none
 }
 
+// pendingFile is a file that is yet to be made.
+type pendingFile struct {
+	at      *place
+	path    string // of its directory
+	name    string
+	content *content
+}
+
+// filesAhead is how many files may wait. Each may hold its directory open.
+const filesAhead = 64
+
 func (u *unpacker) run(ctx context.Context) error {
 	u.o.Events.Start(unpackStage, "%d inodes", u.m.sb.Inodes)
-	u.group, u.ctx = errgroup.WithContext(ctx)
-	u.group.SetLimit(u.o.Workers)
 	from, err := u.from()
 	if err != nil {
 		return err
 	}
-	w := walker{m: u.m, from: from, directory: u.directory, entry: u.entry}
-	err = w.walk(u.ctx)
-	u.at.release()
-	if waited := u.group.Wait(); waited != nil {
-		err = waited
-	}
-	if err != nil {
+	if err := u.walk(ctx, from); err != nil {
 		return err
 	}
 	if err := u.finish(ctx); err != nil {
@@ -157,6 +161,39 @@ func (u *unpacker) run(ctx context.Context) error {
 		u.o.Events.Warn(unpackStage, "the file system takes no extended attributes: they were left out")
 	}
 	u.o.Events.Done(unpackStage, "%d bytes", u.written.Load())
+	return nil
+}
+
+// walk goes through the image while workers make files. They are few and stay: a
+// goroutine for each small file would cost as much as the file.
+func (u *unpacker) walk(ctx context.Context, from *inode) error {
+	u.group, u.ctx = errgroup.WithContext(ctx)
+	u.files = make(chan pendingFile, filesAhead)
+	for range u.o.Workers {
+		u.group.Go(u.work)
+	}
+	w := walker{m: u.m, from: from, directory: u.directory, entry: u.entry}
+	err := w.walk(u.ctx)
+	u.at.release()
+	close(u.files)
+	if waited := u.group.Wait(); waited != nil {
+		err = waited
+	}
+	for f := range u.files { // after an error
+		f.at.release()
+	}
+	return err
+}
+
+// work makes files until there are no more.
+func (u *unpacker) work() error {
+	for f := range u.files {
+		err := u.write(f.at, f.name, f.content)
+		f.at.release()
+		if err != nil {
+			return fmt.Errorf("%q: %w", "/"+join(f.path, f.name), err)
+		}
+	}
 	return nil
 }
 
@@ -229,15 +266,14 @@ func (u *unpacker) file(path, name string, i *inode) error {
 	if err != nil {
 		return err
 	}
-	at := u.at.retain()
-	u.group.Go(func() error {
-		defer at.release()
-		if err := u.write(at, name, c); err != nil {
-			return fmt.Errorf("%q: %w", "/"+join(path, name), err)
-		}
+	f := pendingFile{u.at.retain(), path, name, c}
+	select {
+	case u.files <- f:
 		return nil
-	})
-	return nil
+	case <-u.ctx.Done():
+		f.at.release()
+		return context.Cause(u.ctx)
+	}
 }
 
 // write makes a file.
