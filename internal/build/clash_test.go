@@ -1,9 +1,12 @@
 package build
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,11 +36,8 @@ func linked(t *testing.T, places map[string]string, packages map[string]map[stri
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"aa", "bb", "cc"} {
-		files, ok := packages[name]
-		if !ok {
-			continue
-		}
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
+		files := packages[name]
 		prefix := "x86/" + name + "-1.0-" + name + "hash"
 		put(prefix+"/.spack/spec.json", "{}")
 		put(filepath.Join("env/v", places[name], ".spack", name, "spec.json"), "-> /m/"+prefix+"/.spack/spec.json")
@@ -155,5 +155,36 @@ func TestManyClashes(t *testing.T) {
 	got[0].Paths, got[0].Kept = nil, ""
 	if text := got[0].String(); strings.Contains(text, "bin/") || !strings.Contains(text, "bb") {
 		t.Error(text)
+	}
+}
+
+// TestClashesOfManyPackages: of a stack of a hundred packages with thousands of files,
+// of which many are in several, those are told that differ, and no others.
+func TestClashesOfManyPackages(t *testing.T) {
+	packages, specs := map[string]map[string]string{}, map[string]spack.Spec{}
+	for i := range 100 {
+		name := fmt.Sprintf("p%02d", i)
+		files := map[string]string{"include/same.h": "same", "LICENSE": name}
+		for j := range 60 {
+			files[fmt.Sprintf("lib/%s/%d", name, j)] = name
+		}
+		if i%10 == 0 {
+			files[fmt.Sprintf("bin/tool-%d", i/20)] = name // two packages have each
+		}
+		packages[name], specs[name+"hash"] = files, spack.Spec{Name: name, Version: "1.0"}
+	}
+	f := clashFinder{
+		ctx: t.Context(), store: linked(t, nil, packages), mount: "/m", root: "env/v", specs: specs,
+		first: map[string]int{}, more: map[string][]int{},
+	}
+	got, err := f.find("v")
+	var want []Clash
+	for i := range 5 {
+		want = append(want, Clash{
+			View: "v", Kept: fmt.Sprintf("p%d0-1.0", 2*i), Lost: fmt.Sprintf("p%d0-1.0", 2*i+1), Paths: []string{fmt.Sprint("bin/tool-", i)}, Files: 1,
+		})
+	}
+	if err != nil || !reflect.DeepEqual(got, want) || len(f.packages) != 100 {
+		t.Errorf("%+v, %v, of %d packages", got, err, len(f.packages))
 	}
 }
