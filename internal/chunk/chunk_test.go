@@ -132,6 +132,36 @@ func TestPlansMakeTheWhole(t *testing.T) {
 	}
 }
 
+// Ranges that are joined over what is here fetch it: then it is not copied as well,
+// since who puts the file together counts its bytes.
+func TestEachByteComesFromOnePlace(t *testing.T) {
+	var before, after []byte
+	var blocks []Span
+	for i := range 3 * 3 * fewRanges {
+		b := random(byte(i), 4000+i)
+		blocks = append(blocks, Span{int64(len(before)), int64(len(b))})
+		before = append(before, b...)
+		if i%9 == 3 || i%9 == 5 { // a small gap and a large one
+			b = random(byte(i)+100, len(b))
+		}
+		after = append(after, b...)
+	}
+	p := MakePlan(build(t, after, blocks), []Index{build(t, before, blocks)})
+	if len(p.Fetch) >= 2*3*fewRanges || p.Fetched == p.Missing {
+		t.Fatalf("%d ranges: none was joined", len(p.Fetch))
+	}
+	total := p.Fetched
+	for _, c := range p.Copies {
+		total += c.Length
+	}
+	if total != int64(len(after)) {
+		t.Errorf("%d bytes are copied or fetched for a file of %d", total, len(after))
+	}
+	if got := assemble(t, p, after, [][]byte{before}); !bytes.Equal(got, after) {
+		t.Error("the parts do not make the whole")
+	}
+}
+
 func TestPlanWithoutBase(t *testing.T) {
 	data := random(5, mib)
 	p := MakePlan(build(t, data, nil), nil)

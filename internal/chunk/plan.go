@@ -14,8 +14,8 @@ type Copy struct {
 
 // Plan says how a file is put together.
 type Plan struct {
-	Copies []Copy // in order; they do not overlap
-	Fetch  []Span // what remains, in order, joined to few ranges
+	Copies []Copy // in order
+	Fetch  []Span // what remains, in order, joined to few ranges; no byte is in both
 	// Missing is how many bytes no other file has. Fetched is how many Fetch comes
 	// to: a little more, where that saves requests.
 	Missing, Fetched int64
@@ -25,8 +25,8 @@ type Plan struct {
 // first, until there are few of them, or a part of what is missing is fetched in
 // vain.
 const (
-	fewRanges  = 256
-	vainFactor = 20 // one part in so many
+	fewRanges  = 512
+	vainFactor = 40 // one part in so many
 	alwaysJoin = 1 << 10
 )
 
@@ -65,7 +65,19 @@ func MakePlan(x Index, bases []Index) Plan {
 	for _, s := range p.Fetch {
 		p.Fetched += s.Length
 	}
+	p.Copies = without(p.Copies, p.Fetch)
 	return p
+}
+
+// without drops the copies that ranges were joined over: each byte of the file
+// comes from one place. A copy is inside of a range or outside.
+func without(copies []Copy, fetch []Span) []Copy {
+	return slices.DeleteFunc(copies, func(c Copy) bool {
+		for len(fetch) > 0 && fetch[0].end() <= c.Offset {
+			fetch = fetch[1:]
+		}
+		return len(fetch) > 0 && fetch[0].Offset <= c.Offset
+	})
 }
 
 func appendSpan(spans []Span, s Span) []Span {
