@@ -174,10 +174,10 @@ func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.M
 			w.moved.Store(done)
 			o.Events.Info("pull", "going on after %d of %d bytes", done, a.Size)
 		}
-		if err := w.copyAll(ctx); err != nil {
-			return err
-		}
-		return w.fetchAll(ctx, cmp.Or(o.Connections, rangeWorkers))
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return w.copyAll(ctx) })
+		group.Go(func() error { return w.fetchAll(ctx, cmp.Or(o.Connections, rangeWorkers)) })
+		return group.Wait()
 	})
 }
 
