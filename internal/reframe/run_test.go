@@ -188,10 +188,13 @@ func TestRealRunEndedReports(t *testing.T) {
 	defer cancel()
 	go func() {
 		for ctx.Err() == nil {
+			time.Sleep(10 * time.Millisecond)
 			if _, err := os.Stat(mark); err == nil {
+				// ReFrame 4 was seen to hang when it is told to end while it is still
+				// about to note what it has just started.
+				time.Sleep(500 * time.Millisecond)
 				cancel()
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
 	}()
 	ended, err := Do(ctx, run.Command(append(env, "MARK="+mark)), &bytes.Buffer{}, nil)
