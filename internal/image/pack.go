@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -73,7 +72,7 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	localrepo.RememberDigest(out, notes(), summary.Digest)
+	localrepo.RememberDigest(out, localrepo.DigestNotes(), summary.Digest)
 	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: summary.Compressor()}, nil
 }
 
@@ -97,15 +96,6 @@ func Alike(path string, o PackOptions) bool {
 	return err == nil && said == want.Compressor()
 }
 
-// notes is where digests of image files are remembered, "" if the user has no cache.
-func notes() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(cache, "uenv-ci", "digests")
-}
-
 // Stat describes an image that is on disk already; for its digest it reads the
 // whole file, unless this user packed or read it before and it is as it was. A file
 // that is no image has kind Invalid.
@@ -127,7 +117,7 @@ func Stat(ctx context.Context, path string) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("read image: %w", err)
 	}
-	d, err := localrepo.KnownDigest(ctx, path, notes())
+	d, err := localrepo.KnownDigest(ctx, path, localrepo.DigestNotes(), nil)
 	if err != nil {
 		return File{}, fmt.Errorf("read image %s: %w", path, err)
 	}

@@ -24,10 +24,21 @@ type note struct {
 	Changed  syscall.Timespec
 }
 
+// DigestNotes returns the directory in which this user's digests of image files are
+// remembered, "" if the user has no cache.
+func DigestNotes() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "uenv-ci", "digests")
+}
+
 // KnownDigest returns the digest of a file, and reads it only if it was not read,
 // or written, by this user before: directory notes keeps what was found. Without
-// such a directory, "", nothing is remembered.
-func KnownDigest(ctx context.Context, path, notes string) (digest.Digest, error) {
+// such a directory, "", nothing is remembered. While it reads, progress, if not nil,
+// is told of bytes.
+func KnownDigest(ctx context.Context, path, notes string, progress func(int)) (digest.Digest, error) {
 	before, err := noteOf(path, "")
 	if err != nil {
 		return "", err
@@ -41,7 +52,7 @@ func KnownDigest(ctx context.Context, path, notes string) (digest.Digest, error)
 			return was.Digest, nil
 		}
 	}
-	got, err := HashFile(ctx, path, nil)
+	got, err := HashFile(ctx, path, progress)
 	if err != nil {
 		return "", err
 	}

@@ -21,7 +21,7 @@ func TestKnownDigest(t *testing.T) {
 	}
 	want := func(d digest.Digest) {
 		t.Helper()
-		if got, err := KnownDigest(t.Context(), file, notes); err != nil || got != d {
+		if got, err := KnownDigest(t.Context(), file, notes, nil); err != nil || got != d {
 			t.Errorf("%s, not %s: %v", got, d, err)
 		}
 	}
@@ -50,7 +50,7 @@ func TestKnownDigest(t *testing.T) {
 		want(digest.FromString("two"))
 	}
 	RememberDigest(file, "", said)
-	if got, err := KnownDigest(t.Context(), file, ""); err != nil || got != digest.FromString("two") {
+	if got, err := KnownDigest(t.Context(), file, "", nil); err != nil || got != digest.FromString("two") {
 		t.Errorf("without notes: %s, %v", got, err)
 	}
 }
