@@ -13,10 +13,10 @@ import (
 type builder struct {
 	file     string
 	problems fault.Problems
-	fatal    bool // a limit was hit: the tree is not whole
-	done     map[*yaml.Node]*built
-	active   map[*yaml.Node]bool // nodes being built: an alias to one is a cycle
-	merged   int                 // pairs brought in by merge keys
+	fatal    bool                 // a limit was hit: the tree is not whole
+	done     map[*yaml.Node]built // nodes with an anchor
+	active   map[*yaml.Node]bool  // those being built: an alias to one is a cycle
+	merged   int                  // pairs brought in by merge keys
 }
 
 // built is a finished node and its size with every alias expanded.
@@ -38,7 +38,7 @@ func (b *builder) refuse(n *yaml.Node, message string) {
 	b.fatal = true
 }
 
-func (b *builder) build(n *yaml.Node, depth int) *built {
+func (b *builder) build(n *yaml.Node, depth int) built {
 	if n.Kind == yaml.AliasNode {
 		target := n.Alias
 		if b.active[target] {
@@ -53,10 +53,14 @@ func (b *builder) build(n *yaml.Node, depth int) *built {
 			b.refuse(n, fmt.Sprintf("is nested more than %d deep", maxDepth))
 			return b.null(n)
 		}
-		b.active[n] = true
+		if n.Anchor != "" {
+			b.active[n] = true
+		}
 		r = b.convert(n, depth)
-		delete(b.active, n)
-		b.done[n] = r
+		if n.Anchor != "" {
+			b.active[n] = false
+			b.done[n] = r
+		}
 	}
 	if depth+r.height > maxDepth+1 {
 		b.refuse(n, fmt.Sprintf("is nested more than %d deep", maxDepth))
@@ -67,11 +71,11 @@ func (b *builder) build(n *yaml.Node, depth int) *built {
 	return r
 }
 
-func (b *builder) null(n *yaml.Node) *built {
-	return &built{&Node{File: b.file, Line: n.Line, Column: n.Column}, 1, 1}
+func (b *builder) null(n *yaml.Node) built {
+	return built{&Node{File: b.file, Line: n.Line, Column: n.Column}, 1, 1}
 }
 
-func (b *builder) convert(n *yaml.Node, depth int) *built {
+func (b *builder) convert(n *yaml.Node, depth int) built {
 	r := b.null(n)
 	switch n.Kind {
 	case yaml.SequenceNode:
@@ -79,12 +83,12 @@ func (b *builder) convert(n *yaml.Node, depth int) *built {
 		r.node.Kind = Sequence
 		r.node.Items = make([]*Node, 0, len(n.Content))
 		for _, item := range n.Content {
-			r.node.Items = append(r.node.Items, b.child(r, item, depth))
+			r.node.Items = append(r.node.Items, b.child(&r, item, depth))
 		}
 	case yaml.MappingNode:
 		b.checkTag(n, "!!map")
 		r.node.Kind = Mapping
-		b.mapping(r, n, depth)
+		b.mapping(&r, n, depth)
 	default:
 		b.scalar(r.node, n)
 	}

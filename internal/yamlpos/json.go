@@ -31,7 +31,7 @@ func (m *Map) MarshalJSON() ([]byte, error) { return MarshalJSON(m, 0) }
 func (m *Map) Sorted() *Map {
 	entries := m.Entries()
 	sortEntries(entries)
-	s := &Map{}
+	s := &Map{entries: make([]Entry, 0, len(entries))}
 	for _, e := range entries {
 		s.setKey(e.Key, sortedValue(e.Value))
 	}

@@ -1,6 +1,9 @@
 package yamlpos
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Entry is one key and value of a Map.
 type Entry struct {
@@ -12,8 +15,12 @@ type Entry struct {
 // ready for use; a nil *Map reads as empty.
 type Map struct {
 	entries []Entry
-	index   map[any]int // by hashable form of the key
+	index   map[any]int // by hashable form of the key; nil for a small map
 }
+
+// smallMap is the number of entries up to which looking through them costs less
+// than an index: most maps have fewer.
+const smallMap = 8
 
 // NewMap returns a map of alternating keys and values. It panics on an odd
 // number of arguments or a key that is not a string, both being mistakes of
@@ -22,7 +29,7 @@ func NewMap(kv ...any) *Map {
 	if len(kv)%2 != 0 {
 		panic("yamlpos.NewMap: odd number of arguments")
 	}
-	m := &Map{}
+	m := &Map{entries: make([]Entry, 0, len(kv)/2)}
 	for i := 0; i < len(kv); i += 2 {
 		m.Set(kv[i].(string), kv[i+1])
 	}
@@ -52,15 +59,35 @@ func hashable(key any) any {
 
 func (m *Map) setKey(key, value any) {
 	c := hashable(key)
-	if i, ok := m.index[c]; ok {
+	if i := m.find(c); i >= 0 {
 		m.entries[i].Value = value
 		return
 	}
-	if m.index == nil {
-		m.index = map[any]int{}
-	}
-	m.index[c] = len(m.entries)
 	m.entries = append(m.entries, Entry{key, value})
+	switch {
+	case m.index != nil:
+		m.index[c] = len(m.entries) - 1
+	case len(m.entries) > smallMap:
+		m.reindex()
+	}
+}
+
+// find returns the place of a key in its hashable form, -1 where there is none.
+func (m *Map) find(key any) int {
+	if m.index != nil {
+		if i, ok := m.index[key]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(m.entries, func(e Entry) bool { return hashable(e.Key) == key })
+}
+
+func (m *Map) reindex() {
+	m.index = make(map[any]int, 2*len(m.entries))
+	for i, e := range m.entries {
+		m.index[hashable(e.Key)] = i
+	}
 }
 
 // Get returns the value below a string key.
@@ -68,8 +95,8 @@ func (m *Map) Get(key string) (any, bool) {
 	if m == nil {
 		return nil, false
 	}
-	i, ok := m.index[key]
-	if !ok {
+	i := m.find(key)
+	if i < 0 {
 		return nil, false
 	}
 	return m.entries[i].Value, true
@@ -83,16 +110,13 @@ func (m *Map) Delete(key string) {
 	if m == nil {
 		return
 	}
-	at, ok := m.index[key]
-	if !ok {
+	at := m.find(key)
+	if at < 0 {
 		return
 	}
-	m.entries = append(m.entries[:at], m.entries[at+1:]...)
-	delete(m.index, key)
-	for c, i := range m.index {
-		if i > at {
-			m.index[c] = i - 1
-		}
+	m.entries = slices.Delete(m.entries, at, at+1)
+	if m.index != nil {
+		m.reindex()
 	}
 }
 
@@ -129,7 +153,7 @@ func (m *Map) Clone() *Map {
 	if m == nil {
 		return nil
 	}
-	c := &Map{}
+	c := &Map{entries: make([]Entry, 0, len(m.entries))}
 	for _, e := range m.entries {
 		c.setKey(e.Key, cloneValue(e.Value))
 	}

@@ -99,8 +99,9 @@ func (e *encoder) block(v any, indent int) error {
 		}
 		return nil
 	}
-	entries := v.(*Map).Entries()
+	entries := v.(*Map).entries
 	if e.sortKeys {
+		entries = slices.Clone(entries)
 		sortEntries(entries)
 	}
 	for i, entry := range entries {

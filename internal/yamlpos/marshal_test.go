@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,30 @@ func TestMap(t *testing.T) {
 	var none *Map
 	if _, ok := none.Get("a"); ok || none.Len() != 0 || none.Keys() != nil || none.Clone() != nil {
 		t.Error("a nil map is not empty")
+	}
+}
+
+// A map finds its keys in another way once it has many.
+func TestMapOfManyKeys(t *testing.T) {
+	m := &Map{}
+	var want []string
+	for i := range 3 * smallMap {
+		key := strings.Repeat("k", i+1)
+		m.Set(key, nil)
+		m.Set(key, i)
+		want = append(want, key)
+	}
+	for i := len(want) - 2; i >= 0; i -= 2 {
+		m.Delete(want[i])
+		want = slices.Delete(want, i, i+1)
+		if got := m.Keys(); !slices.Equal(got, want) {
+			t.Fatalf("keys %q, not %q", got, want)
+		}
+		for _, key := range want {
+			if v, ok := m.Get(key); !ok || v != len(key)-1 {
+				t.Errorf("%s = %v", key, v)
+			}
+		}
 	}
 }
 

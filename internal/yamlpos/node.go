@@ -124,7 +124,7 @@ func (n *Node) Data() any {
 		}
 		return items
 	case Mapping:
-		m := &Map{}
+		m := &Map{entries: make([]Entry, 0, len(n.Pairs))}
 		for _, p := range n.Pairs {
 			m.setKey(p.Key.Data(), p.Value.Data())
 		}

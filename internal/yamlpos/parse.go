@@ -65,7 +65,7 @@ func Read(file string, data []byte) (*Node, fault.Problems) {
 	if len(doc) == 0 {
 		return &Node{File: file, Line: 1, Column: 1}, nil
 	}
-	b := &builder{file: file, done: map[*yaml.Node]*built{}, active: map[*yaml.Node]bool{}}
+	b := &builder{file: file, done: map[*yaml.Node]built{}, active: map[*yaml.Node]bool{}}
 	if len(doc) > 1 {
 		b.problem(doc[1], "a second document begins here; only one is allowed", "")
 	}

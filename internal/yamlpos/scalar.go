@@ -47,7 +47,7 @@ func resolve(text string) (any, error) {
 	case "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF":
 		return false, nil
 	}
-	if !strings.ContainsRune("+-.0123456789", rune(text[0])) {
+	if !strings.ContainsRune("+-.0123456789", rune(text[0])) || !isNumeric(text) {
 		return text, nil
 	}
 	switch {
@@ -66,6 +66,24 @@ func resolve(text string) (any, error) {
 		return parseDatetime(text, m)
 	}
 	return text, nil
+}
+
+// numeric are the bytes of texts that one of the patterns can match. Versions,
+// flags and paths begin as numbers do, and patterns cost more than a table.
+var numeric = func() (set [256]bool) {
+	for _, c := range []byte("0123456789abcdefABCDEF_+-.:xinfINFTtZ \t") {
+		set[c] = true
+	}
+	return set
+}()
+
+func isNumeric(text string) bool {
+	for i := range len(text) {
+		if !numeric[text[i]] {
+			return false
+		}
+	}
+	return true
 }
 
 // parseInt reads an integer that matches intPattern.
