@@ -59,7 +59,7 @@ func Compile(fsys fs.FS, name string) (*Schema, error) {
 // document; nothing if it is right.
 func (s *Schema) Validate(n *yamlpos.Node) fault.Problems {
 	c := &converter{}
-	value := c.value(n, "")
+	value := c.value(n, nil)
 	problems := c.problems
 	err := s.compiled.Validate(value)
 	var failed *jsonschema.ValidationError
@@ -84,12 +84,30 @@ const maxProblems = 200
 // converter turns a node into the values that jsonschema takes.
 type converter struct{ problems fault.Problems }
 
-func (c *converter) value(n *yamlpos.Node, path string) any {
+// step is the way to a value, made into text only where something is wrong.
+type step struct {
+	above *step
+	key   string // of a mapping
+	item  int    // of a list
+	list  bool
+}
+
+func (s *step) path() string {
+	switch {
+	case s == nil:
+		return ""
+	case s.list:
+		return fmt.Sprintf("%s[%d]", s.above.path(), s.item)
+	}
+	return join(s.above.path(), s.key)
+}
+
+func (c *converter) value(n *yamlpos.Node, at *step) any {
 	switch n.Kind {
 	case yamlpos.Sequence:
 		items := make([]any, len(n.Items))
 		for i, item := range n.Items {
-			items[i] = c.value(item, fmt.Sprintf("%s[%d]", path, i))
+			items[i] = c.value(item, &step{above: at, item: i, list: true})
 		}
 		return items
 	case yamlpos.Mapping:
@@ -101,21 +119,21 @@ func (c *converter) value(n *yamlpos.Node, path string) any {
 					fmt.Sprintf("the key %s is %s, not text", p.Key.Raw, describe(p.Key)), fmt.Sprintf("write '%s' with the quotes", p.Key.Raw)))
 				continue
 			}
-			m[key] = c.value(p.Value, join(path, key))
+			m[key] = c.value(p.Value, &step{above: at, key: key})
 		}
 		return m
 	default:
-		return c.scalar(n, path)
+		return c.scalar(n, at)
 	}
 }
 
-func (c *converter) scalar(n *yamlpos.Node, path string) any {
+func (c *converter) scalar(n *yamlpos.Node, at *step) any {
 	switch v := n.Value.(type) {
 	case *big.Int:
 		return json.Number(v.String())
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			c.problems = append(c.problems, n.Problem(fmt.Sprintf("%s cannot be %s", name(path), n.Raw), ""))
+			c.problems = append(c.problems, n.Problem(fmt.Sprintf("%s cannot be %s", name(at.path()), n.Raw), ""))
 			return 0
 		}
 		return v
