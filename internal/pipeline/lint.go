@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
+	"sync/atomic"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -177,15 +176,20 @@ func (l *linter) readCluster(c *lintedCluster) {
 
 // each does all tasks, a few at a time, until ctx is cancelled.
 func each(ctx context.Context, tasks []func(context.Context)) error {
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, task := range tasks {
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() error { task(ctx); return nil })
+	var workers sync.WaitGroup
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(tasks)) {
+		workers.Go(func() { // and goes on: a new goroutine has to grow its stack again
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(tasks) {
+					return
+				}
+				tasks[i](ctx)
+			}
+		})
 	}
-	_ = group.Wait() // tasks report their own errors
+	workers.Wait()
 	return ctx.Err()
 }
 

@@ -90,6 +90,7 @@ func tree(dir, name string, skip []string) ([]FileDigest, error) {
 	}
 	defer source.Close()
 	var digests []FileDigest
+	buffer := make([]byte, 16<<10) // more than most files have
 	err = source.Walk(name, skip, func(e recipe.SourceEntry) error {
 		if e.Dir {
 			digests = append(digests, FileDigest{Path: e.Name + "/", Digest: directory})
@@ -100,7 +101,7 @@ func tree(dir, name string, skip []string) ([]FileDigest, error) {
 			return err
 		}
 		defer in.Close()
-		digest, err := digestOf(in, in.Executable())
+		digest, err := digestOf(in, buffer, in.Executable())
 		digests = append(digests, FileDigest{Path: e.Name, Digest: digest})
 		return err
 	})
@@ -116,12 +117,13 @@ func file(name string) (string, error) {
 		return "", err
 	}
 	defer in.Close()
-	return digestOf(in, false)
+	return digestOf(in, nil, false)
 }
 
-func digestOf(in io.Reader, executable bool) (string, error) {
+// digestOf reads a file through a buffer; nil: one is made.
+func digestOf(in io.Reader, buffer []byte, executable bool) (string, error) {
 	hash := sha256.New()
-	if _, err := io.Copy(hash, in); err != nil {
+	if _, err := io.CopyBuffer(hash, in, buffer); err != nil {
 		return "", err
 	}
 	digest := hex.EncodeToString(hash.Sum(nil))

@@ -4,8 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
+	"sync/atomic"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
@@ -117,15 +116,20 @@ func (r *planReader) commit(ctx context.Context, ref Reference) {
 
 // each calls work for every item, a few at a time, until ctx is cancelled.
 func each[T any](ctx context.Context, items []T, work func(context.Context, T)) error {
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, item := range items {
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() error { work(ctx, item); return nil })
+	var workers sync.WaitGroup
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(items)) {
+		workers.Go(func() { // and goes on: a new goroutine has to grow its stack again
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(items) {
+					return
+				}
+				work(ctx, items[i])
+			}
+		})
 	}
-	_ = group.Wait() // work reports its own errors
+	workers.Wait()
 	return ctx.Err()
 }
 
