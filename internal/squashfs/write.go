@@ -50,7 +50,7 @@ type WriteOptions struct {
 	// that it can be a base.
 	KeepBlocks bool
 
-	Workers int // that compress at once; 0 is one for each processor
+	Workers int // that read and compress at once; 0 is one more than there are processors
 	Events  event.Sink
 }
 
@@ -135,7 +135,7 @@ func (o *WriteOptions) complete() (encoderSpec, error) {
 		return encoderSpec{}, fault.New(fault.Usage, "block size %d is not a power of two from 4096 to 1048576", o.BlockSize)
 	}
 	if o.Workers <= 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
+		o.Workers = runtime.GOMAXPROCS(0) + 1 // as each waits now and then
 	}
 	if o.Time.IsZero() {
 		o.Time = time.Unix(0, 0)
