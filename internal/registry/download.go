@@ -85,14 +85,12 @@ func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path st
 	if err := resize(partial, d.Size); err != nil {
 		return err
 	}
-	later := reservesByPage(partial, d.Size)
-	if !later {
+	if !reservesByPage(partial, d.Size) {
 		if err := allocate(ctx, partial, d.Size); err != nil {
 			return err
 		}
 	}
 	t := newTransfer(p, d, partial, journal, claims, o, meter)
-	t.reserveSpace = later
 	err = t.run(ctx)
 	if errors.Is(err, errContent) && t.complete() {
 		// Which part is wrong cannot be told: the next attempt starts anew.
@@ -178,13 +176,13 @@ func resize(f *os.File, size int64) error {
 	return nil
 }
 
-// allocateStep is how much space is reserved at a time, in bytes: where that means
-// work for every page, writers need not wait long for the file.
+// allocateStep is how much space is reserved at a time, in bytes, so that it can be
+// interrupted where that takes long.
 const allocateStep = 64 << 20
 
-// reservesByPage tells whether reserving space takes long, and need not be waited
-// for since it is known that there is enough: in memory every page is work, and
-// there are no quotas.
+// reservesByPage tells whether reserving space is as much work as writing, for every
+// page, and spares nobody a surprise since it is known that there is enough: in memory,
+// where there are no quotas.
 func reservesByPage(f *os.File, size int64) bool {
 	var fs unix.Statfs_t
 	err := unix.Fstatfs(int(f.Fd()), &fs)

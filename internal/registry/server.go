@@ -118,7 +118,6 @@ func newTransport(o Options) (http.RoundTripper, error) {
 		ExpectContinueTimeout: connectTimeout,
 		DisableCompression:    true,
 		WriteBufferSize:       copyBuffer,
-		ReadBufferSize:        copyBuffer,
 	}
 	if o.CAFile != "" {
 		pool, err := certificates(o.CAFile)

@@ -3,9 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 	"runtime"
 	"sync"
@@ -30,8 +28,6 @@ type transfer struct {
 	options    DownloadOptions
 	limiter    *limiter
 	meter      *meter
-	// reserveSpace has space reserved while the content comes.
-	reserveSpace bool
 
 	mu       sync.Mutex
 	change   *sync.Cond // of anything below
@@ -44,6 +40,7 @@ type transfer struct {
 	free     [][]byte
 	workers  int
 	wanted   int  // workers that there should be
+	settled  bool // and will be
 	held     int  // bytes that had to wait to be handed over
 	noRanges bool // the registry sends wholes only
 	hashed   bool // all chunks
@@ -98,9 +95,6 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, t.wake)()
-	if t.reserveSpace {
-		group.Go(func() error { return allocate(ctx, t.file, t.d.Size) })
-	}
 	group.Go(func() error { return t.hash(ctx) })
 	group.Go(func() error {
 		t.steer(ctx, func() { group.Go(func() error { return t.work(ctx) }) })
@@ -251,6 +245,7 @@ const worthwhile = 1.25
 // steer starts workers: as many as were asked for, or one, and twice as many as
 // long as that pays.
 func (t *transfer) steer(ctx context.Context, start func()) {
+	defer t.settle()
 	if n := t.options.Connections; n > 0 {
 		t.want(min(n, MaxConnections), start)
 		return
@@ -294,6 +289,13 @@ func processorTime() time.Duration {
 		return 0
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// settle tells that the number of workers stays what it is.
+func (t *transfer) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settled = true
 }
 
 func (t *transfer) over(ctx context.Context) bool { return ctx.Err() != nil || t.complete() }
@@ -356,7 +358,7 @@ func (t *transfer) take(ctx context.Context) (first, last int, strict bool) {
 				t.low++
 			}
 			first, last = t.low, t.low
-			limit := first + max(shortestPiece, min(longestPiece, t.missing/(2*max(1, t.wanted))))
+			limit := first + t.pieceLength()
 			for last < min(limit, len(t.state)) && t.state[last] == chunkMissing {
 				last++
 			}
@@ -365,6 +367,15 @@ func (t *transfer) take(ctx context.Context) (first, last int, strict bool) {
 		}
 		t.change.Wait()
 	}
+}
+
+// pieceLength returns how many chunks one request asks for: everything, where there is
+// nobody to leave something to.
+func (t *transfer) pieceLength() int {
+	if t.settled && t.wanted == 1 {
+		return t.missing
+	}
+	return max(shortestPiece, min(longestPiece, t.missing/(2*max(1, t.wanted))))
 }
 
 // reserve marks the missing chunks of a run as taken.
@@ -397,66 +408,4 @@ func (t *transfer) oneStream() {
 	defer t.mu.Unlock()
 	t.noRanges, t.wanted = true, 1
 	t.change.Broadcast()
-}
-
-// errNoRanges tells that parts cannot be had.
-var errNoRanges = fault.New(fault.Refused, "the registry sends no parts of a blob")
-
-// fetch gets a run of chunks. In a single stream those that are there already
-// pass by unused.
-func (t *transfer) fetch(ctx context.Context, first, last int, strict bool) error {
-	r := &resumer{
-		ctx: ctx, store: t.repository.store, d: t.d, options: t.repository.registry.retry, strict: strict,
-		offset: int64(first) * chunkSize, end: min(int64(last)*chunkSize, t.d.Size),
-	}
-	if err := r.start(); err != nil {
-		return err
-	}
-	defer r.Close()
-	for chunk := first; chunk < last; chunk++ {
-		data := t.buffer()[:t.length(chunk)]
-		needed := t.needed(chunk)
-		sum, err := t.receive(ctx, r, chunk, data, needed)
-		if err != nil {
-			t.release(data)
-			return fmt.Errorf("chunk at %d: %w", int64(chunk)*chunkSize, err)
-		}
-		if !needed {
-			t.release(data)
-			continue
-		}
-		if err := t.keep(ctx, chunk, data, sum); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// receiveStep is how much is read before it is written, in bytes: little enough to
-// be in the processor's cache still.
-const receiveStep = 256 << 10
-
-// receive reads a chunk into data, writes it if it is needed, and returns its
-// checksum.
-func (t *transfer) receive(ctx context.Context, r io.Reader, chunk int, data []byte, needed bool) (sum uint32, err error) {
-	for at := 0; at < len(data); at += receiveStep {
-		part := data[at:min(at+receiveStep, len(data))]
-		if err := t.limiter.readFull(ctx, r, part); err != nil {
-			return 0, err
-		}
-		if !needed {
-			continue
-		}
-		sum = crc32.Update(sum, crcTable, part)
-		if _, err := t.file.WriteAt(part, int64(chunk)*chunkSize+int64(at)); err != nil {
-			return 0, err
-		}
-	}
-	return sum, nil
-}
-
-func (t *transfer) needed(chunk int) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.state[chunk] != chunkDone
 }
