@@ -58,6 +58,9 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
+	if err := l.Keep(2 * s.size); err != nil {
+		return err
+	}
 	fmt.Printf("image of %d bytes, %d rounds\n", s.size, s.rounds)
 	contenders := s.contenders(l, label, layer)
 	if err := lab.Rounds(ctx, s.rounds, contenders...); err != nil {
