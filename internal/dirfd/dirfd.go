@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// DirMode are the permissions of new directories, if the umask leaves them.
+const DirMode fs.FileMode = 0o755
+
 // Dir is an open directory. Close it.
 type Dir struct{ fd int }
 
@@ -31,15 +34,24 @@ func duplicate(f *os.File) (int, error) {
 		return -1, err
 	}
 	fd := -1
-	if cerr := raw.Control(func(of uintptr) {
-		fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0)
-	}); cerr != nil {
+	if cerr := raw.Control(func(of uintptr) { fd, err = again(of) }); cerr != nil {
 		return -1, cerr
 	}
 	if err != nil {
 		return -1, &fs.PathError{Op: "dup", Path: f.Name(), Err: err}
 	}
 	return fd, nil
+}
+
+func again(fd uintptr) (int, error) { return unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }
+
+// Again returns the same directory, to be closed on its own.
+func (d *Dir) Again() (*Dir, error) {
+	fd, err := again(uintptr(d.fd))
+	if err != nil {
+		return nil, os.NewSyscallError("dup", err)
+	}
+	return &Dir{fd}, nil
 }
 
 // retry repeats a call that a signal interrupted.
@@ -59,13 +71,13 @@ func single(op, name string) error {
 	return nil
 }
 
-func (d *Dir) openat(name string, flags int) (int, error) {
+func (d *Dir) openat(name string, flags int, mode fs.FileMode) (int, error) {
 	if err := single("open", name); err != nil {
 		return -1, err
 	}
 	fd := -1
 	err := retry(func() (err error) {
-		fd, err = unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(mode.Perm()))
 		return err
 	})
 	if err != nil {
@@ -76,7 +88,7 @@ func (d *Dir) openat(name string, flags int) (int, error) {
 
 // Dir opens a directory in this one.
 func (d *Dir) Dir(name string) (*Dir, error) {
-	fd, err := d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -86,33 +98,75 @@ func (d *Dir) Dir(name string) (*Dir, error) {
 // Open opens a regular file in this directory for reading.
 func (d *Dir) Open(name string) (*File, error) {
 	// Whatever it turns out to be, opening it neither waits nor takes a terminal.
-	fd, err := d.openat(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := d.openat(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
 	return newFile(fd, name)
 }
 
-// Create makes a file in this directory, for writing, with mode 0600. The error
-// wraps fs.ErrExist if something has the name.
-func (d *Dir) Create(name string) (*File, error) {
-	fd, err := d.openat(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+// Create makes a file in this directory, for writing, with the permissions that
+// the umask leaves of mode. The error wraps fs.ErrExist if something has the name.
+func (d *Dir) Create(name string, mode fs.FileMode) (*File, error) {
+	fd, err := d.openat(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, mode)
 	if err != nil {
 		return nil, err
 	}
 	return &File{fd: fd}, nil
 }
 
+// CreateIn is Create in a directory of this one, without opening that. Linux does
+// so from version 5.6 on, unless a sandbox refuses: any error but that of a name
+// that is taken may be one that Create does not have.
+func (d *Dir) CreateIn(dir, name string, mode fs.FileMode) (*File, error) {
+	if err := errors.Join(single("open", dir), single("open", name)); err != nil {
+		return nil, err
+	}
+	path := dir + "/" + name
+	how := &unix.OpenHow{
+		Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, Mode: uint64(mode.Perm()),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	}
+	fd := -1
+	err := retry(func() (err error) { fd, err = unix.Openat2(d.fd, path, how); return err })
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &File{fd: fd}, nil
+}
+
 // Mkdir makes a directory in this one, with the permissions that the umask leaves
-// of 0755. The error wraps fs.ErrExist if something has the name.
+// of DirMode. The error wraps fs.ErrExist if something has the name.
 func (d *Dir) Mkdir(name string) error {
 	if err := single("mkdir", name); err != nil {
 		return err
 	}
-	if err := retry(func() error { return unix.Mkdirat(d.fd, name, 0o755) }); err != nil {
+	if err := retry(func() error { return unix.Mkdirat(d.fd, name, uint32(DirMode)) }); err != nil {
 		return &fs.PathError{Op: "mkdir", Path: name, Err: err}
 	}
 	return nil
+}
+
+// KeepsModes tells whether all that is made in this directory, and in those made
+// in it, has the permissions asked for as far as they are in DirMode, so that
+// setting them is not needed. The directory is one that Mkdir has just made. Where
+// it cannot be told, the answer is no.
+func (d *Dir) KeepsModes() bool {
+	var stat unix.Stat_t
+	var fsys unix.Statfs_t
+	if retry(func() error { return unix.Fstat(d.fd, &stat) }) != nil || stat.Mode&^unix.S_IFMT != uint32(DirMode) {
+		return false // the umask or an ACL took some, or it has the group of its parent
+	}
+	if retry(func() error { return unix.Fstatfs(d.fd, &fsys) }) != nil {
+		return false
+	}
+	// Here permissions follow from the umask or else from the default ACL of the
+	// directory, which those made in it inherit. Others have rules of their own.
+	switch fsys.Type {
+	case unix.TMPFS_MAGIC, unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+		return true
+	}
+	return false
 }
 
 // Chmod sets the permission bits, whatever the umask is.

@@ -34,7 +34,7 @@ func open(t *testing.T, dir string) *dirfd.Dir {
 func TestCreateAndRead(t *testing.T) {
 	at := t.TempDir()
 	dir := open(t, at)
-	f, err := dir.Create("x")
+	f, err := dir.Create("x", 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestCreateAndRead(t *testing.T) {
 	if err := errors.Join(f.Chmod(0o754), f.Close(), f.Close()); err != nil {
 		t.Error(err)
 	}
-	if _, err := dir.Create("x"); !errors.Is(err, fs.ErrExist) {
+	if _, err := dir.Create("x", 0o600); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("created again: %v", err)
 	}
 	in, err := dir.Open("x")
@@ -56,6 +56,40 @@ func TestCreateAndRead(t *testing.T) {
 	got, err := io.ReadAll(in)
 	if err != nil || string(got) != text || in.Perm() != 0o754 {
 		t.Errorf("read %d bytes, %v, mode %v", len(got), err, in.Perm())
+	}
+}
+
+func TestCreateIn(t *testing.T) {
+	at := t.TempDir()
+	dir := open(t, at)
+	if err := errors.Join(dir.Mkdir("sub"), os.Symlink("sub", filepath.Join(at, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := dir.CreateIn("sub", "x", 0o640)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		t.Skip("there is no openat2 here")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(filepath.Join(at, "sub", "x")); err != nil || info.Mode() != 0o640 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := dir.CreateIn("sub", "x", 0o640); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("created again: %v", err)
+	}
+	for _, name := range []string{"link", ".", "..", "", "/", "none", "sub/.."} {
+		if f, err := dir.CreateIn(name, "y", 0o640); err == nil {
+			f.Close()
+			t.Errorf("created a file in %q", name)
+		}
+		if f, err := dir.CreateIn("sub", name+"/y", 0o640); err == nil {
+			f.Close()
+			t.Errorf("created %q", name+"/y")
+		}
 	}
 }
 
@@ -167,7 +201,7 @@ func TestStaysInside(t *testing.T) {
 			f.Close()
 			t.Errorf("opened %q", name)
 		}
-		if f, err := dir.Create(name); err == nil {
+		if f, err := dir.Create(name, 0o600); err == nil {
 			f.Close()
 			t.Errorf("created %q", name)
 		}

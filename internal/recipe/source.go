@@ -182,12 +182,16 @@ func (w *sourceWalk) dir(relative string, dir *dirfd.Dir, parents []*dirfd.Dir) 
 		return fmt.Errorf("read %s: %w", path.Join(w.top, relative), err)
 	}
 	slices.SortFunc(entries, func(a, b dirfd.Entry) int { return strings.Compare(a.Name, b.Name) })
-	parents = append(parents[:len(parents):len(parents)], dir)
+	parents = append(parents, dir)
 	for _, e := range entries {
 		if slices.Contains(w.skip, e.Name) {
 			continue
 		}
-		if err := w.below(dir, e, path.Join(relative, e.Name), parents); err != nil {
+		name := e.Name
+		if relative != "." {
+			name = relative + "/" + name
+		}
+		if err := w.below(dir, e, name, parents); err != nil {
 			return err
 		}
 	}

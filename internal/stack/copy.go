@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -22,31 +21,33 @@ type copying struct {
 	Copy
 	source *recipe.Source
 	root   string // of what is copied, in the source
-	at     *cursor
-	begun  bool
-	left   string // a directory that is left out, of those that are walked
+	dst    *cursor
+	at     *cursor // of its own, which starts where To is; nil: it has not begun
+	name   string  // of To there
+	left   string  // a directory that is left out, of those that are walked
 }
 
 // walk copies in one pass over a source: a directory, and for other copies also
 // what is below it. The package repository of a recipe is wanted twice.
 type walk struct {
 	copies []*copying // the first has all the others below it
+	wanted []*copying // those that want the present entry
 	buffer []byte     // of smallFile bytes
 }
 
 // copyAll performs copies: of files, or of directories with all below them, so that
 // all may read them, with permissions that do not depend on how their source was
 // checked out, since images contain them.
-func copyAll(dst *os.Root, copies []Copy) error {
+func copyAll(at *cursor, copies []Copy) error {
 	opened := sources{}
 	defer opened.close()
 	var walks []*walk
 	for _, c := range copies {
-		next, err := c.prepare(dst, opened)
+		next, err := c.prepare(at, opened)
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", c.From, err)
 		}
-		defer next.at.close()
+		defer next.close()
 		walks = addTo(walks, next)
 	}
 	buffer := make([]byte, smallFile) // one for all, since collecting garbage costs
@@ -82,13 +83,25 @@ func addTo(walks []*walk, next *copying) []*walk {
 // covers tells whether a walk over what c copies comes by all that d copies.
 func (c *copying) covers(d *copying) bool { return c.source == d.source && isBelow(d.root, c.root) }
 
-func (c Copy) prepare(dst *os.Root, opened sources) (*copying, error) {
+func (c Copy) prepare(at *cursor, opened sources) (*copying, error) {
 	src, name, err := c.source(opened)
 	if err != nil {
 		return nil, err
 	}
-	at, err := newCursor(dst)
-	return &copying{Copy: c, source: src, root: name, at: at}, err
+	return &copying{Copy: c, source: src, root: name, dst: at, name: path.Base(c.To)}, nil
+}
+
+func (c *copying) begin() (err error) {
+	if c.at == nil {
+		c.at, err = c.dst.from(path.Dir(c.To))
+	}
+	return err
+}
+
+func (c *copying) close() {
+	if c.at != nil {
+		c.at.close()
+	}
 }
 
 // isBelow tells whether a clean relative path is dir or in it.
@@ -110,27 +123,27 @@ func relative(name, dir string) string {
 func (w *walk) run() error {
 	top := w.copies[0].root
 	err := w.copies[0].source.Walk(top, nil, func(e recipe.SourceEntry) error {
-		name := path.Join(top, e.Name)
-		var wanted []*copying
+		name := join(top, e.Name)
+		w.wanted = w.wanted[:0]
 		for _, c := range w.copies {
 			wants, err := c.wants(name, e.Dir)
 			if err != nil {
 				return err
 			}
 			if wants {
-				wanted = append(wanted, c)
+				w.wanted = append(w.wanted, c)
 			}
 		}
 		switch {
 		case !e.Dir:
-			return w.file(name, e, wanted)
-		case len(wanted) == 0 && !w.ahead(name):
+			return w.file(name, e)
+		case len(w.wanted) == 0 && !w.ahead(name):
 			return fs.SkipDir
 		}
 		return nil
 	})
 	for _, c := range w.copies {
-		if err == nil && !c.begun {
+		if err == nil && c.at == nil {
 			err = &fs.PathError{Op: "copy", Path: c.From, Err: fs.ErrNotExist}
 		}
 	}
@@ -139,7 +152,7 @@ func (w *walk) run() error {
 
 // ahead tells whether a copy begins below a directory.
 func (w *walk) ahead(name string) bool {
-	return slices.ContainsFunc(w.copies, func(c *copying) bool { return !c.begun && isBelow(c.root, name) })
+	return slices.ContainsFunc(w.copies, func(c *copying) bool { return c.at == nil && isBelow(c.root, name) })
 }
 
 // wants tells whether a copy has an entry, and makes it if it is a directory.
@@ -147,7 +160,9 @@ func (c *copying) wants(name string, isDir bool) (bool, error) {
 	if !isBelow(name, c.root) || c.left != "" && isBelow(name, c.left) {
 		return false, nil
 	}
-	c.begun = true
+	if err := c.begin(); err != nil {
+		return false, err
+	}
 	relative := relative(name, c.root)
 	isPackage := c.Packages && relative != "." && path.Dir(relative) == "."
 	out := relative != "." && slices.Contains(c.Exclude, path.Base(relative))
@@ -155,12 +170,12 @@ func (c *copying) wants(name string, isDir bool) (bool, error) {
 		return !out && !isPackage, nil // a file beside the packages is none
 	}
 	if !out {
-		dir, made, err := c.at.enter(path.Join(c.To, relative))
+		dir, err := c.at.enter(join(c.name, relative))
 		if err != nil {
 			return false, err
 		}
-		if made || !isPackage { // else an earlier repository has it
-			return true, dir.Chmod(0o755)
+		if dir.made || !isPackage { // else an earlier repository has it
+			return true, dir.chmod()
 		}
 	}
 	c.left = name
@@ -169,8 +184,8 @@ func (c *copying) wants(name string, isDir bool) (bool, error) {
 
 // file copies a file to all who want it. The kernel's ways to copy files cost more
 // than they save with files as small as these.
-func (w *walk) file(name string, e recipe.SourceEntry, wanted []*copying) error {
-	if len(wanted) == 0 {
+func (w *walk) file(name string, e recipe.SourceEntry) error {
+	if len(w.wanted) == 0 {
 		return nil
 	}
 	in, err := e.Open()
@@ -186,8 +201,8 @@ func (w *walk) file(name string, e recipe.SourceEntry, wanted []*copying) error 
 	if in.Executable() {
 		mode = 0o755
 	}
-	for _, c := range wanted {
-		err := c.at.create(path.Join(c.To, relative(name, c.root)), mode, func(out io.Writer) error {
+	for _, c := range w.wanted {
+		err := c.at.create(join(c.name, relative(name, c.root)), mode, func(out io.Writer) error {
 			if small != nil {
 				_, err := out.Write(small)
 				return err

@@ -11,13 +11,9 @@ import (
 func (c Copy) source(opened sources) (*recipe.Source, string, error) {
 	within, from := c.Within, c.From
 	if within == "" {
-		resolved, err := filepath.EvalSymlinks(from)
-		if err != nil {
+		var err error
+		if within, from, err = trusted(from); err != nil {
 			return nil, "", err
-		}
-		from, within = resolved, filepath.Dir(resolved)
-		if info, err := os.Stat(resolved); err == nil && info.IsDir() {
-			within = resolved
 		}
 	}
 	name, err := filepath.Rel(within, from)
@@ -26,6 +22,16 @@ func (c Copy) source(opened sources) (*recipe.Source, string, error) {
 	}
 	src, err := opened.open(within)
 	return src, filepath.ToSlash(name), err
+}
+
+// trusted returns the tree that a file or directory which is trusted itself is in,
+// and its name with links followed. Opening a tree follows links to it.
+func trusted(from string) (within, name string, err error) {
+	if info, err := os.Stat(from); err == nil && info.IsDir() {
+		return from, from, nil
+	}
+	name, err = filepath.EvalSymlinks(from)
+	return filepath.Dir(name), name, err
 }
 
 // sources are the trees that are copied from, by their directories.

@@ -37,7 +37,7 @@ func (t *Tree) write(dst *os.Root) error {
 	}
 	defer at.close()
 	for _, dir := range t.Dirs {
-		if _, _, err := at.enter(dir); err != nil {
+		if _, err := at.enter(dir); err != nil {
 			return err
 		}
 	}
@@ -46,7 +46,7 @@ func (t *Tree) write(dst *os.Root) error {
 			return err
 		}
 	}
-	return copyAll(dst, t.Copies)
+	return copyAll(at, t.Copies)
 }
 
 func (f File) write(at *cursor) error {

@@ -1,12 +1,15 @@
 package stack_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/stack"
 )
@@ -239,6 +242,75 @@ func TestCopiesOfOneSource(t *testing.T) {
 	if err := (&stack.Tree{Copies: []stack.Copy{whole, gone}}).Write(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a copy of nothing: %v", err)
 	}
+}
+
+// Images contain the permissions of what is written, so these depend on nothing
+// of where it is written.
+func TestWriteModes(t *testing.T) {
+	src := t.TempDir()
+	for _, name := range []string{"config.yaml", "a/one", "b/one", "b/two", "b/c/d/one"} {
+		writeFile(t, filepath.Join(src, name), "x")
+	}
+	if err := os.Chmod(filepath.Join(src, "b/two"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tree := &stack.Tree{
+		Files:  []stack.File{{Path: "hook", Mode: 0o755}, {Path: "dir/all", Mode: 0o666}, {Path: "dir/file", Mode: 0o644}},
+		Copies: []stack.Copy{{From: src, To: "copy"}},
+	}
+	want := map[string]fs.FileMode{
+		"hook": 0o755, "dir/all": 0o666, "dir/file": 0o644,
+		"copy": fs.ModeDir | 0o755, "copy/config.yaml": 0o644, "copy/a": fs.ModeDir | 0o755, "copy/a/one": 0o644,
+		"copy/b": fs.ModeDir | 0o755, "copy/b/one": 0o644, "copy/b/two": 0o755, "copy/b/c/d": fs.ModeDir | 0o755, "copy/b/c/d/one": 0o644,
+	}
+	for name, prepare := range map[string]func(dir string) error{
+		"plain":                func(string) error { return nil },
+		"group of the parent":  func(dir string) error { return os.Chmod(dir, fs.ModeSetgid|0o775) },
+		"default ACL":          func(dir string) error { return setDefaultACL(dir, 7, 0, 0) },
+		"generous default ACL": func(dir string) error { return setDefaultACL(dir, 7, 7, 7) },
+		"there, with default ACL": func(dir string) error {
+			return errors.Join(os.Mkdir(dir+"/copy", 0o755), setDefaultACL(dir+"/copy", 7, 0, 0))
+		},
+		"there": func(dir string) error {
+			return errors.Join(os.MkdirAll(dir+"/dir", 0o700), os.MkdirAll(dir+"/copy/b/c", 0o700))
+		},
+	} {
+		for _, umask := range []int{0, 0o022, 0o027, 0o077} {
+			out := t.TempDir()
+			if err := prepare(out); errors.Is(err, unix.ENOTSUP) {
+				t.Logf("%s: this file system has none", name)
+				continue
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if err := writeWith(umask, tree, out); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for file, mode := range want {
+				if info, err := os.Lstat(filepath.Join(out, file)); err != nil || info.Mode() != mode {
+					t.Errorf("%s, umask %03o: %s: %v, %v; want %v", name, umask, file, info.Mode(), err, mode)
+				}
+			}
+		}
+	}
+}
+
+func writeWith(umask int, tree *stack.Tree, out string) error {
+	defer unix.Umask(unix.Umask(umask))
+	return tree.Write(out)
+}
+
+// setDefaultACL sets the permissions of the owner, the group and others, in the
+// format of acl(5) as an extended attribute: version 2, then tag, permissions and
+// an identity that these tags do not have.
+func setDefaultACL(dir string, owner, group, others uint16) error {
+	acl := binary.LittleEndian.AppendUint32(nil, 2)
+	for _, entry := range [][2]uint16{{0x01, owner}, {0x04, group}, {0x20, others}} {
+		acl = binary.LittleEndian.AppendUint16(acl, entry[0])
+		acl = binary.LittleEndian.AppendUint16(acl, entry[1])
+		acl = binary.LittleEndian.AppendUint32(acl, 0xffffffff)
+	}
+	return unix.Setxattr(dir, "system.posix_acl_default", acl, 0)
 }
 
 func writeFile(t *testing.T, name, content string) {

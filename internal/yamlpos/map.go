@@ -20,7 +20,7 @@ type Map struct {
 
 // smallMap is the number of entries up to which looking through them costs less
 // than an index: most maps have fewer.
-const smallMap = 8
+const smallMap = 16
 
 // NewMap returns a map of alternating keys and values. It panics on an odd
 // number of arguments or a key that is not a string, both being mistakes of

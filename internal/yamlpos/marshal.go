@@ -22,6 +22,7 @@ type MarshalOptions struct {
 // time.Time, []any, []string, *Map, map[string]any (always sorted) and *Node.
 func Marshal(v any, o MarshalOptions) ([]byte, error) {
 	e := &encoder{sortKeys: o.SortKeys}
+	e.out.Grow(1 << 10)
 	if err := e.document(v); err != nil {
 		return nil, fmt.Errorf("write YAML: %w", err)
 	}
