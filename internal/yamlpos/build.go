@@ -123,6 +123,8 @@ func (b *builder) scalar(node *Node, n *yaml.Node) {
 		node.Value, err = tagged(n.Tag, n.Value)
 	case node.Quoted:
 		node.Value = n.Value
+	case n.Value == "=" || n.Value == "<<":
+		err = fmt.Errorf("%s has a meaning of its own in YAML 1.1 and is not text", n.Value)
 	default:
 		node.Value, err = resolve(n.Value)
 	}
