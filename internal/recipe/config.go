@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -128,7 +129,7 @@ func (l *loader) packageRepositories(n *yamlpos.Node) []PackageRepository {
 	if n == nil || n.Kind != yamlpos.Mapping {
 		return nil
 	}
-	if n.Get("repo") != nil {
+	if isRepository(n) {
 		return []PackageRepository{l.packageRepository("builtin", l.config.Get("spack").Key("packages"), n)}
 	}
 	var list []PackageRepository
@@ -143,10 +144,17 @@ func (l *loader) packageRepositories(n *yamlpos.Node) []PackageRepository {
 	return list
 }
 
+// isRepository tells one repository from several by name, one of which may be
+// called repo.
+func isRepository(n *yamlpos.Node) bool {
+	repo := n.Get("repo")
+	return repo != nil && repo.Kind != yamlpos.Mapping
+}
+
 func (l *loader) packageRepository(name string, key, n *yamlpos.Node) PackageRepository {
 	r := PackageRepository{Name: name, Repo: text(n.Get("repo")), Path: "repos/spack_repo/" + name, Commit: optionalText(n.Get("commit"))}
 	if s, ok := n.Get("path").Str(); ok {
-		r.Path = s
+		r.Path = cmp.Or(s, ".")
 	}
 	at := n.Get("commit")
 	if at == nil {
@@ -200,7 +208,7 @@ func spackBlock(spack *yamlpos.Node, version int) *yamlpos.Map {
 	if !ok || version != 3 {
 		return block
 	}
-	if _, single := m.Get("repo"); single {
+	if isRepository(spack.Get("packages")) {
 		addNull(m, "commit")
 		return block
 	}

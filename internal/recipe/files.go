@@ -28,9 +28,6 @@ func (l *loader) readModules() {
 	if r.Version == 3 && key != nil {
 		l.warn(l.config.Key("modules"), "ignored-key", "remove it: the presence of modules.yaml decides", "'modules' has no effect in version 3")
 	}
-	if r.Version == 1 && !r.Modules {
-		return // neither used by anyone nor checked upstream
-	}
 	l.validate(r.ModulesFile, formats[r.Version].modules)
 	l.checkModuleRoots()
 }

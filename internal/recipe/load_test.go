@@ -140,7 +140,9 @@ func TestErrors(t *testing.T) {
 		{"module type", v3, files{"modules.yaml": "modules:\n  default:\n    enable: [tlc]\n"}, "modules.yaml:3:14: 'modules.default.enable[0]' must be 'tcl' or 'lmod', not 'tlc' (did you mean 'tcl'?)"},
 		{"arch folder", v2, files{"modules.yaml": "modules: {default: {arch_folder: true}}\n"}, "modules.yaml:1:34: 'modules.default.arch_folder' must be false, not the boolean true"},
 		{"v1 modules without root", v1, files{"config.yaml": strings.Replace(v1["config.yaml"], "false", "true", 1), "modules.yaml": "modules: {default: {}}\n"}, "modules.yaml:1:11: the key 'roots' is missing in 'modules.default'"},
+		{"v1 modules without root, switched off", v1, files{"modules.yaml": "modules: {default: {}}\n"}, "modules.yaml:1:11: the key 'roots' is missing in 'modules.default'"},
 		{"default view", v2, files{"config.yaml": configV2 + "default-view: defalt\n"}, "config.yaml:9:15: the default view 'defalt' is not a view of environments.yaml (did you mean 'default'?)"},
+		{"empty default view", v2, files{"config.yaml": configV2 + "default-view: ''\n"}, "config.yaml:9:15: the default view '' is not a view of environments.yaml (there is default, spack)"},
 		{"default view modules", v2, files{"config.yaml": configV2 + "default-view: modules\n"}, "config.yaml:9:15: the default view 'modules' is not a view of environments.yaml (there is default, spack)"},
 
 		{"gcc pattern", v1, files{"compilers.yaml": "bootstrap: {spec: gcc@11.3}\ngcc: {specs: [gcc@11.10]}\n"}, "compilers.yaml:2:15: 'gcc.specs[0]' must be gcc@VERSION such as gcc@12.3 (numbers of one digit after the first), not 'gcc@11.10'"},

@@ -137,8 +137,8 @@ func (l *loader) checkViewNames() {
 
 // checkDefaultView reports a default view that does not exist.
 func (l *loader) checkDefaultView() {
-	name := l.recipe.DefaultView
-	if name == "" {
+	name, given := l.config.Get("default-view").Str()
+	if !given || l.recipe.Version == 1 {
 		return
 	}
 	var names []string

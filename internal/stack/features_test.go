@@ -135,6 +135,8 @@ func TestModules(t *testing.T) {
 	for _, c := range []struct{ file, want, types string }{
 		{"modules: {}", "{modules: {default: {arch_folder: false, roots: {tcl: R}}}}", "tcl"},
 		{"modules: {default: {enable: [lmod]}}", "{modules: {default: {enable: [lmod], arch_folder: false, roots: {lmod: R}}}}", "lmod"},
+		{"modules: {default: {roots: {lmod: null}}}", "{modules: {default: {arch_folder: false, roots: {lmod: R}}}}", "lmod"},
+		{"modules: {default: {enable: null}}", "{modules: {default: {enable: null, arch_folder: false, roots: {tcl: R}}}}", "tcl"},
 		{"modules: {default: {roots: {lmod: /x, tcl: /y}, tcl: {hash_length: 0}}}",
 			"{modules: {default: {arch_folder: false, roots: {lmod: R, tcl: R}, tcl: {hash_length: 0}}}}", "lmod tcl"},
 	} {
@@ -172,8 +174,9 @@ func TestModulesV1(t *testing.T) {
 	if _, err := without.DefaultModules([]byte("modules: {}")); err == nil {
 		t.Error("a default file without roots is accepted")
 	}
-	off := rendered(t, recipeV1.with(files{"modules.yaml": "modules: {default: {}}"}))
-	if hasFile(off, "modules/modules.yaml") || len(off.Modules.Types) > 0 {
+	off := rendered(t, recipeV1.with(files{"modules.yaml": "modules: {default: {roots: {lmod: x}}}"}))
+	wantYAML(t, at(t, off, "modules/modules.yaml"), "modules: {default: {roots: {lmod: x, tcl: /user-environment/modules}}}")
+	if len(off.Modules.Types) > 0 {
 		t.Errorf("modules that are switched off: %+v", off.Modules)
 	}
 }
@@ -212,6 +215,18 @@ spack:
 			t.Errorf("repo.yaml %q", got)
 		}
 		wantYAML(t, at(t, tree, "store/meta/configure.json", "spack", "packages", "zoo", "path"), "somewhere/zoo")
+	}
+}
+
+// A repository may be called repo, and may be the whole of its git repository.
+func TestPackageRepositoryCalledRepo(t *testing.T) {
+	for _, version := range []string{"2", "3"} {
+		config := "name: demo\nversion: " + version + "\nspack:\n  repo: x\n  commit: v1.1.0\n  packages:\n    repo: {repo: 'https://example.org/zoo.git', commit: v1.0.0, path: ''}\n"
+		tree := rendered(t, recipeV2.with(files{"config.yaml": config}))
+		wantYAML(t, at(t, tree, "config/repos.yaml", "repos", "repo"), "/user-environment/repos/spack_repo/repo")
+		if c := tree.Clones[1]; c.Name != "repo" || c.CopyPath != "." {
+			t.Errorf("version %s: %+v", version, c)
+		}
 	}
 }
 

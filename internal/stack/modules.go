@@ -14,11 +14,11 @@ func (r *renderer) modulesRoot() string { return path.Join(r.mount, "modules") }
 func (r *renderer) modulesV1(compilers []Compiler) {
 	file := r.recipe.ModulesFile
 	if file != nil {
-		// Without roots there is no file; where modules are on, such a recipe
-		// does not load.
-		if document, err := withTclRoot(file, r.modulesRoot()); err == nil {
-			r.file("modules/modules.yaml", r.marshal(document, true))
+		document, err := withTclRoot(file, r.modulesRoot())
+		if err != nil && r.err == nil { // a recipe without roots does not load
+			r.err = err
 		}
+		r.file("modules/modules.yaml", r.marshal(document, true))
 	}
 	if !r.recipe.Modules {
 		return
