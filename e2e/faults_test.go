@@ -20,15 +20,22 @@ import (
 // file has its final name without the right content, no tag is without metadata,
 // and the local repository verifies clean.
 //
-//	UENV_CI_FAULT_TRIALS=200 go test ./e2e -run TestFaults -v -timeout 1h
+//	UENV_CI_FAULT_TRIALS=200 go test ./e2e -run TestFaults -v -timeout 3h
+//
+// UENV_CI_FAULT_FIRST=50 begins with trial 50: for one trial alone, or a part of them.
 
-// faultTrials is how often each fault is tried.
-func faultTrials(t *testing.T) int {
-	n, err := strconv.Atoi(cmp.Or(os.Getenv("UENV_CI_FAULT_TRIALS"), "3"))
-	if err != nil || n < 1 {
-		t.Fatalf("UENV_CI_FAULT_TRIALS=%q is no number of trials", os.Getenv("UENV_CI_FAULT_TRIALS"))
+// faultTrials is which trials of each fault are made: those from first to before
+// end.
+func faultTrials(t *testing.T) (first, end int) {
+	number := func(name, fallback string, least int) int {
+		n, err := strconv.Atoi(cmp.Or(os.Getenv(name), fallback))
+		if err != nil || n < least {
+			t.Fatalf("%s=%q is no number of trials", name, os.Getenv(name))
+		}
+		return n
 	}
-	return n
+	first = number("UENV_CI_FAULT_FIRST", "0", 0)
+	return first, first + number("UENV_CI_FAULT_TRIALS", "3", 1)
 }
 
 // outcome is what became of a trial.
@@ -46,7 +53,8 @@ func tally(t *testing.T, fault string, try func(s *stage, random *rand.Rand) (ou
 	t.Run(fault, func(t *testing.T) {
 		s := newStage(t)
 		var count [bad + 1]int
-		for trial := range faultTrials(t) {
+		first, end := faultTrials(t)
+		for trial := first; trial < end; trial++ {
 			seed := fnv.New64a()
 			fmt.Fprint(seed, fault)
 			got, err := try(s, rand.New(rand.NewPCG(seed.Sum64(), uint64(trial))))
@@ -56,7 +64,7 @@ func tally(t *testing.T, fault string, try func(s *stage, random *rand.Rand) (ou
 			}
 			count[got]++
 		}
-		t.Logf("| %-36s | %4d | %4d | %4d | %d |", fault, faultTrials(t), count[succeeded], count[recovered], count[bad])
+		t.Logf("| %-36s | %4d | %4d | %4d | %d |", fault, end-first, count[succeeded], count[recovered], count[bad])
 	})
 }
 
@@ -126,7 +134,7 @@ var networkFaults = []networkFault{
 	{name: "stall of a manifest", rules: func(random *rand.Rand) registrytest.Rule {
 		return registrytest.Rule{Method: http.MethodGet, Path: "/manifests/", Fault: registrytest.StallAfter(random.Int64N(300))}
 	}, stall: 100 * time.Millisecond},
-	{name: "stall of an upload", rules: upload(registrytest.StallUploadAfter), large: true, stall: 100 * time.Millisecond},
+	{name: "stall of an upload", rules: upload(registrytest.StallUploadAfter), large: true, stall: 30 * time.Millisecond},
 	{name: "500", rules: status(500)},
 	{name: "502", rules: status(502)},
 	{name: "503", rules: status(503)},

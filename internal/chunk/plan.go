@@ -1,9 +1,6 @@
 package chunk
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // Copy is a part of a file that another file has.
 type Copy struct {
@@ -15,19 +12,17 @@ type Copy struct {
 // Plan says how a file is put together.
 type Plan struct {
 	Copies []Copy // in order
-	Fetch  []Span // what remains, in order, joined to few ranges; no byte is in both
+	Fetch  []Span // what remains, in order; no byte is in both
 	// Missing is how many bytes no other file has. Fetched is how many Fetch comes
-	// to: a little more, where that saves requests.
+	// to: a little more, where ranges are so near that one costs less than two.
 	Missing, Fetched int64
 }
 
-// Limits on joining what must be fetched: ranges are joined, the smallest gaps
-// first, until there are few of them, or a part of what is missing is fetched in
-// vain.
+// Limits on joining what must be fetched: a range of its own costs as much as a
+// short gap, and no more than a part of what is missing is fetched in vain.
 const (
-	fewRanges  = 512
+	shortGap   = 256
 	vainFactor = 40 // one part in so many
-	alwaysJoin = 1 << 10
 )
 
 // MakePlan finds the chunks of x in other files, each described by an index.
@@ -88,30 +83,18 @@ func appendSpan(spans []Span, s Span) []Span {
 	return append(spans, s)
 }
 
-// join fills gaps between ranges.
+// join fills short gaps between ranges.
 func join(spans []Span, missing int64) []Span {
-	type gap struct {
-		after int
-		size  int64
-	}
-	var gaps []gap
-	for i := 1; i < len(spans); i++ {
-		gaps = append(gaps, gap{i - 1, spans[i].Offset - spans[i-1].end()})
-	}
-	slices.SortStableFunc(gaps, func(a, b gap) int { return cmp.Compare(a.size, b.size) })
-	fill := map[int]bool{}
-	ranges, vain := len(spans), missing/vainFactor
-	for _, g := range gaps {
-		if g.size > alwaysJoin && ranges <= fewRanges || g.size > vain {
-			break
-		}
-		fill[g.after], vain, ranges = true, vain-g.size, ranges-1
-	}
 	var joined []Span
-	for i, s := range spans {
-		if i > 0 && fill[i-1] {
-			joined[len(joined)-1].Length = s.end() - joined[len(joined)-1].Offset
-			continue
+	vain := missing / vainFactor
+	for _, s := range spans {
+		if last := len(joined) - 1; last >= 0 {
+			gap := s.Offset - joined[last].end()
+			if gap <= min(shortGap, vain) {
+				joined[last].Length += gap + s.Length
+				vain -= gap
+				continue
+			}
 		}
 		joined = append(joined, s)
 	}

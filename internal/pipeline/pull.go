@@ -159,8 +159,7 @@ func fetchImage(ctx context.Context, local *localrepo.Repo, found Found, m image
 	fetch := image.FetchOptions{Connections: o.Connections, Limit: o.Limit, Events: events}
 	err := image.Fetch(ctx, found.Repo, m, stage.Image(), fetch)
 	if err != nil && seeded && ctx.Err() == nil && stage.Staged() == 0 { // what was put together was wrong, and is gone
-		o.Events.Info("pull", "what was here did not fit: the whole image is fetched")
-		baseCache(o.Cache).forget()
+		forgetMisfit(o)
 		err = image.Fetch(ctx, found.Repo, m, stage.Image(), fetch)
 	}
 	if kind := fault.KindOf(err); kind == fault.Network || kind == fault.Interrupted || kind == fault.Unauthorized {

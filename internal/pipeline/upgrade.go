@@ -4,18 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
-	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/chunk"
-	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
@@ -29,12 +25,6 @@ const (
 	// worthwhile is the greatest part of an image, in per cent, that is fetched by
 	// difference: beyond it, one download is faster.
 	worthwhile = 70
-	// pieceSize is how much one request fetches.
-	pieceSize = 4 << 20
-	// copySize is how much is copied between two looks at the clock.
-	copySize = 64 << 20
-	// rangeWorkers is how many ranges are fetched at a time.
-	rangeWorkers = 8
 )
 
 // base is a local image that may have parts of a new one.
@@ -167,36 +157,8 @@ func remnantOf(ctx context.Context, found Found, m image.Manifest, path string) 
 // image will look for it, and goes on where an earlier attempt was. Whatever goes
 // wrong, the download makes good.
 func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.Manifest, path string, o PullOptions) error {
-	so := registry.DownloadOptions{Stage: "pull", Limit: o.Limit, Events: o.Events}
-	return repo.Seed(ctx, m.Layer, path, so, func(ctx context.Context, f *registry.Filling) error {
-		w := &assembler{Assembly: a, filling: f, events: o.Events}
-		if done := f.Done(); done > 0 {
-			w.moved.Store(done)
-			o.Events.Info("pull", "going on after %d of %d bytes", done, a.Size)
-		}
-		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return w.copyAll(ctx) })
-		group.Go(func() error { return w.fetchAll(ctx, cmp.Or(o.Connections, rangeWorkers)) })
-		return group.Wait()
-	})
-}
-
-// assembler puts an image together.
-type assembler struct {
-	Assembly
-	filling *registry.Filling
-	events  event.Sink
-	moved   atomic.Int64
-}
-
-func (w *assembler) progress(n int64) {
-	w.events.Progress("pull", min(w.moved.Add(n), w.Size), w.Size, "B")
-}
-
-// copyAll copies what local images have.
-func (w *assembler) copyAll(ctx context.Context) error {
-	files := make([]*os.File, len(w.bases))
-	for i, b := range w.bases {
+	files := make([]*os.File, len(a.bases))
+	for i, b := range a.bases {
 		f, err := os.Open(b.path)
 		if err != nil {
 			return err
@@ -204,86 +166,21 @@ func (w *assembler) copyAll(ctx context.Context) error {
 		defer f.Close()
 		files[i] = f
 	}
-	for _, c := range w.Plan.Copies {
-		for _, s := range pieces(w.filling.Missing(registry.Span{Offset: c.Offset, Length: c.Length}), copySize) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err := copyRange(w.filling.File(), s.Offset, files[c.Base], c.From+s.Offset-c.Offset, s.Length); err != nil {
-				return fmt.Errorf("copy from %s: %w", files[c.Base].Name(), err)
-			}
-			if err := w.filling.Wrote(s); err != nil {
-				return err
-			}
-			w.progress(s.Length)
-		}
+	parts := make([]registry.Part, len(a.Plan.Copies))
+	for i, c := range a.Plan.Copies {
+		parts[i] = registry.Part{Span: registry.Span(c.Span), From: files[c.Base], At: c.From}
 	}
-	return nil
-}
-
-// pieces cuts spans into ones no longer than size.
-func pieces(spans []registry.Span, size int64) []registry.Span {
-	var cut []registry.Span
-	for _, s := range spans {
-		for done := int64(0); done < s.Length; done += size {
-			cut = append(cut, registry.Span{Offset: s.Offset + done, Length: min(s.Length-done, size)})
-		}
+	spans := make([]registry.Span, len(a.Plan.Fetch))
+	for i, s := range a.Plan.Fetch {
+		spans[i] = registry.Span(s)
 	}
-	return cut
-}
-
-// copyRange copies within the kernel where the file systems can do that, by
-// sharing blocks where they can do even that.
-func copyRange(to *os.File, at int64, from *os.File, offset, length int64) error {
-	for length > 0 {
-		n, err := unix.CopyFileRange(int(from.Fd()), &offset, int(to.Fd()), &at, int(length), 0)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
-			return copyThrough(to, at, from, offset, length)
-		case err != nil:
-			return err
-		case n == 0:
-			return fmt.Errorf("it is too short: %w", fault.New(fault.Failure, "%d bytes are missing", length))
-		}
-		length -= int64(n) // the offsets were moved
-	}
-	return nil
-}
-
-func copyThrough(to *os.File, at int64, from *os.File, offset, length int64) error {
-	buffer := make([]byte, min(length, 1<<20))
-	for length > 0 {
-		part := buffer[:min(length, int64(len(buffer)))]
-		if _, err := from.ReadAt(part, offset); err != nil {
-			return err
-		}
-		if _, err := to.WriteAt(part, at); err != nil {
-			return err
-		}
-		n := int64(len(part))
-		at, offset, length = at+n, offset+n, length-n
-	}
-	return nil
-}
-
-// fetchAll fetches the rest, several ranges at a time.
-func (w *assembler) fetchAll(ctx context.Context, workers int) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(workers)
-	for _, f := range w.Plan.Fetch {
-		for _, s := range pieces(w.filling.Missing(registry.Span{Offset: f.Offset, Length: f.Length}), pieceSize) {
-			group.Go(func() error {
-				if err := w.filling.Fetch(ctx, s); err != nil {
-					return err
-				}
-				w.progress(s.Length)
-				return nil
-			})
-		}
-	}
-	return group.Wait()
+	so := registry.DownloadOptions{Stage: "pull", Limit: o.Limit, Events: o.Events}
+	return repo.Seed(ctx, m.Layer, path, so, func(ctx context.Context, f *registry.Filling) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return f.Copy(ctx, parts) })
+		group.Go(func() error { return f.Fetch(ctx, spans, o.Connections) })
+		return group.Wait()
+	})
 }
 
 // seedImage starts an image with what local ones have of it, if that pays, and
@@ -306,10 +203,20 @@ func seedImage(ctx context.Context, found Found, m image.Manifest, local *localr
 		o.Events.Info("pull", "%d of %d bytes are fetched, the rest is here", a.Plan.Fetched, a.Size)
 		err = a.seed(ctx, found.Repo, m, path, o)
 	}
-	if err != nil && fault.KindOf(err) != fault.NotFound && ctx.Err() == nil {
+	switch {
+	case err == nil, ctx.Err() != nil, fault.KindOf(err) == fault.NotFound:
+	case errors.Is(err, registry.ErrUnfit):
+		forgetMisfit(o)
+	default:
 		o.Events.Info("pull", "not by difference: %v", err)
 	}
 	return a.Size > 0
+}
+
+// forgetMisfit tells that local images are not what they were taken for.
+func forgetMisfit(o PullOptions) {
+	o.Events.Info("pull", "what was here did not fit: the whole image is fetched")
+	baseCache(o.Cache).forget()
 }
 
 // Upgrade is what there is to gain, and what it costs.

@@ -6,20 +6,39 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"uenv-ci.dev/internal/fault"
 )
 
 // Span is a part of a blob, in bytes.
 type Span struct{ Offset, Length int64 }
 
+func (s Span) end() int64 { return s.Offset + s.Length }
+
+// Part is a part of a blob that is to be had elsewhere: in From, beginning at At.
+type Part struct {
+	Span
+	From *os.File
+	At   int64
+}
+
+// ErrUnfit tells that the parts of a blob that were to be had elsewhere are not
+// those of the blob.
+var ErrUnfit = errors.New("what was put together is not the blob")
+
 // Seed lets fill put together a blob, as far as its parts are to be had elsewhere,
-// where Download will look for it: what fill brings is believed only after Download
-// has found the digest of the whole to be right. What is there of an earlier attempt
-// is kept, and what fill brought before it failed or was killed counts as well. It
-// does nothing where the file is there already.
+// at the place where Download looks for it. The digest is computed meanwhile: if all
+// is there and it is right, the file has its name in the end. If it is wrong, nothing
+// is left, and the error is ErrUnfit. Whatever else fill brings, before it failed or
+// was killed too, is where Download or another Seed goes on. It does nothing where
+// the file is there already.
 func (p *Repository) Seed(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions, fill func(context.Context, *Filling) error) error {
 	if err := validDescriptor(d); err != nil {
 		return err
@@ -35,7 +54,8 @@ func (p *Repository) seed(ctx context.Context, d ocispec.Descriptor, path string
 	if events == nil {
 		events = p.registry.events
 	}
-	partial, err := claim(ctx, d, path, o, &meter{events: events, stage: cmp.Or(o.Stage, "download"), total: d.Size})
+	m := &meter{events: events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
+	partial, err := claim(ctx, d, path, o, m)
 	if err != nil || partial == nil {
 		return err
 	}
@@ -45,34 +65,80 @@ func (p *Repository) seed(ctx context.Context, d ocispec.Descriptor, path string
 		return err
 	}
 	defer journal.Close()
-	if err := errors.Join(resize(partial, d.Size), allocate(ctx, partial, d.Size)); err != nil {
+	if err := resize(partial, d.Size); err != nil {
 		return err
 	}
-	f := &Filling{repository: p, d: d, file: partial, journal: journal, limiter: newLimiter(o.Limit), covered: make([]int64, chunksOf(d.Size))}
-	for chunk := range claims {
-		f.covered[chunk] = f.length(int64(chunk))
+	if !reservesByPage(partial, d.Size) {
+		if err := allocate(ctx, partial, d.Size); err != nil {
+			return err
+		}
 	}
-	return fill(ctx, f)
+	f := newFilling(newTransfer(p, d, partial, journal, claims, o, m), claims)
+	switch err := f.run(ctx, fill); {
+	case errors.Is(err, errIncomplete):
+		return nil
+	case errors.Is(err, errContent) && f.t.complete():
+		return errors.Join(fmt.Errorf("%w: %w", ErrUnfit, err), os.Remove(path+JournalSuffix), os.Remove(path+PartialSuffix))
+	case err != nil:
+		return err
+	}
+	return publish(partial, path)
 }
 
 // Filling is a blob that is being put together. It is safe for concurrent use, as
 // long as no part is brought twice.
 type Filling struct {
-	repository *Repository
-	d          ocispec.Descriptor
-	file       *os.File
-	journal    *journal
-	limiter    *limiter
+	t *transfer
 
 	mu      sync.Mutex
 	covered []int64 // bytes of each chunk
+	shares  bool    // the file systems share blocks, as far as is known
 }
 
-// File is where the blob is put together. Whoever writes to it calls Wrote.
-func (f *Filling) File() *os.File { return f.file }
+func newFilling(t *transfer, claims map[int]uint32) *Filling {
+	f := &Filling{t: t, covered: make([]int64, len(t.state)), shares: true}
+	for chunk := range claims {
+		f.covered[chunk] = int64(t.length(chunk))
+	}
+	return f
+}
 
-// length is the size of a chunk.
-func (f *Filling) length(chunk int64) int64 { return min(chunkSize, f.d.Size-chunk*chunkSize) }
+var errIncomplete = errors.New("parts of the blob are missing")
+
+// run has the blob filled and hashed at once. The error is errIncomplete if not all
+// of it was brought.
+func (f *Filling) run(ctx context.Context, fill func(context.Context, *Filling) error) error {
+	if done := f.Done(); done > 0 {
+		f.t.meter.events.Info(f.t.meter.stage, "going on after %d of %d bytes", done, f.t.d.Size)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, f.t.wake)()
+	group.Go(func() error { return f.t.hash(ctx) })
+	group.Go(func() error {
+		if err := fill(ctx, f); err != nil {
+			return err
+		}
+		return f.t.settle(ctx)
+	})
+	return group.Wait()
+}
+
+// settle waits until all is hashed. What is missing, or turns out not to be on disk
+// as it was claimed, comes no more.
+func (t *transfer) settle(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !t.hashed {
+		if ctx.Err() != nil {
+			return ended(ctx)
+		}
+		if t.missing > 0 {
+			return errIncomplete
+		}
+		t.change.Wait()
+	}
+	return nil
+}
 
 // Done returns how many bytes are there.
 func (f *Filling) Done() int64 {
@@ -85,19 +151,19 @@ func (f *Filling) Done() int64 {
 	return n
 }
 
-// Missing returns the parts of s that are not there from an earlier attempt. An
+// missing returns the parts of s that are not there from an earlier attempt. An
 // attempt is remembered by whole chunks.
-func (f *Filling) Missing(s Span) []Span {
+func (f *Filling) missing(s Span) []Span {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var missing []Span
-	for at, end := s.Offset, s.Offset+s.Length; at < end; {
+	for at := s.Offset; at < s.end(); {
 		chunk := at / chunkSize
-		next := min(end, (chunk+1)*chunkSize)
+		next := min(s.end(), (chunk+1)*chunkSize)
 		last := len(missing) - 1
 		switch {
-		case f.covered[chunk] == f.length(chunk):
-		case last >= 0 && missing[last].Offset+missing[last].Length == at:
+		case f.covered[chunk] == int64(f.t.length(int(chunk))):
+		case last >= 0 && missing[last].end() == at:
 			missing[last].Length += next - at
 		default:
 			missing = append(missing, Span{at, next - at})
@@ -107,58 +173,117 @@ func (f *Filling) Missing(s Span) []Span {
 	return missing
 }
 
-// Wrote tells that the bytes of s are in the file. A chunk that is whole with them
-// is found there by any later attempt.
-func (f *Filling) Wrote(s Span) error {
-	for at, end := s.Offset, s.Offset+s.Length; at < end; {
-		chunk := at / chunkSize
-		next := min(end, (chunk+1)*chunkSize)
-		f.mu.Lock()
-		f.covered[chunk] += next - at
-		whole := f.covered[chunk] == f.length(chunk)
-		f.mu.Unlock()
-		if whole {
-			if err := f.remember(chunk); err != nil {
-				return err
+// Copy brings parts that are in other files, in the order of the blob.
+func (f *Filling) Copy(ctx context.Context, parts []Part) error {
+	chunk, run := -1, []Part(nil) // what of a chunk there is
+	for _, p := range parts {
+		for _, s := range f.missing(p.Span) {
+			for at := s.Offset; at < s.end(); {
+				here := int(at / chunkSize)
+				if here != chunk {
+					if err := f.copyChunk(ctx, chunk, run); err != nil {
+						return err
+					}
+					chunk, run = here, run[:0]
+				}
+				n := min(s.end(), int64(here+1)*chunkSize) - at
+				run = append(run, Part{Span{at, n}, p.From, p.At + at - p.Offset})
+				at += n
 			}
 		}
+	}
+	return f.copyChunk(ctx, chunk, run)
+}
+
+// copyChunk brings what there is of a chunk: through memory, since it is hashed as
+// well, unless the file systems share blocks.
+func (f *Filling) copyChunk(ctx context.Context, chunk int, parts []Part) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	data := f.t.buffer()
+	start, copied := int64(chunk)*chunkSize, int64(0)
+	for _, p := range parts {
+		if f.share(p) {
+			copied += p.Length
+			continue
+		}
+		content := data[p.Offset-start:][:p.Length]
+		_, err := p.From.ReadAt(content, p.At)
+		if errors.Is(err, io.EOF) {
+			err = fault.New(fault.Failure, "it is shorter than it was")
+		}
+		if err != nil {
+			f.t.release(data)
+			return fmt.Errorf("copy from %s: %w", p.From.Name(), err)
+		}
+		if _, err := f.t.file.WriteAt(content, p.Offset); err != nil {
+			f.t.release(data)
+			return err
+		}
+		if copied += p.Length; len(parts) == 1 && copied == int64(f.t.length(chunk)) {
+			f.cover(chunk, copied)
+			return f.t.keep(ctx, chunk, content, crc32.Checksum(content, crcTable))
+		}
+	}
+	f.t.release(data)
+	return f.wrote(ctx, chunk, copied)
+}
+
+// shareUnit is what the beginning of a part must be a multiple of, in bytes, for
+// file systems to share its blocks.
+const shareUnit = 4096
+
+// share has the file systems share the blocks of a part, and tells whether they do.
+func (f *Filling) share(p Part) bool {
+	if p.Offset%shareUnit != 0 || p.At%shareUnit != 0 || p.Length%shareUnit != 0 {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shares {
+		f.shares = unix.IoctlFileCloneRange(int(f.t.file.Fd()), &unix.FileCloneRange{
+			Src_fd: int64(p.From.Fd()), Src_offset: uint64(p.At), Src_length: uint64(p.Length), Dest_offset: uint64(p.Offset),
+		}) == nil
+	}
+	return f.shares
+}
+
+// cover notes that so many more bytes of a chunk are there, and tells whether it is
+// whole.
+func (f *Filling) cover(chunk int, n int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.covered[chunk] += n
+	return f.covered[chunk] == int64(f.t.length(chunk))
+}
+
+// wrote notes bytes that were written to the file. A chunk that is whole with them
+// is found there by any later attempt.
+func (f *Filling) wrote(ctx context.Context, chunk int, n int64) error {
+	if !f.cover(chunk, n) {
+		return nil
+	}
+	data := f.t.buffer()[:f.t.length(chunk)]
+	if _, err := f.t.file.ReadAt(data, int64(chunk)*chunkSize); err != nil {
+		f.t.release(data)
+		return err
+	}
+	return f.t.keep(ctx, chunk, data, crc32.Checksum(data, crcTable))
+}
+
+// wroteSpan is wrote for a span of any length.
+func (f *Filling) wroteSpan(ctx context.Context, s Span) error {
+	for at := s.Offset; at < s.end(); {
+		chunk := at / chunkSize
+		next := min(s.end(), (chunk+1)*chunkSize)
+		if err := f.wrote(ctx, int(chunk), next-at); err != nil {
+			return err
+		}
 		at = next
-	}
-	return nil
-}
-
-func (f *Filling) remember(chunk int64) error {
-	data := make([]byte, f.length(chunk))
-	if n, err := f.file.ReadAt(data, chunk*chunkSize); n < len(data) {
-		return err
-	}
-	return f.journal.add(int(chunk), crc32.Checksum(data, crcTable))
-}
-
-// Fetch gets a part of the blob from the registry, no faster than the download may
-// be. It has kind Refused where the registry sends no parts.
-func (f *Filling) Fetch(ctx context.Context, s Span) error {
-	r := &resumer{
-		ctx: ctx, store: f.repository.store, d: f.d, options: f.repository.registry.retry, strict: true,
-		offset: s.Offset, end: s.Offset + s.Length,
-	}
-	if err := r.start(); err != nil {
-		return err
-	}
-	defer r.Close()
-	data := make([]byte, min(s.Length, chunkSize))
-	for at, end := s.Offset, s.Offset+s.Length; at < end; {
-		part := data[:min(end-at, chunkSize)]
-		if err := f.limiter.readFull(ctx, r, part); err != nil {
-			return fmt.Errorf("part at %d: %w", at, err)
-		}
-		if _, err := f.file.WriteAt(part, at); err != nil {
-			return err
-		}
-		if err := f.Wrote(Span{at, int64(len(part))}); err != nil {
-			return err
-		}
-		at += int64(len(part))
 	}
 	return nil
 }
