@@ -27,33 +27,50 @@ const forgetBases = 90 * 24 * time.Hour
 
 // index describes the image file at path by chunks.
 func (c baseCache) index(ctx context.Context, path string, d digest.Digest, grain int64) (chunk.Index, error) {
-	if c == "" {
-		return image.Chunks(ctx, path, d, grain)
-	}
-	kept, err := c.path(path, d, grain)
-	if err != nil {
-		return chunk.Index{}, err
-	}
-	if data, err := os.ReadFile(kept); err == nil {
-		if x, err := chunk.Decode(data); err == nil {
-			_ = os.Chtimes(kept, time.Time{}, time.Now()) // it is used
-			return x, nil
-		}
+	if x, ok := c.get(path, d); ok && (grain == 0 || x.Grain == grain) {
+		return x, nil
 	}
 	x, err := image.Chunks(ctx, path, d, grain)
 	if err == nil {
-		c.keep(kept, x.Encode())
+		c.put(path, d, x)
 	}
 	return x, err
 }
 
+// get returns what is kept of the file at path.
+func (c baseCache) get(path string, d digest.Digest) (chunk.Index, bool) {
+	kept, err := c.path(path, d)
+	if err != nil {
+		return chunk.Index{}, false
+	}
+	data, err := os.ReadFile(kept)
+	if err != nil {
+		return chunk.Index{}, false
+	}
+	x, err := chunk.Decode(data)
+	if err == nil {
+		_ = os.Chtimes(kept, time.Time{}, time.Now()) // it is used
+	}
+	return x, err == nil
+}
+
+// put keeps what the file at path consists of.
+func (c baseCache) put(path string, d digest.Digest, x chunk.Index) {
+	if kept, err := c.path(path, d); err == nil {
+		c.keep(kept, x.Encode())
+	}
+}
+
 // path is where a file is kept, for as long as nobody has changed it.
-func (c baseCache) path(path string, d digest.Digest, grain int64) (string, error) {
+func (c baseCache) path(path string, d digest.Digest) (string, error) {
+	if c == "" {
+		return "", os.ErrNotExist
+	}
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {
 		return "", &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "1 %s %d %s %d %d %d %d %d", path, grain, d, s.Dev, s.Ino, s.Size, s.Mtim.Nano(), s.Ctim.Nano()))
+	sum := sha256.Sum256(fmt.Appendf(nil, "2 %s %s %d %d %d %d %d", path, d, s.Dev, s.Ino, s.Size, s.Mtim.Nano(), s.Ctim.Nano()))
 	return filepath.Join(string(c), "base-"+hex.EncodeToString(sum[:12])+".idx"), nil
 }
 

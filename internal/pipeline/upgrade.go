@@ -4,14 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os"
 	"slices"
 
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
-
 	"uenv-ci.dev/internal/catalog"
-	"uenv-ci.dev/internal/chunk"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
@@ -27,162 +22,6 @@ const (
 	worthwhile = 70
 )
 
-// base is a local image that may have parts of a new one.
-type base struct {
-	path  string
-	index chunk.Index
-}
-
-// Assembly is how an image can be put together from local ones.
-type Assembly struct {
-	Plan  chunk.Plan
-	Size  int64
-	bases []base
-}
-
-// Pays tells whether this moves less than a download would.
-func (a Assembly) Pays() bool {
-	return len(a.Plan.Copies) > 0 && a.Plan.Fetched*100 <= a.Size*worthwhile
-}
-
-// basesFor returns the images of the same name that a local repository has, the
-// nearest first: for the same system, then the newest.
-func basesFor(ctx context.Context, local *localrepo.Repo, l label.Label, target digest.Digest) ([]localrepo.Record, error) {
-	records, err := local.Find(ctx, label.Label{Name: l.Name}, false)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortStableFunc(records, func(a, b localrepo.Record) int {
-		return cmp.Or(
-			cmp.Compare(distance(a.Label, l), distance(b.Label, l)),
-			catalog.CompareVersions(b.Label.Version, a.Label.Version), b.Date.Compare(a.Date))
-	})
-	seen := map[digest.Digest]bool{target: true}
-	records = slices.DeleteFunc(records, func(r localrepo.Record) bool {
-		skip := seen[r.Digest] || !fileExists(local.Paths(r.Digest).Image)
-		seen[r.Digest] = true
-		return skip
-	})
-	return records[:min(len(records), mostBases)], nil
-}
-
-// LastImage returns the file of the newest image of the same name, system and
-// microarchitecture that a local repository has, "" if there is none: what a build
-// for that label has most in common with.
-func LastImage(ctx context.Context, local *localrepo.Repo, l label.Label) (string, error) {
-	records, err := basesFor(ctx, local, l, "")
-	if err != nil || len(records) == 0 || records[0].Label.System != l.System || records[0].Label.UArch != l.UArch {
-		return "", err
-	}
-	return local.Paths(records[0].Digest).Image, nil
-}
-
-func fileExists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-// distance orders labels by how much of them differs from what is wanted.
-func distance(have, want label.Label) int {
-	d := 0
-	for _, differs := range []bool{have.UArch != want.UArch, have.System != want.System} {
-		d *= 2
-		if differs {
-			d++
-		}
-	}
-	return d
-}
-
-// assemblyOf plans how the image m is put together from local ones. An image
-// without a chunk index, or with nothing to start from, is of kind NotFound.
-func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *localrepo.Repo, cache baseCache) (Assembly, error) {
-	records, err := basesFor(ctx, local, found.Label, m.Descriptor.Digest)
-	if err != nil {
-		return Assembly{}, err
-	}
-	if len(records) == 0 {
-		return Assembly{}, fault.New(fault.NotFound, "no other image of %s is here", found.Label.Name)
-	}
-	index, err := image.FetchChunks(ctx, found.Repo, m.Descriptor, m.Layer)
-	if err != nil {
-		return Assembly{}, err
-	}
-	a := Assembly{Size: m.Layer.Size}
-	var indexes []chunk.Index
-	for _, r := range records {
-		path := local.Paths(r.Digest).Image
-		// The sums of what is here are computed here: what a registry says of it
-		// need not be true of this file.
-		x, err := cache.index(ctx, path, r.Digest, index.Grain)
-		if err != nil {
-			return Assembly{}, err
-		}
-		a.bases, indexes = append(a.bases, base{path, x}), append(indexes, x)
-	}
-	a.Plan = chunk.MakePlan(index, indexes)
-	return a, nil
-}
-
-// remnantOf plans how a damaged image is mended from what is left of it: chunks
-// are looked for where they must be.
-func remnantOf(ctx context.Context, found Found, m image.Manifest, path string) (Assembly, error) {
-	index, err := image.FetchChunks(ctx, found.Repo, m.Descriptor, m.Layer)
-	if err != nil {
-		return Assembly{}, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return Assembly{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Assembly{}, err
-	}
-	var spans []chunk.Span
-	for _, c := range index.Chunks {
-		if c.Offset+c.Length <= info.Size() {
-			spans = append(spans, c.Span)
-		}
-	}
-	left, err := chunk.BuildAt(ctx, f, info.Size(), m.Layer.Digest, spans)
-	if err != nil {
-		return Assembly{}, err
-	}
-	return Assembly{Plan: chunk.MakePlan(index, []chunk.Index{left}), Size: m.Layer.Size, bases: []base{{path, left}}}, nil
-}
-
-// seed puts together what an assembly says at the place where the download of the
-// image will look for it, and goes on where an earlier attempt was. Whatever goes
-// wrong, the download makes good.
-func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.Manifest, path string, o PullOptions) error {
-	files := make([]*os.File, len(a.bases))
-	for i, b := range a.bases {
-		f, err := os.Open(b.path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		files[i] = f
-	}
-	parts := make([]registry.Part, len(a.Plan.Copies))
-	for i, c := range a.Plan.Copies {
-		parts[i] = registry.Part{Span: registry.Span(c.Span), From: files[c.Base], At: c.From}
-	}
-	spans := make([]registry.Span, len(a.Plan.Fetch))
-	for i, s := range a.Plan.Fetch {
-		spans[i] = registry.Span(s)
-	}
-	so := registry.DownloadOptions{Stage: "pull", Limit: o.Limit, Events: o.Events}
-	return repo.Seed(ctx, m.Layer, path, so, func(ctx context.Context, f *registry.Filling) error {
-		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return f.Copy(ctx, parts) })
-		group.Go(func() error { return f.Fetch(ctx, spans, o.Connections) })
-		return group.Wait()
-	})
-}
-
 // seedImage starts an image with what local ones have of it, if that pays, and
 // tells whether it did. It never fails: a download does without.
 func seedImage(ctx context.Context, found Found, m image.Manifest, local *localrepo.Repo, path string, o PullOptions) bool {
@@ -194,17 +33,22 @@ func seedImage(ctx context.Context, found Found, m image.Manifest, local *localr
 	case o.remnant != "":
 		a, err = remnantOf(ctx, found, m, o.remnant)
 	default:
-		a, err = assemblyOf(ctx, found, m, local, baseCache(o.Cache))
-	}
-	if err == nil && !a.Pays() {
-		return false
+		a, err = assemblyOf(ctx, found, m, local, baseCache(o.Cache), true)
 	}
 	if err == nil {
-		o.Events.Info("pull", "%d of %d bytes are fetched, the rest is here", a.Plan.Fetched, a.Size)
 		err = a.seed(ctx, found.Repo, m, path, o)
 	}
+	if errors.Is(err, registry.ErrUnfit) && ctx.Err() == nil {
+		o.Events.Info("pull", "what was here did not fit: it is read")
+		baseCache(o.Cache).forget()
+		if a, err = assemblyOf(ctx, found, m, local, baseCache(o.Cache), false); err == nil {
+			err = a.seed(ctx, found.Repo, m, path, o)
+		}
+	}
 	switch {
-	case err == nil, ctx.Err() != nil, fault.KindOf(err) == fault.NotFound:
+	case fault.KindOf(err) == fault.NotFound:
+		return false
+	case err == nil, ctx.Err() != nil:
 	case errors.Is(err, registry.ErrUnfit):
 		forgetMisfit(o)
 	default:
@@ -297,7 +141,7 @@ func describeUpgrade(ctx context.Context, reg *registry.Registry, newest catalog
 		return u, err
 	}
 	u.From = &here[0]
-	a, err := assemblyOf(ctx, u.found, m, local, cache)
+	a, err := assemblyOf(ctx, u.found, m, local, cache, true)
 	switch {
 	case err == nil:
 		u.assembly = &a

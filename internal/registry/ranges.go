@@ -27,8 +27,9 @@ const (
 // vainShare bounds what is fetched in vain to save requests: one part in so many.
 const vainShare = 40
 
-// rangeWorkers is how many requests are under way at a time.
-const rangeWorkers = 8
+// workerTime is how long the rest should take one connection, by what the first
+// request took, for there to be one more: they cost the registry memory and time.
+const workerTime = time.Second
 
 // Fetch gets parts of the blob from the registry, in the order of the blob, no
 // faster than the download may be: many with each request where the registry can
@@ -46,13 +47,13 @@ func (f *Filling) Fetch(ctx context.Context, spans []Span, connections int) erro
 		}
 	}
 	q.affordable = affordableGap(q.left)
-	if q.many != nil && len(q.left) > 1 {
-		if err := q.fetch(ctx, q.take(probeBatch)); err != nil {
-			return err
-		}
+	before, began := sizeOf(q.left), time.Now()
+	if err := q.fetch(ctx, q.take(probeBatch)); err != nil {
+		return err
 	}
+	fitting := fittingWorkers(time.Since(began), before, sizeOf(q.left))
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(cmp.Or(connections, rangeWorkers), MaxConnections) {
+	for range min(cmp.Or(connections, fitting), MaxConnections) {
 		group.Go(func() error {
 			for {
 				batch := q.take(mostAtOnce)
@@ -66,6 +67,28 @@ func (f *Filling) Fetch(ctx context.Context, spans []Span, connections int) erro
 		})
 	}
 	return group.Wait()
+}
+
+// size is how much there is to fetch.
+type size struct{ ranges, bytes int64 }
+
+func sizeOf(spans []Span) size {
+	n := size{ranges: int64(len(spans))}
+	for _, s := range spans {
+		n.bytes += s.Length
+	}
+	return n
+}
+
+// fittingWorkers is how many connections the rest is worth, if a part of it took so
+// long.
+func fittingWorkers(took time.Duration, before, left size) int {
+	ranges, bytes := before.ranges-left.ranges, before.bytes-left.bytes
+	if ranges == 0 || bytes == 0 {
+		return 1
+	}
+	times := max(float64(left.ranges)/float64(ranges), float64(left.bytes)/float64(bytes))
+	return 1 + int(min(took.Seconds()*times/workerTime.Seconds(), MaxConnections))
 }
 
 // affordableGap is the longest gap that may be fetched in vain, if all as long are.
@@ -137,7 +160,7 @@ func (q *rangeQueue) fetch(ctx context.Context, batch []Span) error {
 			return ended(ctx)
 		case err == nil:
 		case errors.Is(err, errRange), errors.Is(err, errNotOpened):
-			q.single()
+			batch = q.single(batch)
 		default:
 			if failures++; fault.KindOf(err) != fault.Network || failures >= retry.attempts() {
 				return err
@@ -156,11 +179,15 @@ func (q *rangeQueue) multi() multiRanger {
 	return q.many
 }
 
-// single makes do with one range for each request.
-func (q *rangeQueue) single() {
+// single makes do with one range for each request, and gives back all of a batch
+// but the first.
+func (q *rangeQueue) single(batch []Span) []Span {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.many = nil
+	q.left = slices.Concat(batch[1:], q.left)
+	slices.SortFunc(q.left, func(a, b Span) int { return cmp.Compare(a.Offset, b.Offset) })
+	return batch[:1]
 }
 
 // errNotOpened marks requests for many ranges that a registry does not answer, for

@@ -85,6 +85,9 @@ func (r *Registry) Repository(path string) (*Repository, error) {
 	return &Repository{registry: r, name: path, store: r.backend.repository(path)}, nil
 }
 
+// Beside opens another repository of the same registry.
+func (p *Repository) Beside(path string) (*Repository, error) { return p.registry.Repository(path) }
+
 // Repositories lists the repositories whose path is prefix or below it ("" for
 // all), sorted. Many registries do not offer such a list: the error's hint says
 // what to do then.

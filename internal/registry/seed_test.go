@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,7 +192,7 @@ func TestSeedFetchesManyRanges(t *testing.T) {
 			fmt.Fprint(w, body)
 		}
 	}
-	breaks := 0
+	var asked atomic.Int64
 	for name, c := range map[string]struct {
 		serve http.HandlerFunc
 		most  int // requests
@@ -208,7 +209,7 @@ func TestSeedFetchesManyRanges(t *testing.T) {
 		"endless header":   {answer("multipart/byteranges; boundary=x", "--x\r\n"+string(bytes.Repeat([]byte("a: b\r\n"), 1000))), 500},
 		"refused":          {func(w http.ResponseWriter, r *http.Request) { answer("text/plain", "")(refusing{w}, r) }, 500},
 		"broken off twice": {func(w http.ResponseWriter, r *http.Request) {
-			if breaks++; breaks < 3 {
+			if asked.Add(1) < 3 {
 				ResetAfter(10_000)(w, r, http.HandlerFunc(serve))
 				return
 			}
