@@ -118,14 +118,14 @@ func (f *Filling) run(ctx context.Context, fill func(context.Context, *Filling) 
 		if err := fill(ctx, f); err != nil {
 			return err
 		}
-		return f.t.settle(ctx)
+		return f.t.allHashed(ctx)
 	})
 	return group.Wait()
 }
 
-// settle waits until all is hashed. What is missing, or turns out not to be on disk
+// allHashed waits until all is hashed. What is missing, or turns out not to be on disk
 // as it was claimed, comes no more.
-func (t *transfer) settle(ctx context.Context) error {
+func (t *transfer) allHashed(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for !t.hashed {
