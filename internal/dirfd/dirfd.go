@@ -147,10 +147,10 @@ func (d *Dir) Mkdir(name string) error {
 	return nil
 }
 
-// KeepsModes tells whether all that is made in this directory, and in those made
-// in it, has the permissions asked for as far as they are in DirMode, so that
-// setting them is not needed. The directory is one that Mkdir has just made. Where
-// it cannot be told, the answer is no.
+// KeepsModes tells whether all that is made in this directory, beside it, and in
+// directories made there, has the permissions asked for as far as they are in
+// DirMode, so that setting them is not needed. The directory is one that Mkdir has
+// just made. Where it cannot be told, the answer is no.
 func (d *Dir) KeepsModes() bool {
 	var stat unix.Stat_t
 	var fsys unix.Statfs_t

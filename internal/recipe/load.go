@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/schema"
@@ -166,12 +169,16 @@ func (l *loader) readFile(name string, limit int64) ([]byte, error) {
 	if info.IsDir() {
 		return nil, fmt.Errorf("it is a directory")
 	}
-	f, err := l.source.root.Open(l.source.path(name))
+	// Without waiting, should it have become a pipe; the runtime then makes fewer
+	// system calls, too.
+	f, err := l.source.root.OpenFile(l.source.path(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
+	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
+	_, err = content.ReadFrom(io.LimitReader(f, limit))
+	return content.Bytes(), err
 }
 
 // validate checks a document against its schema.

@@ -30,6 +30,7 @@ type level struct {
 	// made tells that it was made now, keeps that what is made in it has the
 	// permissions asked for.
 	made, keeps bool
+	asked       bool // a directory that was made in it, whether it keeps them
 	used        bool // a file was made in it
 }
 
@@ -112,8 +113,9 @@ func (l *level) enter(name string) (level, error) {
 		next.keeps = true
 		return next, nil
 	}
-	if _, err = next.opened(); err == nil && next.made {
+	if _, err = next.opened(); err == nil && next.made && !l.asked {
 		next.keeps = next.dir.KeepsModes()
+		l.keeps, l.asked = next.keeps, true
 	}
 	return next, err
 }
