@@ -1,6 +1,7 @@
 package yamlpos
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -123,6 +124,8 @@ func (b *builder) scalar(node *Node, n *yaml.Node) {
 		node.Value, err = tagged(n.Tag, n.Value)
 	case node.Quoted:
 		node.Value = n.Value
+	case strings.Contains(n.Value, "\t"):
+		err = errors.New("there is a tab in text without quotes")
 	case n.Value == "=" || n.Value == "<<":
 		err = fmt.Errorf("%s has a meaning of its own in YAML 1.1 and is not text", n.Value)
 	default:

@@ -69,6 +69,7 @@ func TestProblems(t *testing.T) {
 		{"wrong tag", "a: !!int abc\n", "f:1:4: 'abc' does not fit its tag !!int (put it between quotes if it is meant as text)"},
 		{"no such day", "a: 2024-02-30\n", "f:1:4: '2024-02-30' is not a date of the calendar (put it between quotes if it is meant as text)"},
 		{"empty binary number", "a: 0b_\n", "f:1:4: '0b_' is not an integer (put it between quotes if it is meant as text)"},
+		{"tab in text", "a: b\tc\n", "f:1:4: there is a tab in text without quotes (put it between quotes if it is meant as text)"},
 		{"value mark", "a: =\n", "f:1:4: = has a meaning of its own in YAML 1.1 and is not text (put it between quotes if it is meant as text)"},
 		{"merge mark", "a: <<\n", "f:1:4: << has a meaning of its own in YAML 1.1 and is not text (put it between quotes if it is meant as text)"},
 		{"two documents", "a: 1\n---\nb: 2\n", "f:3:1: a second document begins here; only one is allowed"},
