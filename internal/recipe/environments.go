@@ -26,6 +26,7 @@ func (l *loader) readEnvironments() {
 	}
 	for _, p := range l.environments.Pairs {
 		if p.Value.Kind == yamlpos.Mapping {
+			l.checkAlias(p)
 			l.recipe.Environments = append(l.recipe.Environments, l.environment(p.Key, p.Value))
 		}
 	}
@@ -86,12 +87,12 @@ func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
 			gpu = outer
 		}
 	}
-	if !ok {
+	if !ok || spec == "" {
 		return
 	}
 	e.MPI = &MPI{Spec: spec, GPU: text(gpu)}
 	name, _, _ := strings.Cut(strings.TrimSpace(spec), "@")
-	if !slices.Contains(mpisV1, strings.TrimSpace(name)) {
+	if !slices.Contains(mpisV1, name) {
 		l.fail(mpi.Get("spec"), suggest(name, mpisV1), "unsupported MPI '%s'", name)
 	}
 }
@@ -160,6 +161,17 @@ func suggest(word string, candidates []string) string {
 		return ""
 	}
 	return "there is " + strings.Join(candidates, ", ")
+}
+
+// checkAlias reports an environment that is an alias of one before: from version
+// 2 on stackinator does not read those.
+func (l *loader) checkAlias(p yamlpos.Pair) {
+	for _, e := range l.recipe.Environments {
+		if e.Node == p.Value && l.recipe.Version > 1 {
+			l.fail(p.Key, "use a merge key: '<<: *NAME'", "the environment '%s' is an alias of '%s'", text(p.Key), e.Name)
+			return
+		}
+	}
 }
 
 // checkEnvironmentNames reports environments of version 1 that have the name

@@ -145,6 +145,8 @@ func TestErrors(t *testing.T) {
 		{"empty default view", v2, files{"config.yaml": configV2 + "default-view: ''\n"}, "config.yaml:9:15: the default view '' is not a view of environments.yaml (there is default, spack)"},
 		{"default view modules", v2, files{"config.yaml": configV2 + "default-view: modules\n"}, "config.yaml:9:15: the default view 'modules' is not a view of environments.yaml (there is default, spack)"},
 
+		{"environment alias", v2, files{"environments.yaml": "a: &a {compiler: [gcc], specs: [zlib]}\nb: *a\n"}, "environments.yaml:2:1: the environment 'b' is an alias of 'a' (use a merge key: '<<: *NAME')"},
+		{"blank before the MPI's version", v1, files{"environments.yaml": "a: {compiler: [{toolchain: gcc, spec: gcc}], specs: [zlib], mpi: {spec: cray-mpich @8}}\n"}, "environments.yaml:1:73: unsupported MPI 'cray-mpich ' (did you mean 'cray-mpich'?)"},
 		{"gcc pattern", v1, files{"compilers.yaml": "bootstrap: {spec: gcc@11.3}\ngcc: {specs: [gcc@11.10]}\n"}, "compilers.yaml:2:15: 'gcc.specs[0]' must be gcc@VERSION such as gcc@12.3 (numbers of one digit after the first), not 'gcc@11.10'"},
 		{"no gcc specs", v1, files{"compilers.yaml": "bootstrap: {spec: gcc@11.3}\ngcc: {specs: []}\n"}, "compilers.yaml:2:14: 'gcc.specs' must not be empty"},
 		{"llvm without requires", v1, files{"compilers.yaml": v1["compilers.yaml"] + "llvm: {specs: [nvhpc@22.11]}\n"}, "compilers.yaml:5:1: the key 'requires' is missing in 'llvm'"},

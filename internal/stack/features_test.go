@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/stack"
 )
 
@@ -131,6 +132,42 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// Stackinator adds the MPI to the list of specs itself, which environments share
+// by an alias or a merge key.
+func TestSharedSpecs(t *testing.T) {
+	const gcc, network = "compiler: [gcc]", "network: {mpi: openmpi}"
+	for _, c := range []struct {
+		base          files
+		compiler, mpi string
+	}{
+		{recipeV1, "compiler: [{toolchain: gcc, spec: gcc}]", "mpi: {spec: cray-mpich}"}, {recipeV2, gcc, network}, {recipeV3, gcc, network},
+	} {
+		for _, text := range []struct{ environments, want string }{
+			{"a: {C, specs: &s [zlib], M}\nb: {C, specs: *s}\n", "[zlib, MPI]"},
+			{"a: {C, specs: &s [zlib]}\nb: {C, specs: *s, M}\n", "[zlib, MPI]"},
+			{"a: &a {C, specs: [zlib], M}\nb: {<<: *a, unify: false}\n", "[zlib, MPI, MPI]"},
+			{"a: &a {C, specs: [zlib], M}\nb: {<<: *a, specs: [zlib]}\n", "[zlib, MPI]"},
+		} {
+			environments := strings.NewReplacer("C", c.compiler, "M", c.mpi).Replace(text.environments)
+			r := c.base.with(files{"environments.yaml": environments})
+			mpi := map[bool]string{true: "openmpi", false: "cray-mpich"}[c.mpi == network]
+			want := strings.ReplaceAll(text.want, "MPI", mpi)
+			tree, warnings := render(t, input(t, r, clusterFor(r)))
+			for _, name := range []string{"a", "b"} {
+				if hasFile(tree, "env/spack.yaml") {
+					wantYAML(t, group(t, tree, name).Get("specs"), want)
+				} else {
+					wantYAML(t, at(t, tree, "environments/"+name+"/spack.yaml", "spack", "specs"), want)
+				}
+			}
+			warned := slices.ContainsFunc(warnings, func(p fault.Problem) bool { return p.Rule == "shared-specs" })
+			if own := strings.Contains(environments, "<<: *a, specs"); warned == own {
+				t.Errorf("%s: warnings %v", environments, warnings)
+			}
+		}
+	}
+}
+
 func TestModules(t *testing.T) {
 	for _, c := range []struct{ file, want, types string }{
 		{"modules: {}", "{modules: {default: {arch_folder: false, roots: {tcl: R}}}}", "tcl"},
@@ -232,6 +269,7 @@ func TestPackageRepositoryCalledRepo(t *testing.T) {
 
 func TestCompilerSpecs(t *testing.T) {
 	compilers := func(s string) files { return recipeV3.with(files{"compilers.yaml": s}) }
+	wantYAML(t, group(t, rendered(t, compilers("gcc: {version: '14', spec: ' +strip '}\n")), "gcc").Get("specs"), "['gcc@14  +strip ']") // as upstream: gcc alone is not trimmed
 	tree := rendered(t, compilers("gcc: {version: '14', spec: '~bootstrap +strip'}\nllvm: {version: '19', spec: null}\nllvm-amdgpu: {version: '6.3', spec: +rocm}\nnvhpc: {version: '25.5'}\n"))
 	for name, want := range map[string]string{
 		"gcc": "gcc@14 ~bootstrap +strip", "llvm": "llvm@19 +clang ~gold", "llvm-amdgpu": "llvm-amdgpu@6.3 +rocm", "nvhpc": "nvhpc@25.5 ~mpi~blas~lapack",

@@ -166,8 +166,13 @@ func compilerEnvironment(env SpackEnvironment, unify any, packages *yamlpos.Map)
 // more views becomes as many environments; the further ones come last.
 func (r *renderer) environmentsV1() {
 	var clones []func()
-	for _, env := range r.recipe.Environments {
-		env.Specs = slices.Concat(env.Specs, mpiSpecsV1(env.MPI))
+	added := make([][]string, len(r.recipe.Environments))
+	for i, env := range r.recipe.Environments {
+		added[i] = mpiSpecsV1(env.MPI)
+	}
+	added = r.shared(added)
+	for i, env := range r.recipe.Environments {
+		env.Specs = slices.Concat(env.Specs, added[i])
 		compilers := toolchains(env)
 		if len(env.Views) == 0 {
 			r.environmentV1(env, env.Name, nil, compilers)

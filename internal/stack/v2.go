@@ -83,8 +83,9 @@ func (r *renderer) compilersV2() map[string]Compiler {
 }
 
 func (r *renderer) environmentsV2(compilers map[string]Compiler) {
-	for _, env := range r.recipe.Environments {
-		r.environmentV2(env, r.networkOf(env), compilers)
+	networks := r.networks()
+	for i, env := range r.recipe.Environments {
+		r.environmentV2(env, networks[i], compilers)
 	}
 	r.environmentV2(toolsRecipe(), network{}, compilers)
 }
@@ -181,6 +182,20 @@ func (r *renderer) preferences(env recipe.Environment, net network, compilerSpec
 type network struct {
 	mpi   string // name of the implementation, "" for none
 	specs []string
+}
+
+// networks returns what the MPI of each environment adds to it.
+func (r *renderer) networks() []network {
+	networks := make([]network, len(r.recipe.Environments))
+	added := make([][]string, len(networks))
+	for i, env := range r.recipe.Environments {
+		networks[i] = r.networkOf(env)
+		added[i] = networks[i].specs
+	}
+	for i, specs := range r.shared(added) {
+		networks[i].specs = specs
+	}
+	return networks
 }
 
 var packageName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*`)

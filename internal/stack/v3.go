@@ -73,8 +73,9 @@ func (r *renderer) environmentV3(compilers map[string]Compiler) {
 	}
 	r.compilerGroups(compilers, add)
 	views := &yamlpos.Map{}
-	for _, e := range r.recipe.Environments {
-		net := r.networkOf(e)
+	networks := r.networks()
+	for i, e := range r.recipe.Environments {
+		net := networks[i]
 		used := compilersOf(e, compilers)
 		g := Group{Name: e.Name, Needs: groupsOf(used), Specs: slices.Concat(e.Specs, net.specs)}
 		add(g, r.userGroup(e, g, net, compilers))
@@ -127,7 +128,11 @@ func compilerSpecV3(c recipe.Compiler) string {
 	if c.Spec != nil && *c.Spec != "" {
 		suffix = *c.Spec
 	}
-	return strings.TrimSpace(c.Name + "@" + c.Version + " " + suffix)
+	spec := c.Name + "@" + c.Version + " " + suffix
+	if c.Name == "gcc" {
+		return spec // upstream trims all but this
+	}
+	return strings.TrimSpace(spec)
 }
 
 // groupMap is a spec group as spack.yaml holds it.
@@ -188,8 +193,9 @@ func (r *renderer) environmentsApart(compilers map[string]Compiler) {
 		r.tree.Environments = append(r.tree.Environments, env)
 		r.yaml(env.Dir+"/spack.yaml", compilerEnvironment(env, "when_possible", packages))
 	}
-	for _, e := range r.recipe.Environments {
-		r.environmentWith(e, r.networkOf(e), compilersOf(e, compilers), preferredV3(compilers))
+	networks := r.networks()
+	for i, e := range r.recipe.Environments {
+		r.environmentWith(e, networks[i], compilersOf(e, compilers), preferredV3(compilers))
 	}
 	r.environmentWith(toolsRecipe(), network{}, []Compiler{compilers["gcc"]}, preferredV3(compilers))
 }
