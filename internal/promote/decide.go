@@ -1,6 +1,7 @@
 package promote
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -49,13 +50,17 @@ func Decide(ctx context.Context, r Request) (Decision, error) {
 	if err := r.check(); err != nil {
 		return d, err
 	}
+	// Two rules need nothing of what is attached, and need not wait for it.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	image, free := early(ctx, r.image), early(ctx, r.free)
 	d.attached.ahead(ctx, r.Image)
 	for _, rule := range []struct {
 		name  string
-		check func(context.Context, *Decision) (finding, error)
+		check check
 	}{
-		{RuleImage, r.image}, {RuleMetadata, r.metadata}, {RuleUArch, r.uarch}, {RuleSource, r.source},
-		{RuleDeprecation, r.deprecation}, {RuleTests, r.tests}, {RuleTag, r.free},
+		{RuleImage, image}, {RuleMetadata, r.metadata}, {RuleUArch, r.uarch}, {RuleSource, r.source},
+		{RuleDeprecation, r.deprecation}, {RuleTests, r.tests}, {RuleTag, free},
 	} {
 		f, err := rule.check(ctx, &d)
 		if err != nil {
@@ -66,6 +71,26 @@ func Decide(ctx context.Context, r Request) (Decision, error) {
 	}
 	d.Allowed = !slices.ContainsFunc(d.Rules, func(f meta.RuleResult) bool { return f.Outcome == meta.RuleRefused })
 	return d, nil
+}
+
+// check finds out how a rule comes out.
+type check func(context.Context, *Decision) (finding, error)
+
+// early begins a check now, beside others, and returns one that waits for it.
+func early(ctx context.Context, begin check) check {
+	var d Decision
+	var found finding
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		found, err = begin(ctx, &d)
+	}()
+	return func(_ context.Context, whole *Decision) (finding, error) {
+		<-done
+		whole.occupant = cmp.Or(whole.occupant, d.occupant)
+		return found, err
+	}
 }
 
 // finding is what a rule's check found.

@@ -92,10 +92,7 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	if c.src.String() != c.dst.String() {
-		if err := c.listTags(ctx); err != nil {
-			return err
-		}
-		if err := c.copyTree(ctx, d, data); err != nil {
+		if err := c.copyRoot(ctx, d, data); err != nil {
 			return err
 		}
 	} else if err := c.attachHere(ctx); err != nil {
@@ -122,6 +119,28 @@ func (c *copier) listTags(ctx context.Context) error {
 		c.tags[tag] = true
 	}
 	return nil
+}
+
+// copyRoot copies the manifest that everything hangs on, and finds out meanwhile what
+// refers to it.
+func (c *copier) copyRoot(ctx context.Context, d ocispec.Descriptor, data []byte) error {
+	c.first(d.Digest)
+	var found []ocispec.Descriptor
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		_, err := c.copyManifest(both, d, data)
+		return err
+	})
+	group.Go(func() (err error) {
+		if err = c.listTags(both); err == nil {
+			found, err = c.listReferrers(both, d)
+		}
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return c.copyListed(ctx, d, found)
 }
 
 // copyTree copies a manifest, then what refers to it.
@@ -193,17 +212,30 @@ func contents(data []byte) (blobs, manifests []ocispec.Descriptor, err error) {
 // copyReferrers copies what refers to d. Where the destination keeps no list of
 // referrers, all of them are recorded in one go.
 func (c *copier) copyReferrers(ctx context.Context, d ocispec.Descriptor) error {
+	found, err := c.listReferrers(ctx, d)
+	if err != nil {
+		return err
+	}
+	return c.copyListed(ctx, d, found)
+}
+
+func (c *copier) listReferrers(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	found, err := c.src.listReferrers(ctx, d, c.tags)
 	if err != nil {
-		return fmt.Errorf("list referrers of %s: %w", d.Digest, err)
+		return nil, fmt.Errorf("list referrers of %s: %w", d.Digest, err)
 	}
+	return found, nil
+}
+
+// copyListed copies what was found to refer to d.
+func (c *copier) copyListed(ctx context.Context, d ocispec.Descriptor, found []ocispec.Descriptor) error {
 	var attach []Artifact
 	if d.Digest == c.root {
 		attach = c.options.Attach
 	}
 	unlisted := make([]*ocispec.Descriptor, len(found)+len(attach))
 	copied := make([]bool, len(found))
-	err = c.parallel(ctx, len(unlisted), func(ctx context.Context, i int) (err error) {
+	err := c.parallel(ctx, len(unlisted), func(ctx context.Context, i int) (err error) {
 		if i < len(found) {
 			copied[i], unlisted[i], err = c.copyReferrer(ctx, d, found[i])
 		} else {

@@ -117,7 +117,6 @@ func newTransport(o Options) (http.RoundTripper, error) {
 		TLSHandshakeTimeout:   connectTimeout,
 		ExpectContinueTimeout: connectTimeout,
 		DisableCompression:    true,
-		WriteBufferSize:       copyBuffer,
 	}
 	if o.CAFile != "" {
 		pool, err := certificates(o.CAFile)

@@ -15,16 +15,13 @@ const page, gap = 4 << 10, 64 << 10
 
 // Keep has size bytes of free memory that the host of a virtual machine does not take
 // back: a file is written, and all but a page of each small piece of it given back.
+// That is used once here, since the kernel takes first what was free last.
 // Without that, whoever writes to memory that was free for a while waits for the host,
 // each time as long as it likes.
 func (l *Lab) Keep(size int64) error {
-	f, err := os.Create(filepath.Join(l.Dir, "kept"))
+	f, err := l.fill("kept", size)
 	if err != nil {
 		return err
-	}
-	block := make([]byte, 1<<20)
-	for at := int64(0); at < size && err == nil; at += int64(len(block)) {
-		_, err = f.Write(block)
 	}
 	for at := int64(0); at < size && err == nil; at += gap {
 		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at+page, gap-page)
@@ -32,5 +29,24 @@ func (l *Lab) Keep(size int64) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("keep memory: %w", err)
 	}
-	return nil
+	used, err := l.fill("used", size)
+	if err != nil {
+		return err
+	}
+	return errors.Join(used.Close(), os.Remove(used.Name()))
+}
+
+// fill creates a file of the given size.
+func (l *Lab) fill(name string, size int64) (*os.File, error) {
+	f, err := os.Create(filepath.Join(l.Dir, name))
+	if err != nil {
+		return nil, err
+	}
+	block := make([]byte, 1<<20)
+	for at := int64(0); at < size; at += int64(len(block)) {
+		if _, err := f.Write(block); err != nil {
+			return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}
+	return f, nil
 }
