@@ -146,7 +146,15 @@ type attachResult struct {
 func (r attachResult) text(p *printer) { p.printf("%s  %s  on %s", r.Type, r.Digest, r.Label) }
 
 // mediaType is the form of names that registries accept (RFC 6838).
-var mediaType = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
+var mediaType = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*)/([A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*)$`)
+
+// maxMediaTypePart bounds each of the two parts of such a name.
+const maxMediaTypePart = 127
+
+func isMediaType(name string) bool {
+	m := mediaType.FindStringSubmatch(name)
+	return m != nil && max(len(m[1]), len(m[2])) <= maxMediaTypePart
+}
 
 // ownTypes are attached by the commands that stand beside them, which check what
 // they say.
@@ -166,7 +174,7 @@ func runAttach(ctx context.Context, in *invocation) (result, error) {
 	if other, ok := ownTypes[kind]; ok {
 		return nil, fault.WithHint(fault.New(fault.Usage, "attach: %s cannot be attached by hand", kind), "use 'uenv-ci %s'", other)
 	}
-	if !mediaType.MatchString(kind) {
+	if !isMediaType(kind) {
 		err := fault.New(fault.Usage, "attach: %q is no artifact type", kind)
 		return nil, fault.WithHint(err, "it has the form of a media type, such as application/spdx+json")
 	}

@@ -19,10 +19,14 @@ import (
 // Registries without the referrers API keep the list of what refers to a
 // manifest as an image index under a tag made of its digest (OCI distribution
 // specification 1.1, "referrers tag schema"). Signing tools add suffixes.
-var serviceTag = regexp.MustCompile(`^sha(?:256-[0-9a-f]{64}|384-[0-9a-f]{96}|512-[0-9a-f]{128})(?:\.[a-z]+)?$`)
+var serviceTag = regexp.MustCompile(`^sha(256|384|512)-([0-9a-f]+)(?:\.[a-z]+)?$`)
 
 func isServiceTag(tag string) bool {
-	return strings.HasPrefix(tag, "sha") && serviceTag.MatchString(tag)
+	if !strings.HasPrefix(tag, "sha") {
+		return false
+	}
+	m := serviceTag.FindStringSubmatch(tag)
+	return m != nil && len(m[2]) == map[string]int{"256": 64, "384": 96, "512": 128}[m[1]]
 }
 
 // fallbackTag is cut at 128 characters, the longest legal tag (sha512).

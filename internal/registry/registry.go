@@ -107,10 +107,12 @@ func (r *Registry) Repositories(ctx context.Context, prefix string) ([]string, e
 // The grammars of the OCI distribution specification 1.1.
 var (
 	pathPattern = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	tagPattern  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 )
 
-const maxPathLength = 255
+// Lengths are compared by themselves: a pattern that counts to 128 has as many states,
+// which every start of the program would pay for.
+const maxPathLength, maxTagLength = 255, 128
 
 func validPath(path string) error {
 	if len(path) <= maxPathLength && pathPattern.MatchString(path) {
@@ -120,8 +122,10 @@ func validPath(path string) error {
 	return fault.WithHint(err, "registries allow lower-case letters and digits, separated by single '.', '_', '-' or '/'")
 }
 
+func legalTag(tag string) bool { return len(tag) <= maxTagLength && tagPattern.MatchString(tag) }
+
 func validTag(tag string) error {
-	if tagPattern.MatchString(tag) {
+	if legalTag(tag) {
 		return nil
 	}
 	return fault.New(fault.Usage, "%q is not a legal tag", tag)

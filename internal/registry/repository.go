@@ -219,7 +219,7 @@ func (p *Repository) Tags(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tags of %s: %w", p, err)
 	}
-	all = slices.DeleteFunc(all, func(t string) bool { return isServiceTag(t) || !tagPattern.MatchString(t) })
+	all = slices.DeleteFunc(all, func(t string) bool { return isServiceTag(t) || !legalTag(t) })
 	slices.Sort(all)
 	return slices.Compact(all), nil
 }

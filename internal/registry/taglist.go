@@ -25,7 +25,7 @@ func (p *Repository) TagList(ctx context.Context) (TagList, error) {
 	list := TagList{all: make(map[string]bool, len(all))}
 	for _, tag := range all {
 		list.all[tag] = true
-		if !isServiceTag(tag) && tagPattern.MatchString(tag) {
+		if !isServiceTag(tag) && legalTag(tag) {
 			list.Tags = append(list.Tags, tag)
 		}
 	}

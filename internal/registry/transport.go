@@ -21,7 +21,6 @@ const (
 	cancelTimeout  = 10 * time.Second
 	idleTimeout    = 90 * time.Second
 	maxIdle        = 32
-	copyBuffer     = 256 << 10
 )
 
 // retrier repeats requests that failed for a reason that may pass.
