@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"uenv-ci.dev/internal/fault"
@@ -203,7 +204,7 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 		m.Bootstrap = &Bootstrap{URL: address}
 		return
 	}
-	root := expand(strings.TrimPrefix(address, "file://"), os.Getenv)
+	root := purePath(expand(strings.TrimPrefix(address, "file://"), os.Getenv))
 	if !isDir(root) {
 		r.fail(n, "", "the bootstrap mirror directory '%s' does not exist", root)
 		return
@@ -217,6 +218,18 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 	if len(m.Bootstrap.Metadata) == 0 {
 		r.fail(n, "it is made by 'spack bootstrap mirror'", "the bootstrap mirror directory '%s' has neither 'metadata/sources' nor 'metadata/binaries'", root)
 	}
+}
+
+// purePath drops empty and "." components of a path, as Python's pathlib does. It
+// leaves "..", which may follow a link.
+func purePath(p string) string {
+	parts := strings.Split(p, "/")
+	parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" || part == "." })
+	clean := strings.Join(parts, "/")
+	if filepath.IsAbs(p) {
+		return "/" + clean
+	}
+	return clean
 }
 
 // check validates a document that has been read already.
@@ -267,7 +280,7 @@ func (m *Mirrors) cacheV1(r *mirrorReader, document *yamlpos.Node) {
 		m.cacheOCI(r, document, root)
 		return
 	}
-	root := r.absolute(document.Get("root"), "build cache")
+	root := purePath(r.absolute(document.Get("root"), "build cache"))
 	if filepath.IsAbs(root) && !isDir(root) {
 		r.fail(document.Get("root"), "", "the build cache path '%s' does not exist", root)
 	}

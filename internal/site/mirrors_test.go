@@ -138,6 +138,13 @@ func TestCacheOfVersion1(t *testing.T) {
 	if m, _, err := mirrors(t, 1, "root: $UENV_CI_TEST_DIR\nkey: null\n"); err != nil || !m.BuildCache.Push || m.BuildCache.Key != "" {
 		t.Errorf("%v", err)
 	}
+	m, dir, err = mirrors(t, 1, "root: $UENV_CI_TEST_DIR/./keys//../keys/\nkey: null\n") // written as pathlib writes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := yaml(t, m.BuildCache.Entry), "  url: file://"+dir+"/keys/../keys/user-environment\n"; strings.Count(got, want) != 2 {
+		t.Errorf("got\n%s\nwant twice\n%s", got, want)
+	}
 	for text, want := range map[string]string{
 		"root: cache\nkey: null\n":                        "the build cache path 'cache' is not absolute",
 		"root: /none\nkey: null\n":                        "the build cache path '/none' does not exist",

@@ -84,7 +84,7 @@ func (r *renderer) bootstrap(b *site.Bootstrap) {
 		add("bootstrap-mirror", path.Join(r.tree.BuildDir, dir))
 	}
 	for _, kind := range b.Metadata {
-		add("bootstrap-"+kind, path.Join(b.Root, "metadata", kind))
+		add("bootstrap-"+kind, b.Root+"/metadata/"+kind)
 	}
 	r.yaml("config/bootstrap.yaml", yamlpos.NewMap("bootstrap", yamlpos.NewMap("sources", sources, "trusted", trusted)))
 }
