@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
@@ -48,7 +49,8 @@ func (l *loader) environment(key, n *yamlpos.Node) Environment {
 	} else {
 		l.environmentV2(&e, key, n)
 	}
-	roots := rootNames(e)
+	specs := e // without its views
+	roots := sync.OnceValue(func() map[string]bool { return rootNames(specs) })
 	for _, p := range pairs(n.Get("views")) {
 		v := l.view(p.Key, p.Value)
 		l.checkRoots(e.Name, roots, v, p.Value)

@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
@@ -169,9 +167,7 @@ func (l *loader) readFile(name string, limit int64) ([]byte, error) {
 	if info.IsDir() {
 		return nil, fmt.Errorf("it is a directory")
 	}
-	// Without waiting, should it have become a pipe; the runtime then makes fewer
-	// system calls, too.
-	f, err := l.source.root.OpenFile(l.source.path(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, err := l.source.open(name)
 	if err != nil {
 		return nil, err
 	}

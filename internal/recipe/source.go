@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/dirfd"
 	"uenv-ci.dev/internal/fault"
 )
@@ -97,6 +99,12 @@ func (s *Source) Walk(name string, skip []string, visit func(SourceEntry) error)
 
 func (s *Source) path(name string) string { return filepath.FromSlash(path.Join(s.prefix, name)) }
 
+// open opens for reading, links followed, without waiting, should it have become a
+// pipe. The runtime makes fewer system calls for such files, too.
+func (s *Source) open(name string) (*os.File, error) {
+	return s.root.OpenFile(s.path(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+}
+
 // stat follows links. It accepts files and directories only.
 func (s *Source) stat(name string) (fs.FileInfo, error) {
 	info, err := s.root.Stat(s.path(name))
@@ -125,7 +133,7 @@ func (w *sourceWalk) walk(relative string, parents []*dirfd.Dir) error {
 	if err != nil {
 		return err
 	}
-	open := func() (*os.File, error) { return w.source.root.Open(w.source.path(name)) }
+	open := func() (*os.File, error) { return w.source.open(name) }
 	if !info.IsDir() {
 		return w.file(relative, func() (*dirfd.File, error) { return opened(open, dirfd.FileOf) })
 	}

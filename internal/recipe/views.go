@@ -105,13 +105,13 @@ func rootNames(e Environment) map[string]bool {
 
 // checkRoots warns if a view of the roots selects or excludes a package that is
 // none: with `link: roots` only what the environment lists can be linked.
-func (l *loader) checkRoots(environment string, roots map[string]bool, v View, n *yamlpos.Node) {
-	if v.Link != "roots" || roots == nil {
+func (l *loader) checkRoots(environment string, roots func() map[string]bool, v View, n *yamlpos.Node) {
+	if v.Link != "roots" {
 		return
 	}
 	for _, key := range []string{"select", "exclude"} {
 		for _, item := range items(n.Get(key)) {
-			if name := specName.FindString(text(item)); name != "" && !roots[name] {
+			if name := specName.FindString(text(item)); name != "" && roots() != nil && !roots()[name] {
 				l.warn(item, "view-spec", "only 'link: all' or 'link: run' link more than what is listed in 'specs'",
 					"view '%s': '%s' is not among the specs of environment '%s'", v.Name, name, environment)
 			}

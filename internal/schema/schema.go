@@ -106,12 +106,15 @@ func (c *converter) value(n *yamlpos.Node, at *step) any {
 	switch n.Kind {
 	case yamlpos.Sequence:
 		items := make([]any, len(n.Items))
+		next := step{above: at, list: true}
 		for i, item := range n.Items {
-			items[i] = c.value(item, &step{above: at, item: i, list: true})
+			next.item = i
+			items[i] = c.value(item, &next)
 		}
 		return items
 	case yamlpos.Mapping:
 		m := make(map[string]any, len(n.Pairs))
+		next := step{above: at}
 		for _, p := range n.Pairs {
 			key, ok := p.Key.Str()
 			if !ok {
@@ -119,7 +122,8 @@ func (c *converter) value(n *yamlpos.Node, at *step) any {
 					fmt.Sprintf("the key %s is %s, not text", p.Key.Raw, describe(p.Key)), fmt.Sprintf("write '%s' with the quotes", p.Key.Raw)))
 				continue
 			}
-			m[key] = c.value(p.Value, &step{above: at, key: key})
+			next.key = key
+			m[key] = c.value(p.Value, &next)
 		}
 		return m
 	default:

@@ -32,7 +32,7 @@ type copying struct {
 type walk struct {
 	copies []*copying // the first has all the others below it
 	wanted []*copying // those that want the present entry
-	buffer []byte     // of smallFile bytes
+	buffer []byte     // of smallFile bytes at most
 }
 
 // copyAll performs copies: of files, or of directories with all below them, so that
@@ -50,12 +50,13 @@ func copyAll(at *cursor, copies []Copy) error {
 		defer next.close()
 		walks = addTo(walks, next)
 	}
-	buffer := make([]byte, smallFile) // one for all, since collecting garbage costs
+	buffer := make([]byte, smallFile/8) // one for all, since collecting garbage costs
 	for _, w := range walks {
 		w.buffer = buffer
 		if err := w.run(); err != nil {
 			return fmt.Errorf("copy %s: %w", w.copies[0].From, err)
 		}
+		buffer = w.buffer
 	}
 	return nil
 }
@@ -220,6 +221,9 @@ func (w *walk) file(name string, e recipe.SourceEntry) error {
 func (w *walk) small(in *recipe.SourceFile) ([]byte, error) {
 	if in.Size() > smallFile {
 		return nil, nil
+	}
+	if in.Size() > int64(len(w.buffer)) {
+		w.buffer = make([]byte, smallFile)
 	}
 	content := w.buffer[:in.Size()]
 	_, err := io.ReadFull(in, content)
