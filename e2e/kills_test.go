@@ -31,15 +31,19 @@ const (
 	fileVariable    = "UENV_CI_FAULT_FILE"
 )
 
-// prune is a step beside the way.
-var prune = step{"prune", (*road).prune}
+// Steps beside the way.
+var (
+	prune         = step{"prune", (*road).prune}
+	deletion      = step{"delete", (*road).deleteBuilt}
+	registryPrune = step{"prune of the registry", (*road).pruneBuilt}
+)
 
 // runChild is a process that does one step and is killed while it does.
 func runChild() int {
 	file, err := image.Stat(context.Background(), os.Getenv(fileVariable))
 	if err == nil {
 		w := &road{ctx: context.Background(), stage: &stage{address: os.Getenv(addressVariable)}, file: file, repo: os.Getenv(repoVariable)}
-		for _, s := range append(steps, prune) {
+		for _, s := range append(steps, prune, deletion, registryPrune) {
 			if s.name == os.Getenv(stepVariable) {
 				err = s.run(w)
 			}
@@ -89,20 +93,27 @@ func (w *road) inProcess(s step, due <-chan struct{}) error {
 
 // ticks counts what a registry does for a client: requests, and pieces of bodies.
 type ticks struct {
-	n   atomic.Int64
-	at  int64 // when to ring
-	due chan struct{}
+	n     atomic.Int64
+	bytes atomic.Int64 // of bodies
+	at    int64        // when to ring
+	hold  bool         // a request that rings is not answered, nor done
+	due   chan struct{}
 }
 
-func (k *ticks) tick() {
-	if k.n.Add(1) == k.at {
+func (k *ticks) tick() (rings bool) {
+	rings = k.n.Add(1) == k.at
+	if rings {
 		close(k.due)
 	}
+	return rings
 }
 
 func (k *ticks) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		k.tick()
+		if k.tick() && k.hold {
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		}
 		next.ServeHTTP(&tickWriter{w, k}, r)
 	})
 }
@@ -116,6 +127,7 @@ func (w *tickWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *tickWriter) Write(b []byte) (int, error) {
 	w.k.tick()
+	w.k.bytes.Add(int64(len(b)))
 	return w.ResponseWriter.Write(b)
 }
 

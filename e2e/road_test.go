@@ -44,6 +44,7 @@ type stage struct {
 	address            string
 	handler            atomic.Pointer[http.Handler]
 	tiny, small, large image.File
+	changed            image.File // large, with a part of it new; empty until it is asked for
 
 	rehearsed map[registrytest.Kind]int // requests that a fault may befall
 }
@@ -53,16 +54,18 @@ func newStage(t *testing.T) *stage {
 	s.address = registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		(*s.handler.Load()).ServeHTTP(w, r)
 	}))
-	s.tiny = packRandom(t, 64<<10)
-	s.small, s.large = packRandom(t, smallImage), packRandom(t, largeImage)
+	s.tiny = packRandom(t, 64<<10, 0)
+	s.small, s.large = packRandom(t, smallImage, 0), packRandom(t, largeImage, 0)
 	return s
 }
 
-// packRandom makes an image that has about size bytes.
-func packRandom(t *testing.T, size int) image.File {
+// packRandom makes an image that has about size bytes, of which changed are not those
+// of others.
+func packRandom(t *testing.T, size, changed int) image.File {
 	t.Helper()
 	root, data := t.TempDir(), make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{3}).Read(data)
+	_, _ = rand.NewChaCha8([32]byte{4}).Read(data[size/3:][:changed])
 	err := errors.Join(
 		os.Mkdir(filepath.Join(root, "meta"), 0o755),
 		os.WriteFile(filepath.Join(root, "meta", "env.json"), []byte(`{"name":"x","mount":"/user-environment","views":{"default":{}}}`), 0o644),
@@ -302,6 +305,10 @@ func (w *road) pull() error {
 	if err != nil {
 		return err
 	}
+	return w.pullFound(found)
+}
+
+func (w *road) pullFound(found pipeline.Found) error {
 	local, err := localrepo.Open(w.ctx, w.repo, localrepo.Options{Create: true})
 	if err != nil {
 		return err

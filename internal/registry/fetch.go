@@ -103,6 +103,7 @@ func (t *transfer) receiveChunk(ctx context.Context, r io.Reader, data []byte) (
 		if err := t.limiter.readFull(ctx, r, part); err != nil {
 			return 0, err
 		}
+		t.count(len(part))
 		sum = crc32.Update(sum, crcTable, part)
 	}
 	return sum, nil

@@ -19,16 +19,20 @@ func KeepTag(d digest.Digest) string {
 	return strings.Replace(d.String(), ":", "-", 1) + ".keep"
 }
 
+// deletionSuffix ends the tag that a deletion under way puts on what goes last.
+const deletionSuffix = ".delete"
+
 // Kept tells whether a digest has the tag that KeepTag gives.
 func (l TagList) Kept(d digest.Digest) bool { return l.all[KeepTag(d)] }
 
 // Subjects returns the digests that have a fallback tag: manifests that something
-// was attached to, on registries that keep no such list themselves. They need not
-// exist any more.
+// was attached to, on registries that keep no such list themselves; elsewhere those
+// whose deletion was broken off. They need not exist any more.
 func (l TagList) Subjects() []digest.Digest {
 	var found []digest.Digest
 	for tag := range l.all {
-		if d := digest.Digest(strings.Replace(tag, "-", ":", 1)); isServiceTag(tag) && d.Validate() == nil {
+		name := strings.TrimSuffix(tag, deletionSuffix)
+		if d := digest.Digest(strings.Replace(name, "-", ":", 1)); isServiceTag(tag) && d.Validate() == nil {
 			found = append(found, d)
 		}
 	}
@@ -74,8 +78,8 @@ func (p *Repository) Family(ctx context.Context, d ocispec.Descriptor, tags TagL
 // RemoveFamily deletes a manifest with those of the given tags that still name it,
 // and all that refers to it. Its tags go first, or together with it where a
 // registry deletes only by digest, so that nobody meets an image without what is
-// attached to it; broken off after that, it leaves what no tag names, and may be
-// done again. That there is nothing left to delete is no error.
+// attached to it; broken off after that, it leaves what only a hidden tag names, and
+// may be done again. That there is nothing left to delete is no error.
 func (p *Repository) RemoveFamily(ctx context.Context, d ocispec.Descriptor, tags []string) error {
 	if err := validDescriptor(d); err != nil {
 		return err
@@ -101,6 +105,10 @@ func (p *Repository) removeFamily(ctx context.Context, d ocispec.Descriptor, tag
 		return err
 	}
 	p.blobs.clear()
+	unmark, err := p.markDeletion(ctx, d, family, list)
+	if err != nil {
+		return fmt.Errorf("tag what goes last: %w", err)
+	}
 	for _, tag := range tags {
 		if err := p.dropTag(ctx, tag, d.Digest); err != nil {
 			return fmt.Errorf("tag %s: %w", tag, err)
@@ -121,7 +129,28 @@ func (p *Repository) removeFamily(ctx context.Context, d ocispec.Descriptor, tag
 			}
 		}
 	}
-	return nil
+	return unmark()
+}
+
+// markDeletion gives what is deleted last a tag that names the image, since what is
+// attached to one that is gone is in no list that could be asked for. A fallback tag
+// does the same.
+func (p *Repository) markDeletion(ctx context.Context, d ocispec.Descriptor, family []ocispec.Descriptor, list TagList) (unmark func() error, err error) {
+	tag := strings.Replace(d.Digest.String(), ":", "-", 1) + deletionSuffix
+	if len(family) == 0 || list.all[fallbackTag(d.Digest)] || validTag(tag) != nil {
+		return func() error { return nil }, nil
+	}
+	last := family[len(family)-1]
+	if err := p.Tag(ctx, last, tag); err != nil {
+		return nil, err
+	}
+	return func() error { // where it did not go with its manifest
+		_, _, err := p.store.manifest(ctx, tag)
+		if fault.KindOf(err) == fault.NotFound {
+			return nil
+		}
+		return p.dropTag(ctx, tag, last.Digest)
+	}, nil
 }
 
 func (p *Repository) removeOne(ctx context.Context, d ocispec.Descriptor) error {

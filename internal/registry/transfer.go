@@ -5,10 +5,8 @@ import (
 	"errors"
 	"hash/crc32"
 	"os"
-	"runtime"
 	"sync"
-	"syscall"
-	"time"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,6 +26,8 @@ type transfer struct {
 	options    DownloadOptions
 	limiter    *limiter
 	meter      *meter
+	received   atomic.Int64 // bytes, since the start
+	begun      atomic.Int64 // Unix time in nanoseconds of the first of them
 
 	mu       sync.Mutex
 	change   *sync.Cond // of anything below
@@ -235,70 +235,6 @@ func (t *transfer) hold(ctx context.Context, chunk int) {
 		t.change.Wait()
 	}
 }
-
-// steerStep is how long a number of connections is tried.
-const steerStep = 500 * time.Millisecond
-
-// worthwhile is the gain of rate that justifies twice the connections.
-const worthwhile = 1.25
-
-// steer starts workers: as many as were asked for, or one, and twice as many as
-// long as that pays.
-func (t *transfer) steer(ctx context.Context, start func()) {
-	defer t.settle()
-	if n := t.options.Connections; n > 0 {
-		t.want(min(n, MaxConnections), start)
-		return
-	}
-	t.want(1, start)
-	rate, busy := t.measure(ctx)
-	for n := 2; n <= MaxConnections && !busy && !t.over(ctx); n *= 2 {
-		t.want(n, start)
-		faster, full := t.measure(ctx)
-		if faster < rate*worthwhile {
-			t.want(n/2, start)
-			return
-		}
-		rate, busy = faster, full
-	}
-}
-
-// measure returns the rate of the next while, in bytes per second, and whether
-// this machine determines it: hashing is behind, or half of the processors' time
-// goes into the transfer, and more of it could not make it twice as fast.
-func (t *transfer) measure(ctx context.Context) (rate float64, busy bool) {
-	before, since, used := t.meter.done.Load(), time.Now(), processorTime()
-	timer := time.AfterFunc(steerStep, t.wake)
-	defer timer.Stop()
-	t.mu.Lock()
-	t.held = 0
-	for ctx.Err() == nil && !t.hashed && time.Since(since) < steerStep {
-		t.change.Wait()
-	}
-	held := int64(t.held)
-	t.mu.Unlock()
-	done, took := t.meter.done.Load()-before, time.Since(since)
-	used = processorTime() - used
-	return float64(done) / took.Seconds(), held > done/2 || used*2 > took*time.Duration(runtime.GOMAXPROCS(0))
-}
-
-// processorTime returns what this process has used of the processors.
-func processorTime() time.Duration {
-	var usage syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// settle tells that the number of workers stays what it is.
-func (t *transfer) settle() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.settled = true
-}
-
-func (t *transfer) over(ctx context.Context) bool { return ctx.Err() != nil || t.complete() }
 
 // want sets the number of workers. Those that are too many end by themselves.
 func (t *transfer) want(n int, start func()) {
