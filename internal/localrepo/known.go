@@ -16,6 +16,7 @@ import (
 // note says that a file had a digest, and how to know that it is as it was then.
 // Nobody but root and the clock sets the time of change.
 type note struct {
+	Path     string // absolute
 	Digest   digest.Digest
 	Device   uint64
 	Inode    uint64
@@ -79,7 +80,8 @@ func noteOf(path string, d digest.Digest) (note, error) {
 	if !ok {
 		return note{}, errors.ErrUnsupported
 	}
-	return note{d, s.Dev, s.Ino, s.Size, s.Mtim, s.Ctim}, nil
+	absolute, err := filepath.Abs(path)
+	return note{absolute, d, s.Dev, s.Ino, s.Size, s.Mtim, s.Ctim}, err
 }
 
 // noteFile returns where the note of a file is, "" if there is none.
@@ -91,11 +93,36 @@ func noteFile(path, notes string) string {
 	return filepath.Join(notes, digest.FromString(absolute).Encoded())
 }
 
-// keep is a convenience: without it the file is read again next time.
+// keep is a convenience: without it the file is read again next time. What is noted
+// of files that are gone or changed goes: that costs nothing beside reading one.
 func (n note) keep(file string) {
 	data, err := json.Marshal(n)
 	if err != nil || file == "" || os.MkdirAll(filepath.Dir(file), 0o700) != nil {
 		return
 	}
+	tidyNotes(filepath.Dir(file))
 	_ = atomicfile.WriteBytes(file, 0o600, data)
+}
+
+// tidyNotes removes the notes that say nothing any more.
+func tidyNotes(notes string) {
+	entries, err := os.ReadDir(notes)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		file := filepath.Join(notes, e.Name())
+		if digest.NewDigestFromEncoded(digest.SHA256, e.Name()).Validate() != nil {
+			continue // not a note, or one that is being written
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		var was note
+		_ = json.Unmarshal(data, &was)
+		if now, err := noteOf(was.Path, was.Digest); err != nil || now != was {
+			_ = os.Remove(file)
+		}
+	}
 }

@@ -54,3 +54,32 @@ func TestKnownDigest(t *testing.T) {
 		t.Errorf("without notes: %s, %v", got, err)
 	}
 }
+
+// Notes of files that are gone or changed do not pile up; others stay.
+func TestNotesAreTidied(t *testing.T) {
+	dir := t.TempDir()
+	notes := filepath.Join(dir, "notes")
+	file := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"stays", "goes", "changes"} {
+		if err := os.WriteFile(file(name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		RememberDigest(file(name), notes, digest.FromString(name))
+	}
+	if err := os.Remove(file("goes")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file("changes"), []byte("another size"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(notes, "not-a-note")
+	if err := os.WriteFile(other, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	RememberDigest(file("stays"), notes, digest.FromString("stays"))
+	for path, there := range map[string]bool{noteFile(file("stays"), notes): true, noteFile(file("goes"), notes): false, noteFile(file("changes"), notes): false, other: true} {
+		if _, err := os.Stat(path); (err == nil) != there {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
