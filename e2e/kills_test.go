@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -111,6 +112,7 @@ func (k *ticks) tick() (rings bool) {
 func (k *ticks) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if k.tick() && k.hold {
+			_, _ = io.Copy(io.Discard, r.Body) // else the end of the client is not seen
 			<-r.Context().Done()
 			panic(http.ErrAbortHandler)
 		}
