@@ -94,7 +94,7 @@ func newPacker(t *tree, out *output, spec encoderSpec, o WriteOptions, checked b
 		}
 	}
 	p.meter = &meter{sink: o.Events, stage: stage, total: t.inputBytes}
-	window := 3*o.Workers + 3
+	window := 2*o.Workers + 2
 	p.tasks = make(chan func(*worker) error, window)
 	p.items = make(chan item, window)
 	p.runs = make(chan *blockRun, window)
