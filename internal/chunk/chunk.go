@@ -84,6 +84,12 @@ func BuildAt(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, sp
 // overlap. Two indexes share chunks if they have the same grain; 0 chooses one by
 // which the index is small.
 func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, blocks []Span, grain int64) (Index, error) {
+	return BuildWith(ctx, runtime.GOMAXPROCS(0), r, size, d, blocks, grain)
+}
+
+// BuildWith is Build with so many parts of the file read at a time, for when other
+// things are done beside it.
+func BuildWith(ctx context.Context, workers int, r io.ReaderAt, size int64, d digest.Digest, blocks []Span, grain int64) (Index, error) {
 	if grain == 0 {
 		grain = grainOf(size, blocks)
 	}
@@ -91,7 +97,7 @@ func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, bloc
 	chunks := make([][]Chunk, len(regions))
 	gear := gearTable()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	group.SetLimit(workers)
 	for i, reg := range regions {
 		group.Go(func() (err error) {
 			if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -30,6 +31,10 @@ const (
 // share files share chunks. Of a file that is not a squashfs image, the content
 // decides. Images share chunks if the grain is the same; 0 chooses one.
 func Chunks(ctx context.Context, path string, d digest.Digest, grain int64) (chunk.Index, error) {
+	return chunksWith(ctx, runtime.GOMAXPROCS(0), path, d, grain)
+}
+
+func chunksWith(ctx context.Context, workers int, path string, d digest.Digest, grain int64) (chunk.Index, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return chunk.Index{}, err
@@ -43,7 +48,7 @@ func Chunks(ctx context.Context, path string, d digest.Digest, grain int64) (chu
 	if err != nil {
 		return chunk.Index{}, err
 	}
-	return chunk.Build(ctx, f, info.Size(), d, blocks, grain)
+	return chunk.BuildWith(ctx, workers, f, info.Size(), d, blocks, grain)
 }
 
 // blocksOf lists the blocks of an image; none of what cannot be read as one.
@@ -90,7 +95,8 @@ func describe(ctx context.Context, repo *registry.Repository, a registry.Artifac
 	d := &description{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(d.done)
-		d.index, d.err = Chunks(ctx, file.Path, file.Digest, 0)
+		// Half of the processors are for who sends, and a registry on this machine.
+		d.index, d.err = chunksWith(ctx, max(1, runtime.GOMAXPROCS(0)/2), file.Path, file.Digest, 0)
 		if d.err != nil {
 			d.err = fmt.Errorf("describe %s by chunks: %w", file.Path, d.err)
 		}
