@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,7 +199,7 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 	if !ok {
 		return
 	}
-	if u, err := url.Parse(address); err == nil && u.Scheme != "" && u.Scheme != "file" && u.Host != "" {
+	if isRemote(address) {
 		m.Bootstrap = &Bootstrap{URL: address}
 		return
 	}
@@ -218,6 +217,12 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 	if len(m.Bootstrap.Metadata) == 0 {
 		r.fail(n, "it is made by 'spack bootstrap mirror'", "the bootstrap mirror directory '%s' has neither 'metadata/sources' nor 'metadata/binaries'", root)
 	}
+}
+
+// isRemote reports whether an address names a host, and is not one of a file.
+func isRemote(address string) bool {
+	scheme, rest, ok := strings.Cut(address, "://")
+	return ok && scheme != "" && !strings.EqualFold(scheme, "file") && strings.IndexAny(rest+"/", "/?#") > 0
 }
 
 // purePath drops empty and "." components of a path, as Python's pathlib does. It

@@ -97,6 +97,17 @@ func TestMirrorsWithoutKey(t *testing.T) {
 	}
 }
 
+func TestRemoteBootstrap(t *testing.T) {
+	for address, remote := range map[string]bool{
+		"https://b": true, "oci://b/x": true, "https://b/%zz": true, "https:///x": false, "file://host/x": false, "FILE://host/x": false, "/none": false,
+	} {
+		m, _, err := mirrors(t, 2, "bootstrap: {url: '"+address+"'}\n")
+		if remote && (err != nil || m.Bootstrap.URL != address) || !remote && err == nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
 func TestMirrorProblems(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"no address", "buildcache: {name: x}\n", "mirrors.yaml:1:13: 'buildcache' must be given one of 'url', 'fetch' and 'push'"},
