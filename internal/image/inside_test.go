@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,14 +18,13 @@ import (
 
 // counting counts what is read.
 type counting struct {
-	r        io.ReaderAt
-	requests int
-	bytes    int
+	r               io.ReaderAt
+	requests, bytes atomic.Int64
 }
 
 func (c *counting) ReadAt(b []byte, off int64) (int, error) {
-	c.requests++
-	c.bytes += len(b)
+	c.requests.Add(1)
+	c.bytes.Add(int64(len(b)))
 	return c.r.ReadAt(b, off)
 }
 
@@ -92,9 +92,9 @@ func lookIsCheap(t *testing.T, top string, prefixes int) {
 	if err != nil || !bytes.Contains(got, []byte("large")) {
 		t.Fatalf("%q, %v", got, err)
 	}
-	t.Logf("%d requests, %d bytes, of %d", c.requests, c.bytes, len(data))
-	if c.requests > 6 || c.bytes > 256<<10 {
-		t.Errorf("%d requests of %d bytes", c.requests, c.bytes)
+	t.Logf("%d requests, %d bytes, of %d", c.requests.Load(), c.bytes.Load(), len(data))
+	if c.requests.Load() > 6 || c.bytes.Load() > 256<<10 {
+		t.Errorf("%d requests of %d bytes", c.requests.Load(), c.bytes.Load())
 	}
 	// All of it is read as from a file, if it comes to that.
 	whole, err := squashfs.Open(path)
