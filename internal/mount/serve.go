@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -72,7 +73,20 @@ func Serve(ctx context.Context, s Served) error {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
-		return a.detach(ctx)
+		err := a.detach(ctx)
+		if err != nil && endsSoon(ended) { // somebody else unmounted it just now
+			return nil
+		}
+		return err
+	}
+}
+
+func endsSoon(ended <-chan struct{}) bool {
+	select {
+	case <-ended:
+		return true
+	case <-time.After(time.Second):
+		return false
 	}
 }
 
