@@ -16,6 +16,8 @@ type Plan struct {
 	// Missing is how many bytes no other file has. Fetched is how many Fetch comes
 	// to: a little more, where ranges are so near that one costs less than two.
 	Missing, Fetched int64
+	// Spare is how many bytes more may be fetched in vain to save requests.
+	Spare int64
 }
 
 // Limits on joining what must be fetched: a range of its own costs as much as a
@@ -56,7 +58,7 @@ func MakePlan(x Index, bases []Index) Plan {
 		}
 		p.Copies = append(p.Copies, Copy{c.Span, at.base, at.from})
 	}
-	p.Fetch = join(p.Fetch, p.Missing)
+	p.Fetch, p.Spare = join(p.Fetch, p.Missing/vainFactor)
 	for _, s := range p.Fetch {
 		p.Fetched += s.Length
 	}
@@ -83,10 +85,9 @@ func appendSpan(spans []Span, s Span) []Span {
 	return append(spans, s)
 }
 
-// join fills short gaps between ranges.
-func join(spans []Span, missing int64) []Span {
-	var joined []Span
-	vain := missing / vainFactor
+// join fills short gaps between ranges, and returns what is left of the bytes that
+// may be fetched in vain.
+func join(spans []Span, vain int64) (joined []Span, spare int64) {
 	for _, s := range spans {
 		if last := len(joined) - 1; last >= 0 {
 			gap := s.Offset - joined[last].end()
@@ -98,5 +99,5 @@ func join(spans []Span, missing int64) []Span {
 		}
 		joined = append(joined, s)
 	}
-	return joined
+	return joined, vain
 }

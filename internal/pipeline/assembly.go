@@ -225,7 +225,7 @@ func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.M
 	return repo.Seed(ctx, m.Layer, path, so, func(ctx context.Context, f *registry.Filling) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return f.Copy(ctx, parts) })
-		group.Go(func() error { return f.Fetch(ctx, spans, o.Connections) })
+		group.Go(func() error { return f.Fetch(ctx, spans, a.Plan.Spare, o.Connections) })
 		return group.Wait()
 	})
 }

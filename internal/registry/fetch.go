@@ -41,12 +41,13 @@ func (t *transfer) fetch(ctx context.Context, first, last int, strict bool) erro
 	}()
 	var unwritten error
 	for a := range arrived {
-		if unwritten != nil {
-			continue
-		}
-		if unwritten = t.save(ctx, a); unwritten != nil {
+		if unwritten == nil {
+			if unwritten = t.save(ctx, a); unwritten == nil {
+				continue
+			}
 			stop()
 		}
+		t.release(a.data)
 	}
 	return cmp.Or(unwritten, failed)
 }
@@ -58,7 +59,7 @@ func (t *transfer) ahead() int {
 	return readAhead / max(1, t.wanted)
 }
 
-// save writes a chunk and claims it.
+// save writes a chunk and claims it. After an error its buffer is still the caller's.
 func (t *transfer) save(ctx context.Context, a arrival) error {
 	for at := 0; at < len(a.data); at += step {
 		part := a.data[at:min(at+step, len(a.data))]

@@ -24,9 +24,6 @@ const (
 	probeBatch   = 8       // ranges of the first request, on which the others wait
 )
 
-// vainShare bounds what is fetched in vain to save requests: one part in so many.
-const vainShare = 40
-
 // workerTime is how long the rest should take one connection, by what the first
 // request took, for there to be one more: they cost the registry memory and time.
 const workerTime = time.Second
@@ -34,8 +31,9 @@ const workerTime = time.Second
 // Fetch gets parts of the blob from the registry, in the order of the blob, no
 // faster than the download may be: many with each request where the registry can
 // send them, else near ones with what is between them, if that takes less time than
-// another request. It has kind Refused where the registry sends no parts.
-func (f *Filling) Fetch(ctx context.Context, spans []Span, connections int) error {
+// another request and is no more than spare bytes in all. It has kind Refused where
+// the registry sends no parts.
+func (f *Filling) Fetch(ctx context.Context, spans []Span, spare int64, connections int) error {
 	q := &rangeQueue{f: f}
 	q.many, _ = f.t.repository.store.(multiRanger)
 	for _, s := range spans {
@@ -46,7 +44,7 @@ func (f *Filling) Fetch(ctx context.Context, spans []Span, connections int) erro
 			q.left = append(q.left, m)
 		}
 	}
-	q.affordable = affordableGap(q.left)
+	q.affordable = affordableGap(q.left, spare)
 	before, began := sizeOf(q.left), time.Now()
 	if err := q.fetch(ctx, q.take(probeBatch)); err != nil {
 		return err
@@ -91,21 +89,18 @@ func fittingWorkers(took time.Duration, before, left size) int {
 	return 1 + int(min(took.Seconds()*times/workerTime.Seconds(), MaxConnections))
 }
 
-// affordableGap is the longest gap that may be fetched in vain, if all as long are.
-func affordableGap(spans []Span) int64 {
+// affordableGap returns the greatest length for which all gaps between spans that are
+// no longer come to at most spare bytes together.
+func affordableGap(spans []Span, spare int64) int64 {
 	var gaps []int64
-	budget := int64(0)
-	for i, s := range spans {
-		budget += s.Length / vainShare
-		if i > 0 {
-			gaps = append(gaps, s.Offset-spans[i-1].end())
-		}
+	for i := 1; i < len(spans); i++ {
+		gaps = append(gaps, spans[i].Offset-spans[i-1].end())
 	}
 	slices.Sort(gaps)
 	longest := int64(0)
 	for _, g := range gaps {
-		if budget -= g; budget < 0 {
-			break
+		if spare -= g; spare < 0 {
+			return g - 1
 		}
 		longest = g
 	}
