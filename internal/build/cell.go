@@ -229,11 +229,6 @@ func (c *cell) wait(ctx context.Context, cmd proc.Cmd, out *redactingWriter) err
 	if f := c.guard.trouble(time.Now()); f != nil {
 		return f.fault()
 	}
-	cmd, untie, err := tethered(cmd)
-	if err != nil {
-		return err
-	}
-	defer untie()
 	p, err := cmd.Start(ctx)
 	if err != nil {
 		return err

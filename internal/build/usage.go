@@ -2,7 +2,6 @@ package build
 
 import (
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,9 +12,8 @@ import (
 )
 
 // timesScript runs a command and then writes the times of all its processes to
-// the file descriptor 3. Before, it writes to the tether, which is 4 and kills it if
-// nobody is at the other end. The command itself gets neither.
-const timesScript = `echo >&4 || exit; exec 4>&-; "$@" 3>&-; code=$?; times >&3; exit $code`
+// the file descriptor 3, which the command itself does not get.
+const timesScript = `"$@" 3>&-; code=$?; times >&3; exit $code`
 
 // metered returns a command for a sandbox that also tells what it took:
 // bubblewrap does not wait for the processes of a PID namespace, so the kernel does
@@ -29,22 +27,6 @@ func metered(c proc.Cmd) proc.Cmd {
 	c.Args = append([]string{"-c", timesScript, "sh", c.Path}, c.Args...)
 	c.Path, c.ExtraFiles = "/bin/sh", []*os.File{os.NewFile(uintptr(fd), "times")}
 	return c
-}
-
-// tethered returns a command that was metered as one that ends before it does
-// anything if this process has died, and a function that is to be called when it has
-// ended. bubblewrap asks the kernel to kill a sandbox with its parent, but what
-// dies before it comes to ask is not noticed: the sandbox would run on for itself.
-func tethered(c proc.Cmd) (proc.Cmd, func(), error) {
-	if len(c.ExtraFiles) == 0 {
-		return c, func() {}, nil
-	}
-	here, there, err := os.Pipe()
-	if err != nil {
-		return c, nil, err
-	}
-	c.ExtraFiles = append(slices.Clip(c.ExtraFiles), there)
-	return c, func() { here.Close(); there.Close() }, nil
 }
 
 // readMeter returns the time that a command which was metered took with its

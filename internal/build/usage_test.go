@@ -2,7 +2,6 @@ package build
 
 import (
 	"errors"
-	"os"
 	"testing"
 	"time"
 
@@ -37,40 +36,11 @@ func TestMeterInASandbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, untie, err := tethered(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer untie()
 	var exit *proc.ExitError
 	if _, err = c.Output(t.Context()); !errors.As(err, &exit) || exit.Code != 7 {
 		t.Errorf("the exit code is lost: %v", err)
 	}
 	if took := readMeter(c); took < 10*time.Millisecond {
 		t.Errorf("300000 rounds took %v", took)
-	}
-}
-
-// A sandbox whose build is dead before its first program begins does nothing.
-func TestSandboxOfADeadBuild(t *testing.T) {
-	if err := sandbox.Available(t.Context()); err != nil {
-		t.Skip(err)
-	}
-	c, err := sandbox.Spec{}.Command(metered(proc.Cmd{Path: "/bin/echo", Args: []string{"alive"}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer readMeter(c)
-	here, there, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	here.Close() // as the kernel does when a process ends
-	defer there.Close()
-	c.ExtraFiles = append(c.ExtraFiles, there)
-	out, err := c.Output(t.Context())
-	var exit *proc.ExitError
-	if !errors.As(err, &exit) || len(out) > 0 {
-		t.Errorf("it said %q: %v", out, err)
 	}
 }

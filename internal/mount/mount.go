@@ -140,10 +140,11 @@ func (m *Mount) MountPoint() string { return m.point }
 // point and all else is as on the host. c.Path is looked for on the PATH of
 // c.Env, so that programs of the image are found; exit code 127 tells that it
 // was not, 126 that it is no program.
-func (m *Mount) Command(c proc.Cmd) (proc.Cmd, error) { return m.command(c, nil) }
+func (m *Mount) Command(c proc.Cmd) (proc.Cmd, error) { return m.command(c, nil, true) }
 
-// command is Command with options for the env(1) that starts c.
-func (m *Mount) command(c proc.Cmd, options []string) (proc.Cmd, error) {
+// command is Command with options for the env(1) that starts c. What is not tied
+// to us has the file descriptors that we inherited.
+func (m *Mount) command(c proc.Cmd, options []string, tied bool) (proc.Cmd, error) {
 	if strings.Contains(c.Path, "=") {
 		return proc.Cmd{}, fault.New(fault.Usage, "cannot run %q in an image: the name contains '='", c.Path)
 	}
@@ -158,6 +159,12 @@ func (m *Mount) command(c proc.Cmd, options []string) (proc.Cmd, error) {
 	c.Path = "env"
 	if m.boxed {
 		c.Args = append(options, c.Args...)
+		if tied {
+			var err error
+			if c, err = sandbox.Tether(c); err != nil {
+				return proc.Cmd{}, fmt.Errorf("mount: %w", err)
+			}
+		}
 		return m.Sandboxed(sandbox.Spec{Transparent: true}, c)
 	}
 	env, loader := m.environ(c.Env), []string(nil)

@@ -30,7 +30,7 @@ func (m *Mount) Run(ctx context.Context, c proc.Cmd, signals <-chan os.Signal) e
 	if keys {
 		options = []string{restoreKeys}
 	}
-	c, err := m.command(c, options)
+	c, err := m.command(c, options, false)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +47,11 @@ type Cmd struct {
 	// Outlives lets the child live on when we die. It is for programs that wait
 	// for just that, and end then.
 	Outlives bool
+
+	// Tether gives the child, as the file descriptor after ExtraFiles, a pipe to
+	// write to that breaks when we die. It is for what comes about only through
+	// programs that may miss our death.
+	Tether bool
 }
 
 // ExitError tells that a program ran and did not exit with 0.
@@ -74,6 +80,8 @@ type Process struct {
 	ctx  context.Context
 	name string
 	tail *tailWriter
+
+	tether io.Closer // our end of it; nil without one
 }
 
 // Start starts the program. The caller must call Wait.
@@ -100,10 +108,28 @@ func (c Cmd) Start(ctx context.Context) (*Process, error) {
 	if cmd.WaitDelay == 0 {
 		cmd.WaitDelay = defaultGrace
 	}
-	if err := cmd.Start(); err != nil {
+	if err := p.start(c.Tether); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	return p, nil
+}
+
+func (p *Process) start(tether bool) error {
+	if !tether {
+		return p.cmd.Start()
+	}
+	here, there, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	p.cmd.ExtraFiles = append(slices.Clip(p.cmd.ExtraFiles), there)
+	if err := p.cmd.Start(); err != nil {
+		here.Close()
+		return err
+	}
+	p.tether = here
+	return nil
 }
 
 // Pid returns the process id.
@@ -129,6 +155,9 @@ func (p *Process) Signal(sig syscall.Signal) error {
 // ended too. The error is nil, an *ExitError, or the context's error.
 func (p *Process) Wait() error {
 	err := p.cmd.Wait()
+	if p.tether != nil {
+		p.tether.Close()
+	}
 	if p.cmd.SysProcAttr.Setpgid {
 		syscall.Kill(-p.Pid(), syscall.SIGKILL)
 	}

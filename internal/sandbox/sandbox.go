@@ -67,6 +67,9 @@ func (s Spec) Command(c proc.Cmd) (proc.Cmd, error) {
 		return proc.Cmd{}, errMissing()
 	}
 	l, err := s.layout()
+	if err == nil && !s.Transparent {
+		c, err = Tether(c)
+	}
 	if err != nil {
 		return proc.Cmd{}, err
 	}
