@@ -44,8 +44,8 @@ func TestKillWhileASandboxIsMade(t *testing.T) {
 		args    []string
 	}{
 		"build":             {"/recipe/build", []string{"build", "--recipe", "recipe", "hello/1.0@demo%amd64", "--out", "i.squashfs", "--build-root", "../root"}},
-		"test":              {"/extra/test", []string{"test", "./image.squashfs", "--system", "demo"}},
-		"test --no-sandbox": {"/extra/test", []string{"test", "./image.squashfs", "--system", "demo", "--no-sandbox"}},
+		"test":              {"/extra/test", []string{"test", "./image.squashfs", "--system", "demo", "--method", "unpack"}},
+		"test --no-sandbox": {"/extra/test", []string{"test", "./image.squashfs", "--system", "demo", "--method", "unpack", "--no-sandbox"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newKilledBuild(t)
