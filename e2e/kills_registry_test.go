@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/fault"
-	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/lifecycle"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -19,11 +18,7 @@ const newestLabel = "build::hello/1.0:newest@daint%gh200"
 
 // deleteBuilt deletes the image that was pushed.
 func (w *road) deleteBuilt() error {
-	reg, err := w.open()
-	if err != nil {
-		return err
-	}
-	l, err := label.Parse(builtLabel)
+	reg, l, err := w.openFor(builtLabel)
 	if err != nil {
 		return err
 	}
@@ -33,11 +28,7 @@ func (w *road) deleteBuilt() error {
 
 // pruneBuilt deletes everything but the newest image.
 func (w *road) pruneBuilt() error {
-	reg, err := w.open()
-	if err != nil {
-		return err
-	}
-	l, err := label.Parse(builtLabel)
+	reg, l, err := w.openFor(builtLabel)
 	if err != nil {
 		return err
 	}
@@ -52,11 +43,7 @@ func (w *road) publishForDeletion() error {
 	if err := errors.Join(w.push(), w.attach()); err != nil {
 		return err
 	}
-	reg, err := w.open()
-	if err != nil {
-		return err
-	}
-	_, err = w.publishTo(reg, newestLabel, packedAt.Add(24*time.Hour))
+	_, err := w.publish(newestLabel, packedAt.Add(24*time.Hour))
 	return err
 }
 
@@ -77,7 +64,7 @@ func TestFaultsOfKilledDeletion(t *testing.T) {
 				return bad, err
 			}
 			k := &ticks{at: 1 + random.Int64N(whole.n.Load()), hold: random.IntN(4) > 0, due: make(chan struct{})}
-			w.serve(k.middleware(w.sound))
+			w.serveTicks(k)
 			killed := w.inProcess(s, k.due)
 			w.mend()
 			at := fmt.Sprintf("killed at %d of %d", k.at, whole.n.Load())
@@ -141,7 +128,7 @@ func (w *road) rehearseDeletion(s step, k *ticks) error {
 	if err := other.publishForDeletion(); err != nil {
 		return err
 	}
-	other.serve(k.middleware(other.sound))
+	other.serveTicks(k)
 	return s.run(other)
 }
 
@@ -153,21 +140,21 @@ func TestFaultsOfKilledDifference(t *testing.T) {
 		if stage.changed.Path == "" {
 			stage.changed = packRandom(stage.t, largeImage, largeImage/4)
 		}
-		reg, err := w.open()
-		if err != nil {
-			return bad, err
-		}
-		old, err := w.publishTo(reg, "deploy::hello/0.9:v1@daint%gh200", packedAt)
+		old, err := w.publish("deploy::hello/0.9:v1@daint%gh200", packedAt)
 		if err != nil {
 			return bad, err
 		}
 		w.file = stage.changed
-		if _, err := w.publishTo(reg, deployedLabel, packedAt.Add(time.Hour)); err != nil {
+		if _, err := w.publish(deployedLabel, packedAt.Add(time.Hour)); err != nil {
 			return bad, err
 		}
 		rehearsal := &road{ctx: w.ctx, stage: w.stage, file: w.file, repo: w.repo + "-rehearsal", retry: w.retry}
 		whole := &ticks{}
-		if err := errors.Join(rehearsal.pullFound(old), w.serveTicks(whole), rehearsal.pull()); err != nil {
+		if err := rehearsal.pullFound(old); err != nil {
+			return bad, err
+		}
+		w.serveTicks(whole)
+		if err := rehearsal.pull(); err != nil {
 			return bad, err
 		}
 		if n := whole.bytes.Load(); n > w.file.Size/2 {
@@ -178,9 +165,7 @@ func TestFaultsOfKilledDifference(t *testing.T) {
 			return bad, err
 		}
 		k := &ticks{at: 1 + random.Int64N(whole.n.Load()), due: make(chan struct{})}
-		if err := w.serveTicks(k); err != nil {
-			return bad, err
-		}
+		w.serveTicks(k)
 		killed := w.inProcess(steps[len(steps)-1], k.due)
 		w.mend()
 		if err := w.checkLocal(); err != nil {
@@ -199,9 +184,4 @@ func TestFaultsOfKilledDifference(t *testing.T) {
 		}
 		return result, errors.Join(w.checkLocal(), w.present(found.Descriptor), w.present(old.Descriptor))
 	})
-}
-
-func (w *road) serveTicks(k *ticks) error {
-	w.serve(k.middleware(w.sound))
-	return nil
 }

@@ -17,11 +17,9 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/image"
-	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/proc"
-	"uenv-ci.dev/internal/registry"
 )
 
 // What a child needs to know to do one step of the way.
@@ -120,6 +118,9 @@ func (k *ticks) middleware(next http.Handler) http.Handler {
 	})
 }
 
+// serveTicks has the sound registry counted from now on.
+func (w *road) serveTicks(k *ticks) { w.serve(k.middleware(w.sound)) }
+
 type tickWriter struct {
 	http.ResponseWriter
 	k *ticks
@@ -148,7 +149,7 @@ func TestFaultsOfKills(t *testing.T) {
 				return bad, err
 			}
 			k := &ticks{at: 1 + random.Int64N(whole.n.Load()), due: make(chan struct{})}
-			w.serve(k.middleware(w.sound))
+			w.serveTicks(k)
 			killed := w.inProcess(s, k.due)
 			w.mend()
 			if err := w.check(); err != nil {
@@ -191,7 +192,7 @@ func (w *road) rehearseFrom(s step, k *ticks) error {
 			return err
 		}
 	}
-	other.serve(k.middleware(other.sound))
+	other.serveTicks(k)
 	return s.run(other)
 }
 
@@ -224,28 +225,10 @@ func TestFaultsOfKilledPrune(t *testing.T) {
 
 // replaceDeployed gives the deployed label to another image and pulls it.
 func (w *road) replaceDeployed() error {
-	reg, err := w.open()
-	if err != nil {
-		return err
-	}
-	if _, err := w.publishTo(reg, deployedLabel, packedAt.Add(time.Hour)); err != nil {
+	if _, err := w.publish(deployedLabel, packedAt.Add(time.Hour)); err != nil {
 		return err
 	}
 	return w.pull()
-}
-
-// publishTo publishes the image under a label; another time makes it another one.
-func (w *road) publishTo(reg *registry.Registry, text string, created time.Time) (pipeline.Found, error) {
-	l, err := label.Parse(text)
-	if err != nil {
-		return pipeline.Found{}, err
-	}
-	repo, err := reg.Repository(l.Repository())
-	if err != nil {
-		return pipeline.Found{}, err
-	}
-	d, err := image.Publish(w.ctx, repo, w.file, image.PublishOptions{Created: created, Tags: []string{l.Tag}})
-	return pipeline.Found{Label: l, Repo: repo, Descriptor: d}, err
 }
 
 func TestFaultsOfCrowds(t *testing.T) {
@@ -259,14 +242,11 @@ func TestFaultsOfCrowds(t *testing.T) {
 				w := stage.road(random, false)
 				defer w.end()
 				w.file = stage.tiny
-				reg, err := w.open()
-				if err != nil {
-					return bad, err
-				}
 				images := make([]pipeline.Found, n)
 				for i := range images {
+					var err error
 					if i == 0 || different {
-						images[i], err = w.publishTo(reg, fmt.Sprintf("deploy::hello/1.%d:v1@daint%%gh200", i), packedAt.Add(time.Duration(i)*time.Hour))
+						images[i], err = w.publish(fmt.Sprintf("deploy::hello/1.%d:v1@daint%%gh200", i), packedAt.Add(time.Duration(i)*time.Hour))
 					} else {
 						images[i] = images[0]
 					}

@@ -244,12 +244,18 @@ func (w *road) open() (*registry.Registry, error) {
 	return registry.Open(w.stage.address, registry.Options{Retry: w.retry, Events: func(event.Event) {}})
 }
 
-func (w *road) locate(text string) (*registry.Registry, pipeline.Found, error) {
-	reg, err := w.open()
-	if err != nil {
-		return nil, pipeline.Found{}, err
-	}
+// openFor opens the registry for a label.
+func (w *road) openFor(text string) (*registry.Registry, label.Label, error) {
 	l, err := label.Parse(text)
+	if err != nil {
+		return nil, l, err
+	}
+	reg, err := w.open()
+	return reg, l, err
+}
+
+func (w *road) locate(text string) (*registry.Registry, pipeline.Found, error) {
+	reg, l, err := w.openFor(text)
 	if err != nil {
 		return nil, pipeline.Found{}, err
 	}
@@ -257,20 +263,22 @@ func (w *road) locate(text string) (*registry.Registry, pipeline.Found, error) {
 	return reg, found, err
 }
 
-func (w *road) push() error {
-	reg, err := w.open()
+// publish publishes the image under a label; another time makes it another one.
+func (w *road) publish(text string, created time.Time) (pipeline.Found, error) {
+	reg, l, err := w.openFor(text)
 	if err != nil {
-		return err
-	}
-	l, err := label.Parse(builtLabel)
-	if err != nil {
-		return err
+		return pipeline.Found{}, err
 	}
 	repo, err := reg.Repository(l.Repository())
 	if err != nil {
-		return err
+		return pipeline.Found{}, err
 	}
-	_, err = image.Publish(w.ctx, repo, w.file, image.PublishOptions{Created: packedAt, Tags: []string{l.Tag}})
+	d, err := image.Publish(w.ctx, repo, w.file, image.PublishOptions{Created: created, Tags: []string{l.Tag}})
+	return pipeline.Found{Label: l, Repo: repo, Descriptor: d}, err
+}
+
+func (w *road) push() error {
+	_, err := w.publish(builtLabel, packedAt)
 	return err
 }
 

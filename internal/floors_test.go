@@ -20,7 +20,7 @@ const module = "uenv-ci.dev"
 var floors = [][]string{
 	// The ground has three steps, see docs/adr/0005: errors and events below
 	// what reports by them, documents below what checks them.
-	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile", "internal/pathcheck", "internal/dirfd"},
+	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile", "internal/pathcheck", "internal/dirfd", "internal/parallel", "internal/testdirs"},
 	{"internal/label", "internal/proc", "internal/yamlpos"},
 	{"internal/schema"},
 	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",
@@ -66,6 +66,9 @@ var owners = map[string][]string{
 	"github.com/google/go-containerregistry": {"internal/registrytest"},
 }
 
+// forTests lists the packages that only tests may import.
+var forTests = []string{"internal/registrytest", "internal/testdirs"}
+
 // testOnly may be imported by tests, besides what their package may import.
 var testOnly = []string{"github.com/rogpeppe/go-internal", "github.com/diskfs/go-diskfs"}
 
@@ -105,10 +108,10 @@ func checkImport(t *testing.T, file, pkg string, floor int, imported string) {
 	if own, ok := strings.CutPrefix(imported, module+"/"); ok {
 		switch below := floorOf(own); {
 		case own == pkg: // an external test of the package itself
-		case own == "internal/registrytest" && isTest:
+		case slices.Contains(forTests, own) && isTest:
 		case below < 0 || below >= floor:
 			t.Errorf("%s: %s (floor %d) must not import %s (floor %d)", file, pkg, floor, own, below)
-		case own == "internal/registrytest" && pkg != "e2e":
+		case slices.Contains(forTests, own) && pkg != "e2e":
 			t.Errorf("%s: only tests may import %s", file, own)
 		}
 		return

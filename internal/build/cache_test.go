@@ -11,12 +11,13 @@ import (
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // cacheFile writes a build cache file for a new directory and loads it.
 func cacheFile(t *testing.T, key string) (*site.Mirrors, string) {
 	t.Helper()
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	root := filepath.Join(base, "cache")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
@@ -58,7 +59,7 @@ func signingKey(t *testing.T) string {
 		return out
 	}
 	run("--quick-generate-key", "cache@example.org", "rsa2048", "sign", "never")
-	file := filepath.Join(visibleDir(t), "key")
+	file := filepath.Join(testdirs.Visible(t), "key")
 	write(t, file, string(run("--armor", "--export-secret-keys")), 0o600)
 	return file
 }

@@ -17,6 +17,7 @@ import (
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // TestCanary: a program of the recipe that got hold of secrets says them in every
@@ -149,7 +150,7 @@ func TestRestricted(t *testing.T) {
 // and nothing and nobody else.
 func TestHookSecrets(t *testing.T) {
 	needSandbox(t)
-	dir := visibleDir(t)
+	dir := testdirs.Visible(t)
 	file := filepath.Join(dir, "password")
 	write(t, file, "canary-of-a-hook\n", 0o600)
 	const program = `

@@ -8,12 +8,13 @@ import (
 
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/stack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // TestRelativeCredentials names credentials as one does in their directory.
 func TestRelativeCredentials(t *testing.T) {
 	needSandbox(t)
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	for _, name := range []string{"token", "docker/config.json", "kerberos/tkt"} {
 		write(t, filepath.Join(base, name), "canary", 0o644)
 	}

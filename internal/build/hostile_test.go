@@ -4,20 +4,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/stack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // TestHostileRecipe tries what a malicious recipe would try. Every line that it
 // writes is something that it got.
 func TestHostileRecipe(t *testing.T) {
 	needSandbox(t)
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	root := filepath.Join(base, "builds")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
@@ -68,34 +67,4 @@ exit 0
 	if got, err := os.ReadFile(filepath.Join(result.Store, "got")); err == nil {
 		t.Errorf("the recipe got:\n%s", got)
 	}
-}
-
-// visibleDir returns a directory that a sandbox does not hide, as it hides homes
-// and places for temporary files. Checkouts often are in one of those.
-func visibleDir(t *testing.T) string {
-	t.Helper()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	home, _ := os.UserHomeDir()
-	hides := func(dir string) bool {
-		return slices.ContainsFunc([]string{"/tmp", "/var/tmp", "/dev", "/run", "/root", "/home", home}, func(hidden string) bool {
-			return hidden != "" && strings.HasPrefix(dir+"/", hidden+"/")
-		})
-	}
-	for _, place := range []string{here, "/srv", "/opt", "/mnt"} {
-		if hides(place) {
-			continue
-		}
-		if dir, err := os.MkdirTemp(place, "test-"); err == nil {
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			return dir
-		}
-	}
-	t.Skip("no place for the test: sandboxes hide that of the checkout, and others cannot be written to")
-	return ""
 }

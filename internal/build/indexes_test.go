@@ -10,6 +10,7 @@ import (
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/git"
 	"uenv-ci.dev/internal/spack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // TestIndexes: a protected build leaves Spack's indexes in the source cache, that of a
@@ -20,7 +21,7 @@ func TestIndexes(t *testing.T) {
 	if err != nil || head.Dirty {
 		t.Skipf("the Spack of the tests is no clean checkout: %+v, %v", head, err)
 	}
-	sources := filepath.Join(visibleDir(t), "sources")
+	sources := filepath.Join(testdirs.Visible(t), "sources")
 	with := func(protected bool) *build.Result {
 		o := options(t, "../../recipes/hello-spack/1.0")
 		o.SourceCache, o.Protected = sources, protected

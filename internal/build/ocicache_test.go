@@ -11,6 +11,7 @@ import (
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/registrytest"
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // ociCache is a build cache in a registry that asks for a password. It returns the
@@ -20,7 +21,7 @@ func ociCache(t *testing.T) (m *site.Mirrors, address, caFile string) {
 	t.Helper()
 	handler := registrytest.Handler(registrytest.Referrers)
 	host, _ := registrytest.ServeTLS(t, registrytest.Basic("cache", "hush-hush")(handler))
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	auth := base64.StdEncoding.EncodeToString([]byte("cache:hush-hush"))
 	credentials := filepath.Join(base, "credentials.json")
 	write(t, credentials, `{"auths": {"`+host+`": {"auth": "`+auth+`"}}}`, 0o600)

@@ -8,6 +8,7 @@ import (
 
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/spack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // TestOrdinaryUser repeats tests as an ordinary user where they run as root.
@@ -17,7 +18,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Skip("needs root and setpriv to become another user")
 	}
 	needSandbox(t)
-	dir := visibleDir(t)
+	dir := testdirs.Visible(t)
 	tmp := filepath.Join(dir, "tmp")
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(tmp, 0o777), os.Chmod(tmp, 0o777)); err != nil {
 		t.Fatal(err)

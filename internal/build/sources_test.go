@@ -17,6 +17,7 @@ import (
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/spack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // downloaded is a package whose archive is at a URL.
@@ -70,7 +71,7 @@ func TestAirGapped(t *testing.T) {
 	defer server.Close()
 	text := strings.NewReplacer("URL", server.URL, "SHA", digest).Replace(downloaded)
 	recipe := changed(t, map[string]string{helloPackage: text})
-	sources := filepath.Join(visibleDir(t), "sources")
+	sources := filepath.Join(testdirs.Visible(t), "sources")
 	with := func(airGapped bool) build.Options {
 		o := options(t, recipe)
 		o.Offline, o.AirGapped, o.SourceCache = false, airGapped, sources
@@ -124,7 +125,7 @@ func TestAirGappedListsOnce(t *testing.T) {
 		"environments.yaml": helloEnvironment("hello-uenv") + strings.NewReplacer("hello:", "second:", "default:", "second:").Replace(helloEnvironment("other")),
 	})
 	o := options(t, recipe)
-	o.AirGapped, o.SourceCache = true, visibleDir(t)
+	o.AirGapped, o.SourceCache = true, testdirs.Visible(t)
 	var report build.Report
 	o.Report = &report
 	_, err := build.Run(t.Context(), o)

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/site"
@@ -169,7 +170,7 @@ func runBuild(ctx context.Context, in *invocation) (result, error) {
 type buildResult pipeline.BuildReport
 
 func (r buildResult) text(p *printer) {
-	p.printf("%s  %s  %s", r.Label, formatSize(r.Image.Size), formatSeconds(r.Seconds))
+	p.printf("%s  %s  %s", r.Label, event.FormatBytes(r.Image.Size), formatSeconds(r.Seconds))
 	if r.Existing != "" {
 		p.printf("already built: %s", r.Existing)
 	}

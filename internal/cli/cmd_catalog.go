@@ -7,6 +7,7 @@ import (
 
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 )
@@ -60,7 +61,7 @@ func runRebuild(ctx context.Context, in *invocation) (result, error) {
 }
 
 func (r rebuiltResult) text(p *printer) {
-	p.printf("%s  %s  %s in %s", r.Repository, shortDigest(r.Digest.String()), plural(r.Labels, "label"), formatSize(r.Bytes))
+	p.printf("%s  %s  %s in %s", r.Repository, shortDigest(r.Digest.String()), plural(r.Labels, "label"), event.FormatBytes(r.Bytes))
 }
 
 type listingResult struct {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/pipeline"
@@ -30,7 +31,7 @@ type copyResult struct {
 }
 
 func (r copyResult) text(p *printer) {
-	p.printf("%s  %s  %s moved", r.To, shortDigest(r.Digest.String()), formatSize(r.Report.Bytes))
+	p.printf("%s  %s  %s moved", r.To, shortDigest(r.Digest.String()), event.FormatBytes(r.Report.Bytes))
 }
 
 func runCopy(ctx context.Context, in *invocation) (result, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/lifecycle"
@@ -156,14 +157,14 @@ func (r deletionResult) text(p *printer) {
 		if !d.Newest.IsZero() {
 			made = formatDate(d.Newest)
 		}
-		rows = append(rows, []string{what, shortDigest(d.Digest.String()), formatSize(d.Bytes), made, remark})
+		rows = append(rows, []string{what, shortDigest(d.Digest.String()), event.FormatBytes(d.Bytes), made, remark})
 	}
 	p.rows(rows, []int{2})
 	verb := "deleted"
 	if r.DryRun {
 		verb = "would delete"
 	}
-	p.printf("%s %s, %s", verb, plural(len(r.Images), "image"), formatSize(r.Bytes))
+	p.printf("%s %s, %s", verb, plural(len(r.Images), "image"), event.FormatBytes(r.Bytes))
 	if r.DryRun && len(r.Images) > 0 {
 		p.printf("%s", p.dim("nothing was changed: --yes does it"))
 	}

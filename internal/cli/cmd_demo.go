@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/scratch"
@@ -95,7 +96,7 @@ func (r demoResult) text(p *printer) {
 	for _, s := range r.Stages {
 		size := ""
 		if s.Size > 0 {
-			size = formatSize(s.Size)
+			size = event.FormatBytes(s.Size)
 		}
 		rows = append(rows, []string{s.Name, formatSeconds(s.Seconds), size, shortDigest(s.Digest)})
 		total += s.Seconds

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -86,7 +87,7 @@ func (r diffResult) text(p *printer) {
 	if r.None() {
 		p.printf("nothing that can be compared differs")
 	}
-	p.printf("  size       %s → %s (%s)", formatSize(r.Size[0]), formatSize(r.Size[1]), signedSize(r.Size[1]-r.Size[0]))
+	p.printf("  size       %s → %s (%s)", event.FormatBytes(r.Size[0]), event.FormatBytes(r.Size[1]), signedSize(r.Size[1]-r.Size[0]))
 	for _, v := range r.Other {
 		p.printf("  %-10s %s → %s", v.Name, orNone(v.From), orNone(v.To))
 	}
@@ -150,7 +151,7 @@ func orNone(s string) string {
 
 func signedSize(n int64) string {
 	if n < 0 {
-		return "-" + formatSize(-n)
+		return "-" + event.FormatBytes(-n)
 	}
-	return "+" + formatSize(n)
+	return "+" + event.FormatBytes(n)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/squashfs"
@@ -113,7 +114,9 @@ func runPack(ctx context.Context, in *invocation) (result, error) {
 	return packResult(file), nil
 }
 
-func (r packResult) text(p *printer) { p.printf("%s  %s  %s", r.Path, r.Digest, formatSize(r.Size)) }
+func (r packResult) text(p *printer) {
+	p.printf("%s  %s  %s", r.Path, r.Digest, event.FormatBytes(r.Size))
+}
 
 func unpackCommand() *command {
 	return &command{

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
@@ -230,7 +231,7 @@ func (r findResult) text(p *printer) {
 	for _, record := range r.Records {
 		l := record.Label
 		created, _, _ := strings.Cut(record.Created, "T")
-		row := []string{fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), created}
+		row := []string{fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, event.FormatBytes(record.Size), created}
 		if !r.noTests {
 			row = append(row, p.verdicts(record.Results), p.remark(record))
 		}
@@ -401,7 +402,7 @@ func (r inspectResult) text(p *printer) {
 	}
 	field("mount", r.Mount)
 	field("digest", r.Digest.String())
-	field("size", formatSize(r.Size))
+	field("size", event.FormatBytes(r.Size))
 	field("created", r.Created)
 	if r.Label != "" {
 		field("path", r.Path)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/pipeline"
@@ -93,7 +94,7 @@ func parseRate(text string) (int64, error) {
 func (r pulledResult) text(p *printer) {
 	how := "was there already"
 	if r.Fetched {
-		how = formatSize(r.Size)
+		how = event.FormatBytes(r.Size)
 	}
 	if r.Path == "" {
 		how = "metadata only"
@@ -172,7 +173,7 @@ func (r lsResult) text(p *printer) {
 	for _, record := range r.Records {
 		l := record.Label
 		row := []string{
-			fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, formatSize(record.Size), formatDate(record.Date),
+			fmt.Sprintf("%s/%s:%s", l.Name, l.Version, l.Tag), l.UArch, l.System, record.ID, event.FormatBytes(record.Size), formatDate(record.Date),
 		}
 		if len(r.dirs) > 1 {
 			row = append(row, record.Repository)
@@ -249,6 +250,6 @@ func (r rmResult) text(p *printer) {
 		p.printf("removed %s", record.Label)
 	}
 	if r.Files {
-		p.printf("freed %s", formatSize(r.Bytes))
+		p.printf("freed %s", event.FormatBytes(r.Bytes))
 	}
 }

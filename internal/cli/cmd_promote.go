@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
@@ -128,7 +129,7 @@ func (r promoteResult) text(p *printer) {
 			r.explainText(p, done)
 			continue
 		}
-		how := fmt.Sprintf("%s moved", formatSize(done.Result.Copy.Bytes))
+		how := fmt.Sprintf("%s moved", event.FormatBytes(done.Result.Copy.Bytes))
 		if done.Result.Already {
 			how = "was promoted already"
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
@@ -46,7 +47,7 @@ type pushResult struct {
 }
 
 func (r pushResult) text(p *printer) {
-	p.printf("%s  %s  %s", r.Label, shortDigest(r.Digest.String()), formatSize(r.Size))
+	p.printf("%s  %s  %s", r.Label, shortDigest(r.Digest.String()), event.FormatBytes(r.Size))
 	p.printf("%s", p.dim(r.Digest.String()))
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/localrepo"
@@ -88,17 +89,17 @@ func (r repoStatus) text(p *printer) {
 		state += ", on Lustre"
 	}
 	p.printf("%s  %s", p.bold(r.Path), p.dim(state))
-	p.printf("  %-9s %s under %s, %s", "images", plural(r.Images, "image"), plural(r.Labels, "label"), formatSize(r.Bytes))
+	p.printf("  %-9s %s under %s, %s", "images", plural(r.Images, "image"), plural(r.Labels, "label"), event.FormatBytes(r.Bytes))
 	space := "unknown"
 	if r.Space.Free >= 0 {
-		space = formatSize(r.Space.Free)
+		space = event.FormatBytes(r.Space.Free)
 	}
 	if r.Space.Quota >= 0 {
-		space += fmt.Sprintf(", your quota leaves %s", formatSize(r.Space.Quota))
+		space += fmt.Sprintf(", your quota leaves %s", event.FormatBytes(r.Space.Quota))
 	}
 	p.printf("  %-9s %s", "free", space)
 	if r.Reclaim > 0 {
-		p.printf("  %-9s %s, by 'uenv-ci repo prune'", "to free", formatSize(r.Reclaim))
+		p.printf("  %-9s %s, by 'uenv-ci repo prune'", "to free", event.FormatBytes(r.Reclaim))
 	}
 	var bad []string
 	for condition, n := range r.Bad {
@@ -185,18 +186,10 @@ func (r verifiedResult) text(p *printer) {
 }
 
 func labelsText(labels []label.Label) string {
-	const most = 3
-	var texts []string
-	for _, l := range labels[:min(len(labels), most)] {
-		texts = append(texts, l.String())
-	}
-	if more := len(labels) - most; more > 0 {
-		texts = append(texts, fmt.Sprintf("and %d more", more))
-	}
-	if len(texts) == 0 {
+	if len(labels) == 0 {
 		return "no label"
 	}
-	return strings.Join(texts, " ")
+	return label.Few(labels, " ")
 }
 
 type repairedResult struct {
@@ -290,7 +283,7 @@ func (r prunedResult) text(p *printer) {
 		if l.LastUsed != nil {
 			remark = fmt.Sprintf("%s, last used %s", labelsText(l.Labels), formatDate(*l.LastUsed))
 		}
-		rows = append(rows, []string{l.Kind, formatSize(l.Bytes), what, remark})
+		rows = append(rows, []string{l.Kind, event.FormatBytes(l.Bytes), what, remark})
 	}
 	p.rows(rows, []int{1})
 	verb := "freed"
@@ -301,7 +294,7 @@ func (r prunedResult) text(p *printer) {
 		p.printf("nothing to prune in %s", r.Path)
 		return
 	}
-	p.printf("%s %s", verb, formatSize(r.Bytes))
+	p.printf("%s %s", verb, event.FormatBytes(r.Bytes))
 }
 
 // days reads a flag such as 90d, or any duration that Go knows; 0 if it is unset.
@@ -353,8 +346,8 @@ func runRepoDu(ctx context.Context, in *invocation) (result, error) {
 func (r duResult) text(p *printer) {
 	var rows [][]string
 	for _, u := range r.Images {
-		rows = append(rows, []string{formatSize(u.Bytes), u.ID, formatDate(u.LastUsed), string(u.Condition), labelsText(u.Labels)})
+		rows = append(rows, []string{event.FormatBytes(u.Bytes), u.ID, formatDate(u.LastUsed), string(u.Condition), labelsText(u.Labels)})
 	}
 	p.table([]string{"size", "id", "last used", "condition", "labels"}, rows, 0)
-	p.printf("%s in %s", formatSize(r.Bytes), r.Path)
+	p.printf("%s in %s", event.FormatBytes(r.Bytes), r.Path)
 }

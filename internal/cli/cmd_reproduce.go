@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/proc"
 )
@@ -53,7 +54,7 @@ uenv-ci reproduce build-report.json --recipe recipes/hello/1.0`,
 type reproduceResult pipeline.Reproduced
 
 func (r reproduceResult) text(p *printer) {
-	p.printf("%s  %s", r.Label, formatSize(r.Image.Size))
+	p.printf("%s  %s", r.Label, event.FormatBytes(r.Image.Size))
 	switch {
 	case r.Same:
 		p.printf("the same image  %s", r.Image.Digest)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -72,7 +73,7 @@ func runUpgrade(ctx context.Context, in *invocation) (result, error) {
 
 // costText is what an upgrade costs.
 func costText(u pipeline.Upgrade) string {
-	return fmt.Sprintf("%s of %s", formatSize(u.Fetch), formatSize(u.To.Size))
+	return fmt.Sprintf("%s of %s", event.FormatBytes(u.Fetch), event.FormatBytes(u.To.Size))
 }
 
 func (r upgradeResult) text(p *printer) {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/pipeline"
@@ -36,7 +37,7 @@ func (r insideResult) text(p *printer) {
 		if e.Target != "" {
 			name += " -> " + e.Target
 		}
-		rows = append(rows, []string{e.Mode, formatSize(e.Size), name})
+		rows = append(rows, []string{e.Mode, event.FormatBytes(e.Size), name})
 	}
 	p.rows(rows, []int{1})
 }

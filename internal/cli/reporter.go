@@ -232,7 +232,7 @@ func progressText(e event.Event) string {
 	}
 	done, total := fmt.Sprint(e.Done), fmt.Sprint(e.Total)
 	if e.Unit == "B" {
-		done, total = formatSize(e.Done), formatSize(e.Total)
+		done, total = event.FormatBytes(e.Done), event.FormatBytes(e.Total)
 	}
 	text := done
 	if e.Total > 0 {

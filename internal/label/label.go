@@ -152,6 +152,19 @@ func (l Label) String() string {
 	return b.String()
 }
 
+// Few writes the first of some labels, and how many more there are.
+func Few(labels []Label, separator string) string {
+	const most = 3
+	var texts []string
+	for _, l := range labels[:min(len(labels), most)] {
+		texts = append(texts, l.String())
+	}
+	if more := len(labels) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, separator)
+}
+
 // Missing returns the names of the empty parts, the namespace apart; a wildcard
 // system counts as missing.
 func (l Label) Missing() []string {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 )
@@ -40,9 +41,9 @@ func (r *Repo) CheckSpace(ctx context.Context, n Need) error {
 	var lack string
 	switch {
 	case s.Quota >= 0 && s.Quota < n.Bytes:
-		lack = fmt.Sprintf("%s are needed and your quota leaves %s", formatBytes(n.Bytes), formatBytes(s.Quota))
+		lack = fmt.Sprintf("%s are needed and your quota leaves %s", event.FormatBytes(n.Bytes), event.FormatBytes(s.Quota))
 	case s.Free >= 0 && s.Free < n.Bytes:
-		lack = fmt.Sprintf("%s are needed and %s are free", formatBytes(n.Bytes), formatBytes(s.Free))
+		lack = fmt.Sprintf("%s are needed and %s are free", event.FormatBytes(n.Bytes), event.FormatBytes(s.Free))
 	case s.QuotaFiles >= 0 && s.QuotaFiles < n.Files:
 		lack = fmt.Sprintf("%d files are needed and your quota leaves %d", n.Files, s.QuotaFiles)
 	case s.FreeFiles >= 0 && s.FreeFiles < n.Files:
@@ -80,9 +81,9 @@ func (r *Repo) spaceHint(ctx context.Context) string {
 		if bytes == 0 || o.Unused > 0 && len(labels) == 0 {
 			return
 		}
-		tip := fmt.Sprintf("'uenv-ci %s' frees %s", command, formatBytes(bytes))
+		tip := fmt.Sprintf("'uenv-ci %s' frees %s", command, event.FormatBytes(bytes))
 		if len(labels) > 0 {
-			tip += " (" + listLabels(labels) + ")"
+			tip += " (" + label.Few(labels, ", ") + ")"
 		}
 		tips = append(tips, tip)
 	}
@@ -92,31 +93,6 @@ func (r *Repo) spaceHint(ctx context.Context) string {
 		return "'uenv-ci repo du' shows what the images take, 'uenv-ci rm' removes one; --repo names another repository"
 	}
 	return strings.Join(tips, "; ")
-}
-
-func listLabels(labels []label.Label) string {
-	const most = 3
-	var texts []string
-	for _, l := range labels[:min(len(labels), most)] {
-		texts = append(texts, l.String())
-	}
-	if more := len(labels) - most; more > 0 {
-		texts = append(texts, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(texts, ", ")
-}
-
-func formatBytes(n int64) string {
-	value, unit := float64(n), 0
-	units := []string{"B", "kB", "MB", "GB", "TB"}
-	for value >= 999.5 && unit < len(units)-1 {
-		value /= 1000
-		unit++
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.3g %s", value, units[unit])
 }
 
 func spaceOf(dir string) Space {

@@ -124,7 +124,7 @@ func TestExplainTellsWhatCouldBeFreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.now = func() time.Time { return time.Now().Add(48 * time.Hour) }
-	if hint := fault.HintOf(r.Explain(t.Context(), unix.EDQUOT)); !strings.Contains(hint, "'uenv-ci repo prune' frees 5 kB") {
+	if hint := fault.HintOf(r.Explain(t.Context(), unix.EDQUOT)); !strings.Contains(hint, "'uenv-ci repo prune' frees 5.00 kB") {
 		t.Errorf("hint %q", hint)
 	}
 	if other := errors.New("other"); r.Explain(t.Context(), other) != other {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 func read(t *testing.T, text string) Env {
@@ -196,13 +197,9 @@ func TestWarnings(t *testing.T) {
 
 // Every env.json.in that upstream generates has the members that we read.
 func TestParseEnvOfTheCorpus(t *testing.T) {
-	corpus := os.Getenv("UENV_CI_CORPUS")
-	if corpus == "" {
-		corpus = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	files, _ := filepath.Glob(filepath.Join(corpus, "golden*", "*", "store", "meta", "env.json.in"))
+	files, _ := filepath.Glob(filepath.Join(testdirs.Corpus(t, "."), "golden*", "*", "store", "meta", "env.json.in"))
 	if len(files) == 0 {
-		t.Skip("no corpus: set UENV_CI_CORPUS to its directory")
+		t.Fatal("the corpus has none")
 	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)

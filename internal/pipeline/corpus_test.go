@@ -7,30 +7,15 @@ import (
 	"testing"
 
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
-
-// corpus returns the directory with the field's matrix, recipes and clusters.
-func corpus(t testing.TB) string {
-	dir := os.Getenv("UENV_CI_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "alps-uenv")); err != nil {
-		t.Skip("no corpus of recipes: set UENV_CI_CORPUS to its directory")
-	}
-	absolute, err := filepath.Abs(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return absolute
-}
 
 // realMatrix copies the field's matrix with its recipes. Those that the corpus
 // lacks, but upstream has, are minimal valid ones.
 func realMatrix(t testing.TB) string {
 	t.Helper()
 	root := t.TempDir()
-	if err := os.CopyFS(root, os.DirFS(filepath.Join(corpus(t), "alps-uenv"))); err != nil {
+	if err := os.CopyFS(root, os.DirFS(testdirs.Corpus(t, "alps-uenv"))); err != nil {
 		t.Fatal(err)
 	}
 	m, err := site.LoadMatrix(filepath.Join(root, "config.yaml"))
@@ -72,7 +57,7 @@ func writeTree(t testing.TB, dir string, files map[string]string) {
 // corpusClusters finds the configurations of clusters: recipes of version 1 need
 // those of an older branch.
 func corpusClusters(t testing.TB) func(system string, recipeVersion int) string {
-	root := filepath.Join(corpus(t), "cluster-config")
+	root := testdirs.Corpus(t, "cluster-config")
 	return func(system string, recipeVersion int) string {
 		branch := "main"
 		if recipeVersion == 1 {

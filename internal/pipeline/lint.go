@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/parallel"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/site"
 )
@@ -62,7 +61,7 @@ func Lint(ctx context.Context, o LintOptions) (LintReport, error) {
 	for _, m := range l.matrices {
 		l.addRecipesOf(m)
 	}
-	err := each(ctx, l.work())
+	err := doAll(ctx, l.work())
 	if err == nil {
 		err = l.crossCheck(ctx)
 	}
@@ -174,23 +173,9 @@ func (l *linter) readCluster(c *lintedCluster) {
 	l.add(loaded.Warnings...)
 }
 
-// each does all tasks, a few at a time, until ctx is cancelled.
-func each(ctx context.Context, tasks []func(context.Context)) error {
-	var workers sync.WaitGroup
-	var next atomic.Int64
-	for range min(runtime.GOMAXPROCS(0), len(tasks)) {
-		workers.Go(func() { // and goes on: a new goroutine has to grow its stack again
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(tasks) {
-					return
-				}
-				tasks[i](ctx)
-			}
-		})
-	}
-	workers.Wait()
-	return ctx.Err()
+// doAll does all tasks until ctx is cancelled.
+func doAll(ctx context.Context, tasks []func(context.Context)) error {
+	return parallel.Each(ctx, tasks, func(ctx context.Context, task func(context.Context)) { task(ctx) })
 }
 
 // report sorts the problems and leaves out what was found twice: files can be

@@ -11,6 +11,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 func lint(t testing.TB, o pipeline.LintOptions) pipeline.LintReport {
@@ -61,7 +62,7 @@ func withRule(problems fault.Problems, rule string) fault.Problems {
 
 // All configurations of clusters are sound but for the list beside them.
 func TestLintRealClusters(t *testing.T) {
-	r := lint(t, pipeline.LintOptions{Paths: []string{filepath.Join(corpus(t), "cluster-config")}})
+	r := lint(t, pipeline.LintOptions{Paths: []string{testdirs.Corpus(t, "cluster-config")}})
 	if r.Errors != 0 || r.Checked.Clusters < 20 || len(withRule(r.Problems, "stale-list")) != r.Warnings {
 		t.Errorf("checked %+v: %v", r.Checked, r.Problems)
 	}

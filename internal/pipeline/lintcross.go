@@ -73,7 +73,7 @@ func (l *linter) crossCheck(ctx context.Context) error {
 	if len(l.matrices) > 0 && len(l.clusters) == 0 {
 		l.Events.Info("lint", "recipes are not tried with clusters: no configuration is known (name their directory as well, or in the site file)")
 	}
-	return each(ctx, tasks)
+	return doAll(ctx, tasks)
 }
 
 // target is a recipe of a matrix and a cluster that it can be built for.

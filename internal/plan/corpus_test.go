@@ -14,19 +14,8 @@ import (
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/plan"
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
-
-// corpus returns the directory with the field's matrix and recipes.
-func corpus(t testing.TB) string {
-	dir := os.Getenv("UENV_CI_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "alps-uenv")); err != nil {
-		t.Skip("no corpus of recipes: set UENV_CI_CORPUS to its directory")
-	}
-	return dir
-}
 
 const minimalV2 = `name: NAME
 version: 2
@@ -38,7 +27,7 @@ spack: {repo: 'https://example.org/spack.git', commit: v1.0.0, packages: {repo: 
 func realMatrix(t testing.TB) string {
 	t.Helper()
 	root := t.TempDir()
-	if err := os.CopyFS(root, os.DirFS(filepath.Join(corpus(t), "alps-uenv"))); err != nil {
+	if err := os.CopyFS(root, os.DirFS(testdirs.Corpus(t, "alps-uenv"))); err != nil {
 		t.Fatal(err)
 	}
 	m := loadMatrix(t, root)
@@ -73,10 +62,7 @@ func loadMatrix(t testing.TB, root string) *site.Matrix {
 }
 
 func corpusClusters(t testing.TB) func(string, int) string {
-	root, err := filepath.Abs(filepath.Join(corpus(t), "cluster-config"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testdirs.Corpus(t, "cluster-config")
 	return func(system string, version int) string {
 		branch := "main"
 		if version == 1 {

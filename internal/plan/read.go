@@ -2,12 +2,11 @@ package plan
 
 import (
 	"context"
-	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/parallel"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/site"
 )
@@ -41,7 +40,7 @@ func Read(ctx context.Context, o ReadOptions) (Input, error) {
 	for _, t := range targets {
 		r.input.Recipes[t.recipe.Dir] = Recipe{}
 	}
-	err := each(ctx, keys(r.input.Recipes), r.recipe)
+	err := parallel.Each(ctx, keys(r.input.Recipes), r.recipe)
 	for _, t := range targets {
 		found := r.input.Recipes[t.recipe.Dir]
 		if found.Err != nil || found.Version == 0 { // unreadable, or without Spack
@@ -55,10 +54,10 @@ func Read(ctx context.Context, o ReadOptions) (Input, error) {
 		}
 	}
 	if err == nil {
-		err = each(ctx, keys(r.input.Clusters), r.cluster)
+		err = parallel.Each(ctx, keys(r.input.Clusters), r.cluster)
 	}
 	if err == nil {
-		err = each(ctx, keys(r.input.Commits), r.commit)
+		err = parallel.Each(ctx, keys(r.input.Commits), r.commit)
 	}
 	return r.input, err
 }
@@ -112,25 +111,6 @@ func (r *planReader) commit(ctx context.Context, ref Reference) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.input.Commits[ref] = commit
-}
-
-// each calls work for every item, a few at a time, until ctx is cancelled.
-func each[T any](ctx context.Context, items []T, work func(context.Context, T)) error {
-	var workers sync.WaitGroup
-	var next atomic.Int64
-	for range min(runtime.GOMAXPROCS(0), len(items)) {
-		workers.Go(func() { // and goes on: a new goroutine has to grow its stack again
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(items) {
-					return
-				}
-				work(ctx, items[i])
-			}
-		})
-	}
-	workers.Wait()
-	return ctx.Err()
 }
 
 func keys[K comparable, V any](m map[K]V) []K {

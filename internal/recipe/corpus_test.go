@@ -2,28 +2,16 @@ package recipe_test
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"uenv-ci.dev/internal/recipe"
+	"uenv-ci.dev/internal/testdirs"
 )
-
-// corpus returns the directory of real recipes.
-func corpus(t testing.TB) string {
-	dir := os.Getenv("UENV_CI_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "alps-uenv", "recipes")); err != nil {
-		t.Skip("no corpus of recipes: set UENV_CI_CORPUS to its directory")
-	}
-	return dir
-}
 
 func corpusRecipes(t testing.TB) []string {
 	var dirs []string
-	root := filepath.Join(corpus(t), "alps-uenv", "recipes")
+	root := testdirs.Corpus(t, "alps-uenv/recipes")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "config.yaml" {
 			dirs = append(dirs, filepath.Dir(path))

@@ -51,7 +51,7 @@ func (l *loader) environment(key, n *yamlpos.Node) Environment {
 	}
 	specs := e // without its views
 	roots := sync.OnceValue(func() map[string]bool { return rootNames(specs) })
-	for _, p := range pairs(n.Get("views")) {
+	for _, p := range yamlpos.Pairs(n.Get("views")) {
 		v := l.view(p.Key, p.Value)
 		l.checkRoots(e.Name, roots, v, p.Value)
 		e.Views = append(e.Views, v)
@@ -59,23 +59,8 @@ func (l *loader) environment(key, n *yamlpos.Node) Environment {
 	return e
 }
 
-// pairs returns the pairs of a mapping, none of anything else.
-func pairs(n *yamlpos.Node) []yamlpos.Pair {
-	if n == nil {
-		return nil
-	}
-	return n.Pairs
-}
-
-func items(n *yamlpos.Node) []*yamlpos.Node {
-	if n == nil {
-		return nil
-	}
-	return n.Items
-}
-
 func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
-	for _, item := range items(n.Get("compiler")) {
+	for _, item := range yamlpos.Items(n.Get("compiler")) {
 		t := Toolchain{Toolchain: text(item.Get("toolchain")), Spec: text(item.Get("spec"))}
 		e.Toolchains = append(e.Toolchains, t)
 		l.checkCompiler(item.Get("toolchain"), t.Toolchain)
@@ -100,7 +85,7 @@ func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
 }
 
 func (l *loader) environmentV2(e *Environment, key, n *yamlpos.Node) {
-	for _, item := range items(n.Get("compiler")) {
+	for _, item := range yamlpos.Items(n.Get("compiler")) {
 		name := text(item)
 		e.Compilers = append(e.Compilers, name)
 		if slices.Contains(compilerOrder, name) { // else the schema has refused it

@@ -38,7 +38,7 @@ func (l *loader) checkModuleRoots() {
 		return
 	}
 	roots := l.recipe.ModulesFile.Get("modules").Get("default").Get("roots")
-	for _, p := range pairs(roots) {
+	for _, p := range yamlpos.Pairs(roots) {
 		l.warn(p.Key, "ignored-key", "remove it: modules always go to <mount>/modules", "'modules.default.roots.%s' has no effect", p.Key.Raw)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/testdirs"
 	"uenv-ci.dev/internal/yamlpos"
 )
 
@@ -195,7 +196,7 @@ func anyValue(rng *rand.Rand, depth int) any {
 // Every document of the corpus is read as PyYAML reads it.
 func TestRealDocumentsAreReadAsPyYAMLReadsThem(t *testing.T) {
 	var texts []string
-	err := filepath.WalkDir(corpus(t), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(testdirs.Corpus(t, "."), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".yaml") {
 			return err
 		}

@@ -54,14 +54,14 @@ func (l *loader) readScriptViews() {
 		return
 	}
 	e := Environment{Name: l.recipe.Name, Node: l.environments, Unify: true}
-	for _, p := range pairs(l.environments.Get("views")) {
+	for _, p := range yamlpos.Pairs(l.environments.Get("views")) {
 		v := View{
 			Name: text(p.Key), Node: p.Key, Link: "roots",
 			Description: text(p.Value.Get("description")),
 			Paths:       prefixPaths(p.Value.Get("prefix_paths")),
 			EnvVars:     l.envVars(p.Value.Get("env_vars")),
 		}
-		for _, variable := range pairs(p.Value.Get("prefix_paths")) {
+		for _, variable := range yamlpos.Pairs(p.Value.Get("prefix_paths")) {
 			l.checkStorePaths(variable.Value)
 		}
 		e.Views = append(e.Views, v)
@@ -72,7 +72,7 @@ func (l *loader) readScriptViews() {
 // checkStorePaths reports directories that are not inside the store or that a
 // search path cannot hold.
 func (l *loader) checkStorePaths(n *yamlpos.Node) {
-	for _, item := range items(n) {
+	for _, item := range yamlpos.Items(n) {
 		dir, ok := item.Str()
 		switch {
 		case !ok:

@@ -39,7 +39,7 @@ func (l *loader) view(key, n *yamlpos.Node) View {
 
 func prefixPaths(n *yamlpos.Node) []PrefixPath {
 	var list []PrefixPath
-	for _, p := range pairs(n) {
+	for _, p := range yamlpos.Pairs(n) {
 		list = append(list, PrefixPath{Variable: text(p.Key), Dirs: texts(p.Value)})
 	}
 	return list
@@ -52,7 +52,7 @@ func (l *loader) envVars(n *yamlpos.Node) EnvVars {
 		key  string
 		list *[]EnvVar
 	}{{"set", &vars.Set}, {"prepend_path", &vars.PrependPath}, {"append_path", &vars.AppendPath}} {
-		for _, item := range items(n.Get(change.key)) {
+		for _, item := range yamlpos.Items(n.Get(change.key)) {
 			for _, p := range item.Pairs {
 				v := EnvVar{Name: text(p.Key), Value: optionalText(p.Value)}
 				*change.list = append(*change.list, v)
@@ -110,7 +110,7 @@ func (l *loader) checkRoots(environment string, roots func() map[string]bool, v 
 		return
 	}
 	for _, key := range []string{"select", "exclude"} {
-		for _, item := range items(n.Get(key)) {
+		for _, item := range yamlpos.Items(n.Get(key)) {
 			if name := specName.FindString(text(item)); name != "" && roots() != nil && !roots()[name] {
 				l.warn(item, "view-spec", "only 'link: all' or 'link: run' link more than what is listed in 'specs'",
 					"view '%s': '%s' is not among the specs of environment '%s'", v.Name, name, environment)

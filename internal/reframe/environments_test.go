@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 func TestParseEnvironments(t *testing.T) {
@@ -64,12 +65,8 @@ func TestParseEnvironmentsOfNothing(t *testing.T) {
 }
 
 func TestParseEnvironmentsOfTheCorpus(t *testing.T) {
-	corpus := os.Getenv("UENV_CI_CORPUS")
-	if corpus == "" {
-		corpus = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
 	n := 0
-	err := filepath.WalkDir(filepath.Join(corpus, "alps-uenv", "recipes"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(testdirs.Corpus(t, "alps-uenv/recipes"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.Name() != "reframe.yaml" {
 			return err
 		}
@@ -89,9 +86,6 @@ func TestParseEnvironmentsOfTheCorpus(t *testing.T) {
 		}
 		return nil
 	})
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no corpus: set UENV_CI_CORPUS to its directory")
-	}
 	if err != nil || n < 30 {
 		t.Errorf("read %d files, %v", n, err)
 	}

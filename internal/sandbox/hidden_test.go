@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // TestRelativePathsAreHidden names credentials as a user in their directory does.
 func TestRelativePathsAreHidden(t *testing.T) {
 	need(t)
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	for _, name := range []string{"token", "docker/config.json", "ccache/tkt", "collection/tktabc", "kube1", "kube2"} {
 		write(t, filepath.Join(base, name), "canary")
 	}
@@ -69,7 +70,7 @@ func TestRootOnly(t *testing.T) {
 		}
 		t.Skip("needs root")
 	}
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func TestRootOnlyManyFiles(t *testing.T) {
 // TestHostChanged removes what a sandbox hides after its command was made.
 func TestHostChanged(t *testing.T) {
 	need(t)
-	dir := visibleDir(t)
+	dir := testdirs.Visible(t)
 	for _, name := range []string{"file", "below/file"} {
 		file := filepath.Join(dir, name)
 		write(t, file, "x")

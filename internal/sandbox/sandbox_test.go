@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 func need(t *testing.T) {
@@ -130,7 +131,7 @@ func TestNetwork(t *testing.T) {
 // writes to the file is something that it got.
 func TestHostileHook(t *testing.T) {
 	need(t)
-	base := visibleDir(t)
+	base := testdirs.Visible(t)
 	docker, other, recipe, store := filepath.Join(base, "docker"), filepath.Join(base, "builds/other"), filepath.Join(base, "recipe"), filepath.Join(base, "store")
 	write(t, filepath.Join(docker, "config.json"), "canary")
 	write(t, filepath.Join(other, "secret"), "canary")
@@ -194,36 +195,6 @@ exit 0
 	if got, _ := os.ReadFile(filepath.Join(recipe, "config.yaml")); string(got) != "name: x\n" {
 		t.Errorf("the recipe became %q", got)
 	}
-}
-
-// visibleDir returns a directory that a sandbox does not hide, as it hides homes
-// and places for temporary files. Checkouts often are in one of those.
-func visibleDir(t *testing.T) string {
-	t.Helper()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	home, _ := os.UserHomeDir()
-	hides := func(dir string) bool {
-		return slices.ContainsFunc([]string{"/tmp", "/var/tmp", "/dev", "/run", "/root", "/home", home}, func(hidden string) bool {
-			return hidden != "" && strings.HasPrefix(dir+"/", hidden+"/")
-		})
-	}
-	for _, place := range []string{here, "/srv", "/opt", "/mnt"} {
-		if hides(place) {
-			continue
-		}
-		if dir, err := os.MkdirTemp(place, "test-"); err == nil {
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			return dir
-		}
-	}
-	t.Skip("no place for the test: sandboxes hide that of the checkout, and others cannot be written to")
-	return ""
 }
 
 // ownComm returns the name under which the kernel knows this process.
@@ -336,7 +307,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Skip("needs root and setpriv to become another user")
 	}
 	need(t)
-	dir := visibleDir(t)
+	dir := testdirs.Visible(t)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

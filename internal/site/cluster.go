@@ -82,7 +82,7 @@ func (c *Cluster) listFiles(r *reader, dir string) {
 
 // findRepos resolves the package repositories of repos.yaml.
 func (c *Cluster) findRepos(r *reader) {
-	for _, item := range items(c.Repos.Get("repos")) {
+	for _, item := range yamlpos.Items(c.Repos.Get("repos")) {
 		name, ok := item.Str()
 		if !ok {
 			continue

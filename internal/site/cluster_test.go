@@ -8,6 +8,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 // write makes files below a new directory; a text "-> x" makes a link to x.
@@ -32,21 +33,9 @@ func write(t testing.TB, files map[string]string) string {
 	return dir
 }
 
-// corpus returns the directory of real cluster configurations and the matrix.
-func corpus(t testing.TB) string {
-	dir := os.Getenv("UENV_CI_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "cluster-config")); err != nil {
-		t.Skip("no corpus: set UENV_CI_CORPUS to its directory")
-	}
-	return dir
-}
-
 func TestRealClustersLoad(t *testing.T) {
 	for _, branch := range []string{"main", "v5"} {
-		dir := filepath.Join(corpus(t), "cluster-config", branch)
+		dir := testdirs.Corpus(t, "cluster-config/"+branch)
 		names := site.Clusters(dir)
 		if len(names) < 8 {
 			t.Fatalf("clusters of %s: %v", branch, names)

@@ -114,9 +114,9 @@ func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
 	runner := p.Value.Get("runner")
 	c.Runner = Runner{Kind: text(runner), SlurmTag: text(runner.Get("slurm-tag")), BaremetalTag: text(runner.Get("baremetal-tag"))}
 	seen := map[string]bool{}
-	for _, item := range items(p.Value.Get("targets")) {
+	for _, item := range yamlpos.Items(p.Value.Get("targets")) {
 		t := Target{UArch: text(item.Get("uarch")), Partition: text(item.Get("partition")), Node: item}
-		for _, v := range pairs(item.Get("variables")) {
+		for _, v := range yamlpos.Pairs(item.Get("variables")) {
 			t.Variables = append(t.Variables, Variable{v.Key.Raw, text(v.Value)})
 		}
 		if seen[t.UArch] {
@@ -133,10 +133,10 @@ func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVe
 	if s, ok := p.Value.Get("mount").Str(); ok {
 		v.Mount = s
 	}
-	for _, recipe := range pairs(p.Value.Get("recipes")) {
+	for _, recipe := range yamlpos.Pairs(p.Value.Get("recipes")) {
 		v.Recipes = append(v.Recipes, m.recipe(r, v, recipe))
 	}
-	for _, d := range pairs(p.Value.Get("deploy")) {
+	for _, d := range yamlpos.Pairs(p.Value.Get("deploy")) {
 		v.Deploy = append(v.Deploy, MatrixDeploy{d.Key.Raw, texts(d.Value), d.Key})
 		m.checkDeploy(r, v, d)
 	}
@@ -176,7 +176,7 @@ func (m *Matrix) checkDeploy(r *reader, v MatrixVersion, p yamlpos.Pair) {
 	if c == nil {
 		r.fail(p.Key, suggest(system, m.clusterNames()), "%s/%s is deployed to '%s', which is no cluster of this file", v.Uenv, v.Version, system)
 	}
-	for _, item := range items(p.Value) {
+	for _, item := range yamlpos.Items(p.Value) {
 		uarch, ok := item.Str()
 		if !ok {
 			continue

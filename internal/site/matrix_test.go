@@ -7,6 +7,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 const matrixText = `clusters:
@@ -128,7 +129,7 @@ func TestNoMatrix(t *testing.T) {
 // The public matrix has one fault, which its own validator lets pass. The recipes
 // that are not in the corpus are made up.
 func TestRealMatrix(t *testing.T) {
-	m, err := site.LoadMatrix(filepath.Join(corpus(t), "alps-uenv", "config.yaml"))
+	m, err := site.LoadMatrix(testdirs.Corpus(t, "alps-uenv/config.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func LoadMirrors(path string, recipeVersion int, mount string) (*Mirrors, error)
 	}
 	r.check(document, mirrorsFormat)
 	m.buildCache(r, document.Get("buildcache"))
-	for _, p := range pairs(document.Get("sourcemirror")) {
+	for _, p := range yamlpos.Pairs(document.Get("sourcemirror")) {
 		m.Sources = append(m.Sources, Mirror{text(p.Key), r.entry(p.Value, true, "")})
 	}
 	m.SourceCache = r.absolute(document.Get("sourcecache").Get("path"), "source cache")

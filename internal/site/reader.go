@@ -144,20 +144,6 @@ func number(n *yamlpos.Node) int {
 	return 0
 }
 
-func pairs(n *yamlpos.Node) []yamlpos.Pair {
-	if n == nil {
-		return nil
-	}
-	return n.Pairs
-}
-
-func items(n *yamlpos.Node) []*yamlpos.Node {
-	if n == nil {
-		return nil
-	}
-	return n.Items
-}
-
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()

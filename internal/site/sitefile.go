@@ -256,7 +256,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 		Runner: text(tests.Get("runner")), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),
 		Reframe: r.program(tests.Get("reframe")), TimeoutSeconds: number(tests.Get("timeout")),
 	}
-	for _, p := range pairs(root.Get("uenvs")) {
+	for _, p := range yamlpos.Pairs(root.Get("uenvs")) {
 		s.Uenvs = append(s.Uenvs, r.uenv(p.Key.Raw, p.Value))
 	}
 	s.Rules = r.rules(root)
@@ -307,7 +307,7 @@ func (r *siteReader) uenv(name string, n *yamlpos.Node) Uenv {
 		Name: name, Restricted: text(n.Get("access")) == "restricted", Username: text(n.Get("username")),
 		Token: r.path(n.Get("token")), Network: texts(n.Get("network")),
 	}
-	for _, item := range items(n.Get("hook_secrets")) {
+	for _, item := range yamlpos.Items(n.Get("hook_secrets")) {
 		u.HookSecrets = append(u.HookSecrets, HookSecret{text(item.Get("hook")), text(item.Get("env")), r.path(item.Get("file"))})
 	}
 	return u
@@ -320,16 +320,16 @@ func (r *siteReader) rules(root *yamlpos.Node) *Rules {
 		return nil
 	}
 	rules := &Rules{From: texts(promotion.Get("from"))}
-	for _, n := range items(promotion.Get("require")) {
+	for _, n := range yamlpos.Items(promotion.Get("require")) {
 		rules.Require = append(rules.Require, Requirement{
 			System: text(n.Get("system")), UArch: text(n.Get("uarch")), MinTests: number(n.Get("min_tests")),
 			Suites: texts(n.Get("suites")), MaxAgeDays: number(n.Get("max_age_days")),
 		})
 	}
-	for _, n := range items(waivers) {
+	for _, n := range yamlpos.Items(waivers) {
 		rules.Waivers = append(rules.Waivers, r.waiver(n))
 	}
-	for _, n := range items(trust.Get("keys")) {
+	for _, n := range yamlpos.Items(trust.Get("keys")) {
 		rules.Keys = append(rules.Keys, r.path(n))
 	}
 	return rules

@@ -13,25 +13,10 @@ import (
 	"uenv-ci.dev/internal/site"
 
 	"uenv-ci.dev/internal/stack"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 const buildDir = "/build"
-
-// corpus returns the directory of real recipes and real stackinator output.
-func corpus(t testing.TB) string {
-	dir := os.Getenv("UENV_CI_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "golden")); err != nil {
-		t.Skip("no corpus of recipes: set UENV_CI_CORPUS to its directory")
-	}
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return abs
-}
 
 // goldenRun is one run of stackinator, as run.json describes it.
 type goldenRun struct {
@@ -47,7 +32,7 @@ type goldenRun struct {
 }
 
 func goldenRuns(t testing.TB) []goldenRun {
-	root := corpus(t)
+	root := testdirs.Corpus(t, ".")
 	files, err := filepath.Glob(filepath.Join(root, "golden*", "*", "run.json"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden runs: %v", err)

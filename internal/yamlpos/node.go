@@ -66,6 +66,22 @@ func (n *Node) Get(key string) *Node {
 	return nil
 }
 
+// Pairs returns the pairs of a mapping, none of anything else nor of nothing.
+func Pairs(n *Node) []Pair {
+	if n == nil {
+		return nil
+	}
+	return n.Pairs
+}
+
+// Items returns the items of a sequence, none of anything else nor of nothing.
+func Items(n *Node) []*Node {
+	if n == nil {
+		return nil
+	}
+	return n.Items
+}
+
 // Key returns the node of a key itself, for messages that point at it.
 func (n *Node) Key(key string) *Node {
 	if n == nil {
