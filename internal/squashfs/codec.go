@@ -79,9 +79,15 @@ type encoderSpec struct {
 	codec     Codec
 	level     int
 	blockSize int
-	version   string // the library and its version
+	version   string // the library and its version, and how it is used
 	open      func() (encoder, error)
+
+	openTables func() (encoder, error) // for tables: there is little of them, so they can have more time
 }
+
+// tableLevel is the zstd level of tables at the least. With 100,000 small files it makes
+// them 4 % smaller than level 3 does, for 2 % of the time to pack.
+const tableLevel = 5
 
 // String returns what Summary.Compressor tells of an image packed so.
 func (s encoderSpec) String() string {
@@ -94,8 +100,9 @@ func newEncoderSpec(codec Codec, level, blockSize int) (encoderSpec, error) {
 	switch codec {
 	case Zstd:
 		lowest, highest, normal = 1, 22, 3
-		s.version = zstdVersion
+		s.version = fmt.Sprintf("%s+tables%d", zstdVersion, tableLevel)
 		s.open = func() (encoder, error) { return newZstdEncoder(s.level, blockSize) }
+		s.openTables = func() (encoder, error) { return newZstdEncoder(max(s.level, tableLevel), blockSize) }
 	case Gzip:
 		lowest, highest, normal = 1, 9, 9
 		s.version = gzipVersion
@@ -104,6 +111,9 @@ func newEncoderSpec(codec Codec, level, blockSize int) (encoderSpec, error) {
 		s.open = func() (encoder, error) { return storing{}, nil }
 	default:
 		return s, fault.New(fault.Usage, "codec %s can be read but not written", codec)
+	}
+	if s.openTables == nil {
+		s.openTables = s.open
 	}
 	if s.level == 0 {
 		s.level = normal

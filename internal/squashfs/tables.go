@@ -60,7 +60,7 @@ func (p *packer) writeImage(ctx context.Context) error {
 
 // writeTables writes the tables in the order that the kernel insists on.
 func (p *packer) writeTables(sb *superblock) error {
-	encoder, err := p.spec.open()
+	encoder, err := p.spec.openTables()
 	if err != nil {
 		return err
 	}
