@@ -48,6 +48,7 @@ type promoteResult struct {
 }
 
 func runPromote(ctx context.Context, in *invocation) (result, error) {
+	collectLater(in.getenv)
 	o, err := in.promoteOptions()
 	if err != nil {
 		return nil, err

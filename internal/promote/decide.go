@@ -55,6 +55,9 @@ func Decide(ctx context.Context, r Request) (Decision, error) {
 	defer stop()
 	image, free := early(ctx, r.image), early(ctx, r.free)
 	d.attached.ahead(ctx, r.Image)
+	if r.copies {
+		defer d.attached.readAhead(ctx, r.Source, r.Image)()
+	}
 	for _, rule := range []struct {
 		name  string
 		check check

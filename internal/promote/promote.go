@@ -33,6 +33,8 @@ type Request struct {
 	Tool      string           // name and version of this program
 	Now       func() time.Time // nil is time.Now
 	Events    event.Sink
+
+	copies bool // if the rules let it through
 }
 
 // Result is what a promotion did.
@@ -52,6 +54,7 @@ const stage = "promote"
 // Refused and leaves nothing behind. Doing it again is safe, whether it had
 // succeeded before or stopped halfway.
 func Apply(ctx context.Context, r Request) (Result, error) {
+	r.copies = true
 	d, err := Decide(ctx, r)
 	if err != nil {
 		return Result{Decision: d}, err
@@ -89,6 +92,9 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 		}
 	}
 	options := registry.CopyOptions{Tag: registry.KeepTag(r.Image.Digest)}
+	if options.Listed, err = d.attached.list(ctx, r.Source, r.Image); err != nil {
+		return out, err
+	}
 	if recorded && d.occupant == "" {
 		out.Record = before // the run that wrote it stopped before the tag
 	} else if options.Attach, err = r.artifacts(out.Record); err != nil {

@@ -516,6 +516,71 @@ func TestPromotionIsResumed(t *testing.T) {
 	}
 }
 
+// All of a promotion, from the tag to be found to the tag that was set, with what the
+// rules ask: the image has three referrers, of which the rules read two, and gets the
+// record. The bounds of the copy alone are tested where it is made.
+func TestRequestsOfAPromotion(t *testing.T) {
+	for kind, most := range map[registrytest.Kind]int{registrytest.Referrers: 30, registrytest.Docker: 29} {
+		t.Run(string(kind), func(t *testing.T) {
+			var seen registrytest.Counter
+			address := registrytest.Start(t, kind, seen.Middleware())
+			s := image(t, open(t, address), "x").tested(nil, meta.Passed)
+			s.attach(meta.TypeProvenance, nil, registry.BytesLayer("document.json", meta.MediaTypeJSON, []byte("{}")))
+			again := open(t, address)
+			s.request.Source, s.request.Target = repository(t, again, s.request.From), repository(t, again, s.request.To)
+			seen.Reset()
+			if _, err := s.request.Source.Resolve(t.Context(), s.request.From.Tag); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Apply(t.Context(), s.request); err != nil {
+				t.Fatal(err)
+			}
+			if seen.Count("") > most {
+				t.Errorf("%d requests, more than %d:\n%s", seen.Count(""), most, &seen)
+			}
+		})
+	}
+}
+
+// Whichever request to the destination fails: a tag is there only with all that
+// belongs to the image, and the next run completes the rest.
+func TestPromotionFailsAnywhere(t *testing.T) {
+	const more = 50 // requests than a promotion takes
+	for _, kind := range registrytest.InProcess {
+		failures := 0
+		for n := range more {
+			failure := registrytest.Rule{Path: "/deploy/", Skip: n, Times: 1, Fault: registrytest.Status(403)}
+			address := registrytest.Start(t, kind, registrytest.Faults(failure))
+			s := image(t, open(t, address), "x").tested(nil, meta.Passed)
+			_, err := Apply(t.Context(), s.request)
+			if err == nil { // there is no such request, or it was not needed
+				continue
+			}
+			if failures++; n == more-1 {
+				t.Errorf("%s: there are requests after %d: %v", kind, n, err)
+			}
+			again := open(t, address)
+			s.request.Source, s.request.Target = repository(t, again, s.request.From), repository(t, again, s.request.To)
+			for _, tag := range []string{"v1", registry.KeepTag(s.request.Image.Digest)} {
+				if _, err := s.request.Target.Resolve(t.Context(), tag); fault.KindOf(err) == fault.NotFound {
+					continue
+				}
+				if list, err := s.request.Target.Referrers(t.Context(), s.request.Image, ""); err != nil || len(list) != 3 {
+					t.Errorf("%s, failure of request %d: tag %s with %d referrers, %v", kind, n, tag, len(list), err)
+				}
+			}
+			r, err := Apply(t.Context(), s.request)
+			if err != nil {
+				t.Fatalf("%s, after the failure of request %d: %v", kind, n, err)
+			}
+			s.promoted(r)
+		}
+		if failures < 12 {
+			t.Errorf("%s: of all requests %d were needed", kind, failures)
+		}
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Request)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/registry"
@@ -80,6 +81,25 @@ func (u *union) ahead(ctx context.Context, subject ocispec.Descriptor) {
 	}
 	asked.Wait()
 }
+
+// readAhead begins to read the manifests that no rule reads, since they are copied
+// next. It returns what waits for them; who misses one asks again and hears why.
+func (u *union) readAhead(ctx context.Context, repo *registry.Repository, subject ocispec.Descriptor) (wait func()) {
+	var reading errgroup.Group
+	reading.SetLimit(parallelReads)
+	list, _ := u.list(ctx, repo, subject)
+	for _, d := range list {
+		switch d.ArtifactType {
+		case meta.TypeMeta, meta.TypeReframe, meta.TypeDeprecation:
+		default:
+			reading.TryGo(func() error { _, _, err := repo.Manifest(ctx, d); return err })
+		}
+	}
+	return func() { _ = reading.Wait() }
+}
+
+// parallelReads bounds the manifests that are read ahead of a copy.
+const parallelReads = 4
 
 // lacks tells whether one repository has something attached to subject that
 // another has not.

@@ -18,6 +18,9 @@ import (
 type CopyOptions struct {
 	// Tag is set at the destination when all else is there; "" sets none.
 	Tag string
+	// Listed is what refers to the manifest at the source, if the caller has just
+	// asked; nil asks.
+	Listed []ocispec.Descriptor
 	// Referrer chooses the referrers to copy, at every depth; nil takes all.
 	Referrer func(ocispec.Descriptor) bool
 	// Attach is attached to the copy; its subject is the manifest that is copied.
@@ -40,7 +43,8 @@ type CopyReport struct {
 // confirmed each manifest by its digest and each referrer by its subject, or, where
 // it keeps no referrers, was seen to list them.
 func Copy(ctx context.Context, src *Repository, d ocispec.Descriptor, dst *Repository, o CopyOptions) (CopyReport, error) {
-	c := &copier{src: src, dst: dst, root: d.Digest, options: o, seen: map[digest.Digest]bool{}, blobs: map[digest.Digest]*sync.Mutex{}}
+	c := &copier{src: src, dst: dst, root: d.Digest, options: o, seen: map[digest.Digest]bool{}, blobs: map[digest.Digest]*sync.Mutex{}, contents: make(chan struct{})}
+	c.tags = sync.OnceValues(func() (map[string]bool, error) { return src.tagSet(ctx) })
 	if err := c.run(ctx, plain(d)); err != nil {
 		return c.report, fmt.Errorf("copy %s from %s to %s: %w", d.Digest, src, dst, err)
 	}
@@ -51,7 +55,8 @@ type copier struct {
 	src, dst *Repository
 	root     digest.Digest
 	options  CopyOptions
-	tags     map[string]bool // of the source
+	tags     func() (map[string]bool, error) // of the source
+	contents chan struct{}                   // closed when what the root needs was copied
 
 	mu     sync.Mutex
 	blobs  map[digest.Digest]*sync.Mutex // held by who copies the blob
@@ -91,15 +96,16 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	if c.src.String() != c.dst.String() {
-		if err := c.copyRoot(ctx, d, data); err != nil {
-			return err
-		}
-	} else if err := c.attachHere(ctx); err != nil {
-		return err
+	switch {
+	case c.src.String() == c.dst.String():
+		err = c.attachHere(ctx)
+	case c.dst.keepsNoReferrers():
+		return c.copyRootLast(ctx, d, data)
+	default:
+		err = c.copyRootFirst(ctx, d, data)
 	}
-	if c.options.Tag == "" {
-		return nil
+	if err != nil || c.options.Tag == "" {
+		return err
 	}
 	if err := c.dst.setTag(ctx, d, data, c.options.Tag); err != nil {
 		return fmt.Errorf("tag %s: %w", c.options.Tag, err)
@@ -107,40 +113,63 @@ func (c *copier) run(ctx context.Context, d ocispec.Descriptor) error {
 	return nil
 }
 
-// listTags learns which fallback tags the source has, in one request instead of
-// one for each manifest.
-func (c *copier) listTags(ctx context.Context) error {
-	tags, err := c.src.store.tags(ctx)
+// tagSet learns which fallback tags there are, in one request instead of one for
+// each manifest.
+func (p *Repository) tagSet(ctx context.Context) (map[string]bool, error) {
+	tags, err := p.store.tags(ctx)
 	if err != nil && fault.KindOf(err) != fault.NotFound {
-		return fmt.Errorf("list tags: %w", err)
+		return nil, fmt.Errorf("list tags: %w", err)
 	}
-	c.tags = map[string]bool{}
+	set := map[string]bool{}
 	for _, tag := range tags {
-		c.tags[tag] = true
+		set[tag] = true
 	}
-	return nil
+	return set, nil
 }
 
-// copyRoot copies the manifest that everything hangs on, and finds out meanwhile what
-// refers to it.
-func (c *copier) copyRoot(ctx context.Context, d ocispec.Descriptor, data []byte) error {
+// copyRootFirst copies the manifest that everything hangs on, finds out meanwhile
+// what refers to it, and copies that.
+func (c *copier) copyRootFirst(ctx context.Context, d ocispec.Descriptor, data []byte) error {
 	c.first(d.Digest)
 	var found []ocispec.Descriptor
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		_, err := c.copyManifest(both, d, data)
+		_, err := c.copyManifest(both, d, data, "")
 		return err
 	})
 	group.Go(func() (err error) {
-		if err = c.listTags(both); err == nil {
-			found, err = c.listReferrers(both, d)
-		}
+		found, err = c.listReferrers(both, d)
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	close(c.contents)
 	return c.copyListed(ctx, d, found)
+}
+
+// copyRootLast copies what the manifest needs and, at the same time, what refers to
+// it. A registry that keeps no referrers does not mind that the manifest itself
+// comes after them: under its tag at once.
+func (c *copier) copyRootLast(ctx context.Context, d ocispec.Descriptor, data []byte) error {
+	c.first(d.Digest)
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		blobs, err := c.copyChildren(both, d, data)
+		if err == nil {
+			err = c.copyBlobs(both, blobs)
+		}
+		if err == nil {
+			close(c.contents)
+		}
+		return err
+	})
+	group.Go(func() error { return c.copyReferrers(both, d) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	_, err := c.copyManifest(ctx, d, data, c.options.Tag)
+	return err
 }
 
 // copyTree copies a manifest, then what refers to it.
@@ -148,37 +177,29 @@ func (c *copier) copyTree(ctx context.Context, d ocispec.Descriptor, data []byte
 	if !c.first(d.Digest) {
 		return nil
 	}
-	if _, err := c.copyManifest(ctx, d, data); err != nil {
+	if _, err := c.copyManifest(ctx, d, data, ""); err != nil {
 		return err
 	}
 	return c.copyReferrers(ctx, d)
 }
 
-// copyManifest copies one manifest and the blobs or manifests it lists.
-func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
+// copyManifest copies one manifest and the blobs or manifests it lists, and sets its
+// tag unless that is "".
+func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) (indexed bool, err error) {
 	full := false
 	c.count(func(r *CopyReport) { r.Manifests++; full = r.Manifests > maxCopied })
 	if full {
 		return false, fault.New(fault.Invalid, "more than %d manifests hang together", maxCopied)
 	}
-	blobs, children, err := contents(data)
+	blobs, err := c.copyChildren(ctx, d, data)
 	if err != nil {
-		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)
-	}
-	for _, child := range children {
-		raw, err := c.src.rawManifest(ctx, child)
-		if err == nil {
-			err = c.copyTree(ctx, plain(child), raw)
-		}
-		if err != nil {
-			return false, err
-		}
+		return false, err
 	}
 	err = c.dst.whileBlobsVanish(ctx, func() error {
 		if err := c.copyBlobs(ctx, blobs); err != nil {
 			return err
 		}
-		indexed, err = c.dst.store.putManifest(ctx, plain(d), data, "")
+		indexed, err = c.dst.store.putManifest(ctx, plain(d), data, tag)
 		return err
 	})
 	if err != nil {
@@ -186,6 +207,25 @@ func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor, data []
 	}
 	c.dst.manifests.put(d.Digest, data)
 	return indexed, nil
+}
+
+// copyChildren copies the manifests that an index lists, each once, and returns the
+// blobs that are needed besides.
+func (c *copier) copyChildren(ctx context.Context, d ocispec.Descriptor, data []byte) (blobs []ocispec.Descriptor, err error) {
+	blobs, children, err := contents(data)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	for _, child := range children {
+		raw, err := c.src.rawManifest(ctx, child)
+		if err == nil {
+			err = c.copyTree(ctx, plain(child), raw)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return blobs, nil
 }
 
 // contents lists what a manifest or index is made of.
@@ -220,7 +260,14 @@ func (c *copier) copyReferrers(ctx context.Context, d ocispec.Descriptor) error 
 }
 
 func (c *copier) listReferrers(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	found, err := c.src.listReferrers(ctx, d, c.tags)
+	if d.Digest == c.root && c.options.Listed != nil {
+		return c.options.Listed, nil
+	}
+	tags, err := c.tags()
+	if err != nil {
+		return nil, err
+	}
+	found, err := c.src.listReferrers(ctx, d, tags)
 	if err != nil {
 		return nil, fmt.Errorf("list referrers of %s: %w", d.Digest, err)
 	}
@@ -246,23 +293,31 @@ func (c *copier) copyListed(ctx context.Context, d ocispec.Descriptor, found []o
 	if err != nil {
 		return err
 	}
-	var record []ocispec.Descriptor
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.record(ctx, d, unlisted) })
+	group.Go(func() error {
+		return c.parallel(ctx, len(found), func(ctx context.Context, i int) error {
+			if !copied[i] {
+				return nil
+			}
+			return c.copyReferrers(ctx, found[i])
+		})
+	})
+	return group.Wait()
+}
+
+// record lists at the destination what it does not list by itself.
+func (c *copier) record(ctx context.Context, subject ocispec.Descriptor, unlisted []*ocispec.Descriptor) error {
+	var all []ocispec.Descriptor
 	for _, u := range unlisted {
 		if u != nil {
-			record = append(record, *u)
+			all = append(all, *u)
 		}
 	}
-	if len(record) > 0 {
-		if err := c.dst.recordReferrers(ctx, d, record); err != nil {
-			return err
-		}
+	if len(all) == 0 {
+		return nil
 	}
-	return c.parallel(ctx, len(found), func(ctx context.Context, i int) error {
-		if !copied[i] {
-			return nil
-		}
-		return c.copyReferrers(ctx, found[i])
-	})
+	return c.dst.recordReferrers(ctx, subject, all)
 }
 
 // parallel does n things, some of them at a time.
@@ -291,7 +346,7 @@ func (c *copier) copyReferrer(ctx context.Context, subject, r ocispec.Descriptor
 	if s := subjectOf(data); s == nil || s.Digest != subject.Digest || !c.first(r.Digest) {
 		return false, nil, nil // the list is wrong: it refers to something else
 	}
-	indexed, err := c.copyManifest(ctx, r, data)
+	indexed, err := c.copyManifest(ctx, r, data, "")
 	if err != nil || indexed {
 		return err == nil, nil, err
 	}
@@ -305,6 +360,14 @@ func (c *copier) attach(ctx context.Context, a Artifact) (unlisted *ocispec.Desc
 	data, d, err := a.Manifest()
 	if err != nil {
 		return nil, err
+	}
+	if err := c.dst.pushBlobs(ctx, a.Layers); err != nil {
+		return nil, fmt.Errorf("attach %s: %w", a.Type, err)
+	}
+	select { // the root has the configuration that artifacts share, mostly
+	case <-c.contents:
+	case <-ctx.Done():
+		return nil, ended(ctx)
 	}
 	indexed := false
 	err = c.dst.whileBlobsVanish(ctx, func() (err error) {

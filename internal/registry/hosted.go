@@ -177,6 +177,12 @@ func (h *hosted) referrers(ctx context.Context, subject ocispec.Descriptor) ([]o
 	return found, nil
 }
 
+// keepsNoReferrers tells whether the registry was found to list no referrers by itself.
+func (p *Repository) keepsNoReferrers() bool {
+	h, ok := p.store.(*hosted)
+	return ok && h.server.noReferrers.Load()
+}
+
 func (h *hosted) tags(ctx context.Context) ([]string, error) {
 	var found []string
 	err := h.repo.Tags(ctx, "", func(page []string) error {

@@ -56,15 +56,7 @@ func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Des
 // putArtifact stores blobs and manifest, and tells whether the registry lists it
 // with its subject.
 func (p *Repository) putArtifact(ctx context.Context, a Artifact, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
-	group, blobs := errgroup.WithContext(ctx)
-	group.SetLimit(parallelBlobs)
-	for _, l := range append([]Layer{configLayer()}, a.Layers...) {
-		group.Go(func() error {
-			_, err := p.pushBlob(blobs, l)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+	if err := p.pushBlobs(ctx, append([]Layer{configLayer()}, a.Layers...)); err != nil {
 		return false, err
 	}
 	indexed, err = p.store.putManifest(ctx, plain(d), data, "")
@@ -72,6 +64,19 @@ func (p *Repository) putArtifact(ctx context.Context, a Artifact, d ocispec.Desc
 		return false, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	return indexed, nil
+}
+
+// pushBlobs uploads the blobs that are not there, several at a time.
+func (p *Repository) pushBlobs(ctx context.Context, layers []Layer) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelBlobs)
+	for _, l := range layers {
+		group.Go(func() error {
+			_, err := p.pushBlob(ctx, l)
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 // smallBlob is the size in bytes below which a blob is sent without asking first

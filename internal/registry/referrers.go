@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -67,15 +68,21 @@ func (p *Repository) listReferrers(ctx context.Context, subject ocispec.Descript
 	if err := validDescriptor(subject); err != nil {
 		return nil, err
 	}
-	known, err := p.store.referrers(ctx, subject)
-	if err != nil {
-		return nil, err
-	}
+	var known []ocispec.Descriptor
 	var index fallback
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		known, err = p.store.referrers(both, subject)
+		return err
+	})
 	if tags == nil || tags[fallbackTag(subject.Digest)] {
-		if index, err = p.readFallback(ctx, subject); err != nil {
-			return nil, err
-		}
+		group.Go(func() (err error) {
+			index, err = p.readFallback(both, subject)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	// Clients write the fallback themselves and write it well, while half-broken
 	// servers give wrong artifact types: it goes first, so that it wins.
