@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,23 @@ const (
 	windowKept    = 16 << 20
 )
 
+// What is read ahead by one request, where many parts can be had with it. First the
+// beginning and the end of the image, where the superblock and the owners are; then
+// what a look into meta/ needs, as far as that is where packers put it.
+const (
+	headLength    = 4 << 10
+	tailLength    = 8 << 10
+	firstInodes   = 12 << 10
+	lastInodes    = 16 << 10
+	firstListings = 20 << 10
+	lastListings  = 24 << 10 // before the place where the fragment table probably begins
+	fragmentsHead = 20 << 10 // and behind it
+	fragmentsTail = 4 << 10
+	// A block of the fragment table has 512 entries, whose positions and sizes
+	// compress to some 6 bytes each.
+	fragmentBlock = 512 * 6
+)
+
 // Inside opens the image in a registry for a look into it, by requests for parts of
 // it. What it reads cannot be checked, since the digest covers the whole; reads end
 // with ctx.
@@ -39,8 +57,17 @@ func Inside(ctx context.Context, repo *registry.Repository, layer ocispec.Descri
 	return m, fault.Wrap(fault.KindOf(err), err, "look into the image of %s", repo.Name())
 }
 
-func look(r io.ReaderAt, size int64) (*squashfs.Image, error) {
+// remote reads what is far away.
+type remote interface {
+	io.ReaderAt
+	// ReadParts reads parts, in order and none overlapping another, by one request.
+	// Where that cannot be done it fails.
+	ReadParts(spans []registry.Span) ([][]byte, error)
+}
+
+func look(r remote, size int64) (*squashfs.Image, error) {
 	w := &window{r: r, size: size, dataEnd: 0}
+	w.readAhead(registry.Span{Length: headLength}, registry.Span{Offset: size - tailLength, Length: tailLength})
 	m, err := squashfs.NewReader(w, size, squashfs.Limits{ReadFile: maxEnv})
 	if err != nil {
 		return nil, err
@@ -49,7 +76,25 @@ func look(r io.ReaderAt, size int64) (*squashfs.Image, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dataEnd, w.tables = t.Start, t
+	w.readAhead(probable(t)...)
 	return m, nil
+}
+
+// probable tells where the metadata is that a look into meta/ needs. Its inodes are
+// among the first or last, as its name comes before or after those of the packages,
+// and so are its listing and its fragments; the root's are the last.
+func probable(t squashfs.Tables) []registry.Span {
+	spans := []registry.Span{
+		{Offset: t.Start, Length: firstInodes},
+		{Offset: t.Listings - lastInodes, Length: lastInodes + firstListings},
+	}
+	if t.Pointers == 0 {
+		return spans
+	}
+	begin := t.Pointers - (t.Fragments-t.Pointers)/8*fragmentBlock
+	return append(spans,
+		registry.Span{Offset: begin - lastListings, Length: lastListings + fragmentsHead},
+		registry.Span{Offset: t.Pointers - fragmentsTail, Length: fragmentsTail + t.Fragments - t.Pointers})
 }
 
 // EnvInside reads meta/env.json of the image in a registry. Without one the error
@@ -74,7 +119,7 @@ func EnvInside(ctx context.Context, repo *registry.Repository, layer ocispec.Des
 // window reads metadata in larger parts than asked for, and keeps them. Data is
 // read as asked for.
 type window struct {
-	r       io.ReaderAt
+	r       remote
 	size    int64
 	dataEnd int64 // where metadata begins
 	tables  squashfs.Tables
@@ -116,6 +161,56 @@ func (w *window) readMeta(b []byte, off int64) (int, error) {
 		done, off = done+n, off+int64(n)
 	}
 	return done, nil
+}
+
+// readAhead reads parts by one request, as far as they are not here. Without them all
+// is read when it is asked for.
+func (w *window) readAhead(spans ...registry.Span) {
+	missing := w.missing(spans)
+	if len(missing) < 2 { // it is read when it is asked for
+		return
+	}
+	data, err := w.r.ReadParts(missing)
+	if err != nil {
+		return
+	}
+	for i, s := range missing {
+		w.insert(windowPart{s.Offset, data[i]})
+	}
+}
+
+// missing returns what of some spans is not here, in order and joined.
+func (w *window) missing(spans []registry.Span) []registry.Span {
+	slices.SortFunc(spans, func(a, b registry.Span) int { return cmp.Compare(a.Offset, b.Offset) })
+	var missing []registry.Span
+	for _, s := range spans {
+		from, to := max(s.Offset, w.dataEnd), min(s.Offset+s.Length, w.size)
+		for _, p := range w.parts {
+			switch {
+			case p.end() <= from || to <= p.at:
+			case p.at <= from:
+				from = p.end()
+			default:
+				to = p.at
+			}
+		}
+		last := len(missing) - 1
+		switch {
+		case from >= to:
+		case last >= 0 && from <= missing[last].Offset+missing[last].Length:
+			missing[last].Length = max(missing[last].Length, to-missing[last].Offset)
+		default:
+			missing = append(missing, registry.Span{Offset: from, Length: to - from})
+		}
+	}
+	return missing
+}
+
+// insert keeps a part that overlaps no other.
+func (w *window) insert(p windowPart) {
+	i, _ := slices.BinarySearchFunc(w.parts, p.at, func(q windowPart, at int64) int { return cmp.Compare(q.at, at) })
+	w.parts = slices.Insert(w.parts, i, p)
+	w.kept += len(p.data)
 }
 
 // around tells what is read when n bytes at off are asked for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -14,18 +15,58 @@ import (
 // into an image does not cost a download; callers with many small reads should
 // buffer. What it returns cannot be verified: a digest covers the whole. Reads end
 // with ctx, and have kind Refused where the registry sends no parts.
-func (p *Repository) ReaderAt(ctx context.Context, d ocispec.Descriptor) io.ReaderAt {
-	return &blobReader{ctx, p, d}
+func (p *Repository) ReaderAt(ctx context.Context, d ocispec.Descriptor) *BlobReader {
+	return &BlobReader{ctx: ctx, repository: p, d: d}
 }
 
-type blobReader struct {
+// BlobReader reads parts of a blob. It is safe for concurrent use.
+type BlobReader struct {
 	ctx        context.Context
 	repository *Repository
 	d          ocispec.Descriptor
+	single     atomic.Bool // the registry does not send many parts at once
+}
+
+// ReadParts reads parts of the blob by one request. They are in order and none
+// overlaps another. An error of kind Refused means that the registry cannot do that;
+// it is not asked again.
+func (r *BlobReader) ReadParts(spans []Span) ([][]byte, error) {
+	many, ok := r.repository.store.(multiRanger)
+	if !ok || r.single.Load() {
+		return nil, fault.New(fault.Refused, "%w", errNotOpened)
+	}
+	data, err := r.readParts(many, spans)
+	if err == nil || r.ctx.Err() != nil {
+		return data, err
+	}
+	r.single.Store(true)
+	return nil, fault.New(fault.Refused, "%w: %w", errNotOpened, err)
+}
+
+func (r *BlobReader) readParts(many multiRanger, spans []Span) ([][]byte, error) {
+	if err := validDescriptor(r.d); err != nil {
+		return nil, err
+	}
+	parts, err := many.ranges(r.ctx, r.d, spans)
+	if err != nil {
+		return nil, err
+	}
+	defer parts.Close()
+	data := make([][]byte, len(spans))
+	for i, s := range spans {
+		if err := parts.next(s); err != nil {
+			return nil, err
+		}
+		data[i] = make([]byte, s.Length)
+		if _, err := io.ReadFull(parts, data[i]); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
 }
 
 // ReadAt implements io.ReaderAt.
-func (r *blobReader) ReadAt(b []byte, offset int64) (int, error) {
+func (r *BlobReader) ReadAt(b []byte, offset int64) (int, error) {
 	if offset < 0 {
 		return 0, fault.New(fault.Failure, "read at the negative offset %d", offset)
 	}
@@ -43,7 +84,7 @@ func (r *blobReader) ReadAt(b []byte, offset int64) (int, error) {
 	return n, nil
 }
 
-func (r *blobReader) read(b []byte, offset int64) (int, error) {
+func (r *BlobReader) read(b []byte, offset int64) (int, error) {
 	if err := validDescriptor(r.d); err != nil || len(b) == 0 {
 		return 0, err
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/registry"
 	. "uenv-ci.dev/internal/registrytest"
 )
@@ -229,6 +230,16 @@ func TestSeedFetchesManyRanges(t *testing.T) {
 			checkDownload(t, path, content)
 			if n := seen.Count("GET blobs"); n > c.most {
 				t.Errorf("%d requests, at most %d are needed", n, c.most)
+			}
+			parts, err := p.ReaderAt(t.Context(), l.Descriptor).ReadParts(spans[:20])
+			if c.most == 500 {
+				wantKind(t, err, fault.Refused)
+				return
+			}
+			for i, s := range spans[:20] {
+				if err != nil || !bytes.Equal(parts[i], content[s.Offset:s.Offset+s.Length]) {
+					t.Fatalf("part %d: %v", i, err)
+				}
 			}
 		})
 	}
