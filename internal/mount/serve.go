@@ -44,7 +44,12 @@ func Serve(ctx context.Context, s Served) error {
 	if err != nil {
 		return fault.Wrap(fault.KindOf(err), err, "mount")
 	}
-	defer m.Close()
+	inUse := false
+	defer func() {
+		if !inUse {
+			m.Close()
+		}
+	}()
 	files, err := newFilesystem(m, s.Events)
 	if err != nil {
 		return fault.Wrap(fault.KindOf(err), err, "mount %s", s.Image)
@@ -74,9 +79,10 @@ func Serve(ctx context.Context, s Served) error {
 		return nil
 	case <-ctx.Done():
 		err := a.detach(ctx)
-		if err != nil && endsSoon(ended) { // somebody else unmounted it just now
+		if endsSoon(ended) { // by us, or by somebody else just now
 			return nil
 		}
+		inUse = true // whoever has something of it open asks on, as long as there is an answer
 		return err
 	}
 }

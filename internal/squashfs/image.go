@@ -195,6 +195,7 @@ func (m *Image) Info() Info {
 
 // Close releases what the image holds, and closes the file if Open opened it.
 func (m *Image) Close() error {
+	m.running.Wait()
 	m.decoder.close()
 	if m.closer == nil {
 		return nil

@@ -184,15 +184,16 @@ func (c *Content) Ahead(off int64) {
 	default:
 		return
 	}
-	go func() {
+	c.c.m.running.Go(func() {
 		defer func() { <-c.c.m.ahead }()
 		_, _ = c.c.cached(k) // an error is met again by whoever reads the block
-	}()
+	})
 }
 
 // readAhead is what the image needs to serve nodes.
 type readAhead struct {
 	ahead    chan struct{}
+	running  sync.WaitGroup // what decodes ahead
 	zeroOnce sync.Once
 	zeros    []byte // of one block
 }
