@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,15 +13,24 @@ import (
 // While nothing is said, what is done is repeated; between stages nothing is.
 func TestHeart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var got []event.Event
-		h := &heart{to: func(e event.Event) { got = append(got, e) }}
+		h := &heart{to: func(e event.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, e)
+		}}
 		events := event.Sink(h.sink)
 		ctx, stop := context.WithCancel(t.Context())
 		go h.beat(ctx, time.Second)
 		wait := func(d time.Duration) []event.Event {
+			mu.Lock()
 			got = nil
+			mu.Unlock()
 			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			return got
 		}
 		if beats := wait(3 * time.Second); len(beats) > 0 {

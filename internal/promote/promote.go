@@ -6,6 +6,7 @@ package promote
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func Apply(ctx context.Context, r Request) (Result, error) {
 func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 	out := Result{Decision: d, Record: r.record(d)}
 	tagged := d.occupant == r.Image.Digest
-	before, recorded, err := r.recorded(ctx, d)
+	before, recorded, err := r.recorded(ctx, d.attached.in(r.Target), r.Image)
 	if err != nil {
 		return out, err
 	}
@@ -95,8 +96,14 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 	if options.Listed, err = d.attached.list(ctx, r.Source, r.Image); err != nil {
 		return out, err
 	}
-	if recorded && d.occupant == "" {
-		out.Record = before // the run that wrote it stopped before the tag
+	resumed := false
+	if recorded && !tagged {
+		if resumed, err = r.resumes(ctx, d, before, out.Record); err != nil {
+			return out, err
+		}
+	}
+	if resumed {
+		out.Record = before
 	} else if options.Attach, err = r.artifacts(out.Record); err != nil {
 		return out, err
 	}
@@ -121,9 +128,9 @@ func (r Request) catchUp(ctx context.Context, d Decision, out *Result) error {
 	return err
 }
 
-// recorded returns the newest record of this promotion at the target.
-func (r Request) recorded(ctx context.Context, d Decision) (meta.Promotion, bool, error) {
-	promotions, _, err := meta.Promotions(ctx, d.attached.in(r.Target), r.Image)
+// recorded returns the newest record of the promotion of an image to the name.
+func (r Request) recorded(ctx context.Context, attached meta.Source, image ocispec.Descriptor) (meta.Promotion, bool, error) {
+	promotions, _, err := meta.Promotions(ctx, attached, image)
 	if err != nil {
 		return meta.Promotion{}, false, err
 	}
@@ -133,6 +140,23 @@ func (r Request) recorded(ctx context.Context, d Decision) (meta.Promotion, bool
 		}
 	}
 	return meta.Promotion{}, false, nil
+}
+
+// resumes tells whether the newest record is of a run that stopped before it set the
+// tag: it says what this run would, but for the time, and the image that has the name
+// was not promoted to it since.
+func (r Request) resumes(ctx context.Context, d Decision, newest, own meta.Promotion) (bool, error) {
+	same := newest.Who == own.Who && newest.From == own.From && newest.To == own.To && newest.Site == own.Site &&
+		newest.Tool == own.Tool && slices.Equal(newest.Rules, own.Rules)
+	if !same || d.occupant == "" {
+		return same, nil
+	}
+	occupant, err := r.Target.Resolve(ctx, d.occupant.String())
+	if err != nil {
+		return false, err
+	}
+	since, ok, err := r.recorded(ctx, r.Target, occupant)
+	return !ok || newest.When.After(since.When.Add(clockSkew)), err
 }
 
 func (r Request) record(d Decision) meta.Promotion {

@@ -516,6 +516,69 @@ func TestPromotionIsResumed(t *testing.T) {
 	}
 }
 
+// A run that took a name from another image and stopped before the tag is completed
+// with its own record. What is promoted again, after the other was, has a new one.
+func TestRetaggingIsResumed(t *testing.T) {
+	reg, hours := layout(t), 0
+	later := func() time.Time { return now.Add(time.Duration(hours) * time.Hour) }
+	old, s := image(t, reg, "old").tested(nil, meta.Passed), image(t, reg, "new").tested(nil, meta.Passed)
+	for _, each := range []*shop{old, s} {
+		each.request.Overrides, each.request.Now = map[string]string{RuleTag: "the other was broken"}, later
+	}
+	records := func(want int) {
+		t.Helper()
+		if list, _, err := meta.Promotions(t.Context(), s.request.Target, s.request.Image); err != nil || len(list) != want {
+			t.Errorf("after %d h there are %d records, not %d: %v", hours, len(list), want, err)
+		}
+	}
+	promote := func(s *shop) Result {
+		t.Helper()
+		hours++
+		r, err := Apply(t.Context(), s.request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now, err := s.request.Target.Resolve(t.Context(), "v1"); err != nil || now.Digest != s.request.Image.Digest {
+			t.Errorf("v1 is %s, %v", now.Digest, err)
+		}
+		return r
+	}
+	promote(old)
+	d, err := Decide(t.Context(), s.request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hours++
+	stopped := s.request.record(d)
+	attach, err := s.request.artifacts(stopped)
+	if err == nil {
+		_, err = registry.Copy(t.Context(), s.request.Source, s.request.Image, s.request.Target, registry.CopyOptions{Attach: attach, Tag: registry.KeepTag(s.request.Image.Digest)})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := promote(s); !r.Record.When.Equal(stopped.When.Time) {
+		t.Errorf("the record is of %v, not of the run that stopped", r.Record.When)
+	}
+	records(1)
+	promote(old)
+	promote(s)
+	records(2)
+
+	// Stopped again: by somebody else, or for another reason, it is another promotion.
+	for _, change := range []func(){
+		func() { s.request.Who = "somebody else" },
+		func() { s.request.Overrides = map[string]string{RuleTag: "another reason"} },
+	} {
+		if err := s.request.Target.Tag(t.Context(), old.request.Image, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		change()
+		promote(s)
+	}
+	records(4)
+}
+
 // All of a promotion, from the tag to be found to the tag that was set, with what the
 // rules ask: the image has three referrers, of which the rules read two, and gets the
 // record. The bounds of the copy alone are tested where it is made.
