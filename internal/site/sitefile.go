@@ -94,7 +94,6 @@ type Rules struct {
 	From    []string // namespaces that images may come from; none = build
 	Require []Requirement
 	Waivers []Waiver
-	Keys    []string // files of public keys whose signatures count
 }
 
 // Requirement is evidence that a promotion needs. Empty parts hold for all.
@@ -171,7 +170,7 @@ func (s *Site) distrust() {
 		u.Token, u.HookSecrets = "", nil
 	}
 	if dropped {
-		s.warn("promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named")
+		s.warn("promotion rules, waivers, tokens and hook secrets are taken only from a site file that is named")
 	}
 	if !s.Here {
 		return
@@ -315,8 +314,8 @@ func (r *siteReader) uenv(name string, n *yamlpos.Node) Uenv {
 
 // rules returns nil if the file says nothing about promotion.
 func (r *siteReader) rules(root *yamlpos.Node) *Rules {
-	promotion, waivers, trust := root.Get("promotion"), root.Get("waivers"), root.Get("trust")
-	if promotion == nil && waivers == nil && trust == nil {
+	promotion, waivers := root.Get("promotion"), root.Get("waivers")
+	if promotion == nil && waivers == nil {
 		return nil
 	}
 	rules := &Rules{From: texts(promotion.Get("from"))}
@@ -328,9 +327,6 @@ func (r *siteReader) rules(root *yamlpos.Node) *Rules {
 	}
 	for _, n := range yamlpos.Items(waivers) {
 		rules.Waivers = append(rules.Waivers, r.waiver(n))
-	}
-	for _, n := range yamlpos.Items(trust.Get("keys")) {
-		rules.Keys = append(rules.Keys, r.path(n))
 	}
 	return rules
 }

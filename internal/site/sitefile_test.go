@@ -37,7 +37,6 @@ promotion:
   require: [{system: daint, min_tests: 3, max_age_days: 30}]
 waivers:
   - {test: "cuda_*", uenv: "pytorch", reason: known, until: "2027-01-31"}
-trust: {keys: [keys/site.pub]}
 `
 
 func env(values ...string) func(string) string {
@@ -71,7 +70,7 @@ func TestNamedSiteFile(t *testing.T) {
 	}
 	want := &site.Rules{
 		From: []string{"ci"}, Require: []site.Requirement{{System: "daint", MinTests: 3, MaxAgeDays: 30}},
-		Waivers: []site.Waiver{{Test: "cuda_*", Uenv: "pytorch", Reason: "known", Until: "2027-01-31"}}, Keys: []string{dir + "/keys/site.pub"},
+		Waivers: []site.Waiver{{Test: "cuda_*", Uenv: "pytorch", Reason: "known", Until: "2027-01-31"}},
 	}
 	if !reflect.DeepEqual(s.Rules, want) {
 		t.Errorf("%+v", s.Rules)
@@ -104,7 +103,7 @@ func TestFoundSiteFileIsNotTrusted(t *testing.T) {
 	if s.Explicit || s.Rules != nil || vasp.Token != "" || vasp.HookSecrets != nil || !vasp.Restricted || s.Build.Jobs != 8 {
 		t.Errorf("%+v", s)
 	}
-	if len(s.Warnings) != 2 || s.Warnings[0].Message != "promotion rules, waivers, trust, tokens and hook secrets are taken only from a site file that is named" {
+	if len(s.Warnings) != 2 || s.Warnings[0].Message != "promotion rules, waivers, tokens and hook secrets are taken only from a site file that is named" {
 		t.Errorf("%v", s.Warnings)
 	}
 	if err := os.Remove(filepath.Join(dir, "uenv-ci.yaml")); err != nil {
