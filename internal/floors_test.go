@@ -46,7 +46,6 @@ var vocabulary = []string{
 var owners = map[string][]string{
 	"os/exec":                                {"internal/proc"},
 	"go.yaml.in/yaml":                        {"internal/yamlpos"},
-	"github.com/santhosh-tekuri/jsonschema":  {"internal/schema"},
 	"oras.land/oras-go":                      {"internal/registry"},
 	"modernc.org/sqlite":                     {"internal/localrepo"},
 	"github.com/klauspost/compress/zstd":     {"internal/squashfs"},
@@ -70,7 +69,7 @@ var owners = map[string][]string{
 var forTests = []string{"internal/registrytest", "internal/testdirs"}
 
 // testOnly may be imported by tests, besides what their package may import.
-var testOnly = []string{"github.com/rogpeppe/go-internal", "github.com/diskfs/go-diskfs"}
+var testOnly = []string{"github.com/rogpeppe/go-internal", "github.com/diskfs/go-diskfs", "github.com/santhosh-tekuri/jsonschema"}
 
 func floorOf(pkg string) int {
 	return slices.IndexFunc(floors, func(floor []string) bool { return slices.Contains(floor, pkg) })

@@ -4,14 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/santhosh-tekuri/jsonschema/v5"
 
 	"uenv-ci.dev/internal/yamlpos"
 )
@@ -78,67 +74,56 @@ func name(path string) string {
 }
 
 // leaf reports one failed keyword.
-func (r *reporter) leaf(e *jsonschema.ValidationError, keyword string) {
-	pointer, err := url.PathUnescape(fragment(e))
-	if err != nil {
-		pointer = fragment(e)
-	}
-	schema := parent(pointer)
-	at := r.find(e.InstanceLocation)
-	switch keyword {
+func (r *reporter) leaf(f failure) {
+	at := r.find(f.at)
+	switch f.keyword {
 	case "required":
-		r.required(schema, at)
+		r.required(f.rule, at)
 	case "additionalProperties":
-		r.unknownKeys(schema, at)
+		r.unknownKeys(f.rule, at)
 	case "type":
-		r.add(at.node.Problem(fmt.Sprintf("%s must be %s, not %s", name(at.path), r.types(schema), describe(at.node)), r.quoteHint(schema, at.node)))
-	case "enum", "const":
-		r.enum(schema, keyword, at)
+		r.add(at.node.Problem(fmt.Sprintf("%s must be %s, not %s", name(at.path), f.rule.Type, describe(at.node)), f.rule.quoteHint(at.node)))
+	case "enum":
+		r.choice(f.rule, f.rule.Enum, at)
+	case "const":
+		r.choice(f.rule, []any{f.rule.constant}, at)
 	default:
-		r.add(at.node.Problem(fmt.Sprintf("%s %s", name(at.path), r.complaint(schema, keyword, at, e.Message)), r.text(schema, "x-hint")))
+		r.add(at.node.Problem(fmt.Sprintf("%s %s", name(at.path), f.complaint(at)), f.rule.Hint))
 	}
 }
 
 // complaint completes the sentence that begins with the name of a value.
-func (r *reporter) complaint(schema, keyword string, at place, otherwise string) string {
-	expected := r.text(schema, "x-expected")
-	number, _ := r.lookup(schema, keyword).(float64)
-	switch keyword {
+func (f failure) complaint(at place) string {
+	expected := f.rule.Expected
+	switch f.keyword {
 	case "minItems", "minProperties", "minLength":
-		if number <= 1 {
+		if f.bound <= 1 {
 			return "must not be empty"
 		}
-		return fmt.Sprintf("needs at least %v entries", number)
+		return fmt.Sprintf("needs at least %v entries", f.bound)
 	case "maxItems", "maxProperties":
-		if number == 1 {
+		if f.bound == 1 {
 			return "must have one entry only"
 		}
-		return fmt.Sprintf("must have %v entries at most", number)
+		return fmt.Sprintf("must have %v entries at most", f.bound)
 	case "minimum":
-		return fmt.Sprintf("must be %v or more, not %s", number, at.node.Raw)
+		return fmt.Sprintf("must be %v or more, not %s", f.bound, at.node.Raw)
 	case "maximum":
-		return fmt.Sprintf("must be %v or less, not %s", number, at.node.Raw)
+		return fmt.Sprintf("must be %v or less, not %s", f.bound, at.node.Raw)
 	case "pattern":
 		if expected == "" {
-			expected = fmt.Sprintf("text of the form %v", r.lookup(schema, "pattern"))
+			expected = "text of the form " + f.rule.Pattern.String()
 		}
 		return fmt.Sprintf("must be %s, not '%s'", expected, at.node.Raw)
 	}
 	if expected != "" {
 		return "must be " + expected
 	}
-	return "is wrong: " + otherwise
+	return "is wrong: " + f.message
 }
 
-func (r *reporter) text(schema, keyword string) string {
-	s, _ := r.lookup(schema, keyword).(string)
-	return s
-}
-
-func (r *reporter) required(schema string, at place) {
-	keys, _ := r.lookup(schema, "required").([]any)
-	for _, k := range keys {
-		key := fmt.Sprint(k)
+func (r *reporter) required(x *rule, at place) {
+	for _, key := range x.Required {
 		if at.node.Get(key) != nil {
 			continue
 		}
@@ -150,57 +135,52 @@ func (r *reporter) required(schema string, at place) {
 		if at.path != "" {
 			message += fmt.Sprintf(" in '%s'", at.path)
 		}
-		r.add(where.Problem(message, r.text(schema, "x-hint")))
+		r.add(where.Problem(message, x.Hint))
 	}
 }
 
 // unknownKeys reports the keys that neither properties nor patterns allow.
-func (r *reporter) unknownKeys(schema string, at place) {
-	properties, _ := r.lookup(schema, "properties").(map[string]any)
-	patterns, _ := r.lookup(schema, "patternProperties").(map[string]any)
+func (r *reporter) unknownKeys(x *rule, at place) {
 	for _, p := range at.node.Pairs {
 		key, ok := p.Key.Str()
-		if _, isKnown := properties[key]; !ok || isKnown || matchesAny(patterns, key) {
+		if !ok || x.Properties[key] != nil || x.matches(key) {
 			continue
 		}
 		message := fmt.Sprintf("unknown key '%s'", key)
 		if at.path != "" {
 			message += fmt.Sprintf(" in '%s'", at.path)
 		}
-		hint := r.keyHint(schema, key, properties)
-		if expected := r.text(schema, "x-expected"); hint == "" && expected != "" {
-			message = fmt.Sprintf("the name '%s' must be %s", key, expected)
+		hint := x.keyHint(key)
+		if hint == "" && x.Expected != "" {
+			message = fmt.Sprintf("the name '%s' must be %s", key, x.Expected)
 		}
 		r.add(p.Key.Problem(message, hint))
 	}
 }
 
 // keyHint is the advice for an unknown key.
-func (r *reporter) keyHint(schema, key string, known map[string]any) string {
-	elsewhere, _ := r.lookup(schema, "x-elsewhere").(map[string]any)
-	if hint, ok := elsewhere[key].(string); ok {
+func (r *rule) keyHint(key string) string {
+	if hint := r.Elsewhere[key]; hint != "" {
 		return hint
 	}
-	if near := Nearest(key, slices.Sorted(maps.Keys(known))); near != "" {
+	if near := Nearest(key, slices.Sorted(maps.Keys(r.Properties))); near != "" {
 		return fmt.Sprintf("did you mean '%s'?", near)
 	}
-	return r.text(schema, "x-hint")
+	return r.Hint
 }
 
-func matchesAny(patterns map[string]any, key string) bool {
-	for p := range patterns {
-		if re, err := regexp.Compile(p); err == nil && re.MatchString(key) {
+// matches tells whether a pattern is about a key.
+func (r *rule) matches(key string) bool {
+	for p := range r.PatternProperties {
+		if p.MatchString(key) {
 			return true
 		}
 	}
 	return false
 }
 
-func (r *reporter) enum(schema, keyword string, at place) {
-	values, ok := r.lookup(schema, keyword).([]any)
-	if !ok {
-		values = []any{r.lookup(schema, keyword)}
-	}
+// choice reports a value that is none of those that a rule names.
+func (r *reporter) choice(x *rule, values []any, at place) {
 	var texts, quoted []string
 	for _, v := range values {
 		if s, ok := v.(string); ok {
@@ -210,7 +190,7 @@ func (r *reporter) enum(schema, keyword string, at place) {
 		}
 		quoted = append(quoted, literal(v))
 	}
-	hint := r.text(schema, "x-hint")
+	hint := x.Hint
 	if s, ok := at.node.Str(); ok {
 		if near := Nearest(s, texts); near != "" {
 			hint = fmt.Sprintf("did you mean '%s'?", near)
@@ -239,40 +219,25 @@ var typeNames = map[string]string{
 	"number": "a number", "integer": "a whole number", "null": "null",
 }
 
-// types names the types that a schema allows.
-func (r *reporter) types(schema string) string {
-	var words []string
-	for _, t := range r.allowed(schema) {
-		words = append(words, typeNames[t])
+// String names the types.
+func (t types) String() string {
+	words := make([]string, len(t))
+	for i, name := range t {
+		words[i] = typeNames[name]
 	}
 	return orList(words)
 }
 
-func (r *reporter) allowed(schema string) []string {
-	switch t := r.lookup(schema, "type").(type) {
-	case string:
-		return []string{t}
-	case []any:
-		words := make([]string, len(t))
-		for i := range t {
-			words[i] = fmt.Sprint(t[i])
-		}
-		return words
-	default:
-		return nil
-	}
-}
-
 // quoteHint is the advice for text that was not read as text.
-func (r *reporter) quoteHint(schema string, n *yamlpos.Node) string {
+func (r *rule) quoteHint(n *yamlpos.Node) string {
 	_, isString := n.Value.(string)
-	if n.Kind == yamlpos.Scalar && !n.Quoted && !isString && !n.IsNull() && slices.Contains(r.allowed(schema), "string") {
+	if n.Kind == yamlpos.Scalar && !n.Quoted && !isString && !n.IsNull() && slices.Contains(r.Type, "string") {
 		return fmt.Sprintf("write '%s' with the quotes", n.Raw)
 	}
-	if _, err := strconv.ParseFloat(n.Raw, 64); err == nil && n.Quoted && slices.Contains(r.allowed(schema), "number") {
+	if _, err := strconv.ParseFloat(n.Raw, 64); err == nil && n.Quoted && slices.Contains(r.Type, "number") {
 		return fmt.Sprintf("write %s without the quotes", n.Raw)
 	}
-	return r.text(schema, "x-hint")
+	return r.Hint
 }
 
 // describe says what kind of value a node is.
