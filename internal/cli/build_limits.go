@@ -23,20 +23,18 @@ func limitFlags() []cli.Flag {
 
 // limit completes how a recipe is built by these flags and the site file.
 func (in *invocation) limit(o *pipeline.BuildOptions, l label.Label) error {
-	s, err := in.site()
-	if err != nil {
-		return err
-	}
-	about := s.Uenv(l.Name)
+	about := in.site.Uenv(l.Name)
 	o.AirGapped, o.Protected, o.Restricted = in.Bool("air-gapped"), !in.perChange(), about.Restricted
 	o.Hooks = build.Hooks{Secrets: about.HookSecrets, Network: about.Network}
 	o.Limits = build.Limits{KeepOnFailure: in.Duration("keep-on-failure")}
 	if end := in.Timestamp("deadline"); end != nil {
 		o.Limits.Deadline = *end
 	}
-	if o.Limits.Previous, err = in.previousBuild(l); err != nil {
+	previous, err := in.previousBuild(l)
+	if err != nil {
 		return err
 	}
+	o.Limits.Previous = previous
 	o.ArchiveDir = filepath.Dir(in.reportFile())
 	return nil
 }

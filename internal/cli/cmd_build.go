@@ -81,7 +81,7 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	if in.Int("memory-per-job") < 0 {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--memory-per-job %d is negative", in.Int("memory-per-job"))
 	}
-	settings := in.found.Build
+	settings := in.site.Build
 	if in.String("engine") == build.EngineStackinator {
 		settings = in.withoutCaches(settings)
 	}
@@ -129,11 +129,10 @@ func nonEmpty(values ...string) []string {
 // if the site has none.
 func (in *invocation) clusterOf(system string) func(recipeVersion int) (string, error) {
 	return func(recipeVersion int) (string, error) {
-		s, err := in.site()
-		if err != nil || s.Clusters == "" {
-			return "", err
+		if in.site.Clusters == "" {
+			return "", nil
 		}
-		return s.ClusterDirFor(system, recipeVersion)
+		return in.site.ClusterDirFor(system, recipeVersion)
 	}
 }
 

@@ -19,11 +19,7 @@ type doctorResult struct {
 }
 
 func runDoctor(ctx context.Context, in *invocation) (result, error) {
-	s, err := in.site()
-	if err != nil {
-		return nil, err
-	}
-	return doctorResult{pipeline.Doctor(ctx, pipeline.DoctorOptions{BuildRoot: s.Build.Root, Environ: in.environ, Mirrors: s.Build.Mirrors, ChangeCache: s.Build.ChangeCache})}, nil
+	return doctorResult{pipeline.Doctor(ctx, pipeline.DoctorOptions{BuildRoot: in.site.Build.Root, Environ: in.environ, Mirrors: in.site.Build.Mirrors, ChangeCache: in.site.Build.ChangeCache})}, nil
 }
 
 func (r doctorResult) text(p *printer) {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,10 +12,8 @@ import (
 	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
-	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
-	"uenv-ci.dev/internal/pipeline"
 )
 
 func findCommand() *command {
@@ -65,6 +62,14 @@ func (r namesResult) text(p *printer) {
 	for _, l := range r.Labels {
 		p.printf("%s", l)
 	}
+}
+
+func namesOf(records []catalog.Record) namesResult {
+	r := namesResult{Labels: []string{}}
+	for _, record := range records {
+		r.Labels = append(r.Labels, record.Label.String())
+	}
+	return r
 }
 
 func runFind(ctx context.Context, in *invocation) (result, error) {
@@ -116,11 +121,7 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	order.Sort(a.Records)
 	in.tellAge(a)
 	if in.Bool("names") {
-		r := namesResult{Labels: []string{}}
-		for _, record := range a.Records {
-			r.Labels = append(r.Labels, record.Label.String())
-		}
-		return r, nil
+		return namesOf(a.Records), nil
 	}
 	if a.Records == nil {
 		a.Records = []catalog.Record{}
@@ -148,16 +149,12 @@ func (in *invocation) findPattern() (label.Label, error) {
 }
 
 func (in *invocation) searchOptions() (catalog.SearchOptions, error) {
-	s, err := in.site()
-	if err != nil {
-		return catalog.SearchOptions{}, err
-	}
 	if in.Bool("refresh") && in.Bool("offline") {
 		return catalog.SearchOptions{}, fault.New(fault.Usage, "--refresh and --offline exclude each other")
 	}
 	return catalog.SearchOptions{
 		Options: catalog.Options{Exact: in.Bool("no-partials")},
-		Listing: s.Listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,
+		Listing: in.site.Listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,
 	}, nil
 }
 
@@ -178,32 +175,6 @@ func (in *invocation) since(flag string) (time.Time, error) {
 func (in *invocation) tellAge(a catalog.Answer) {
 	if time.Since(a.At) > 2*time.Minute {
 		in.events.Info("find", "as of %s, by the %s; --refresh asks the registry", a.At.Local().Format("2006-01-02 15:04"), a.Source)
-	}
-}
-
-// cacheDir is a directory of the user's for what can be had again; "" if there is
-// no place for one.
-func (in *invocation) cacheDir(name string) string {
-	base := in.getenv("XDG_CACHE_HOME")
-	if home := in.getenv("HOME"); base == "" && home != "" {
-		base = filepath.Join(home, ".cache")
-	}
-	if !filepath.IsAbs(base) {
-		return ""
-	}
-	return filepath.Join(base, programName, name)
-}
-
-// readers are the commands that change nothing in a registry.
-var readers = []string{
-	"find", "ls", "inspect", "diff", "pull", "upgrade", "run", "rm", "repo",
-	"lint", "configure", "pack", "unpack", "verify", "mount", "doctor", "completion", "version", "help",
-}
-
-// forget drops kept answers after a command that may have changed a registry.
-func (in *invocation) forget(command string) {
-	if !slices.Contains(readers, command) {
-		catalog.Forget(in.cacheDir("catalog"))
 	}
 }
 
@@ -243,15 +214,6 @@ func (r findResult) text(p *printer) {
 	p.listing(r.noHeader, header, rows, 4)
 }
 
-// listing is a table whose heading can be left out.
-func (p *printer) listing(noHeader bool, header []string, rows [][]string, right ...int) {
-	if noHeader {
-		p.rows(rows, right)
-		return
-	}
-	p.table(header, rows, right...)
-}
-
 func (p *printer) verdicts(results []catalog.Result) string {
 	var texts []string
 	for _, r := range results {
@@ -285,167 +247,4 @@ func (p *printer) remark(r catalog.Record) string {
 		return p.yellow("deprecated")
 	}
 	return ""
-}
-
-func inspectCommand() *command {
-	return &command{
-		name: "inspect", group: "Users", usage: "show what an image is and what is known of it",
-		args: "(LABEL|FILE) [PATH]", minArgs: 1, maxArgs: 2,
-		details: `A label with a namespace is looked up in the registry, one without in the local
-repository first. Nothing is downloaded but the metadata.
-
-With PATH, a directory inside the image is listed, or a file written out. Of an image
-in a registry only what that takes is fetched; such parts cannot be checked against
-the image's digest.`,
-		examples: `uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200
-uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200 meta/recipe
-uenv-ci inspect ./store.squashfs --format json`,
-		run: runInspect,
-	}
-}
-
-type inspectResult struct {
-	Label string `json:"label,omitempty"`
-	Path  string `json:"path,omitempty"` // on disk
-	catalog.About
-}
-
-func runInspect(ctx context.Context, in *invocation) (result, error) {
-	if len(in.args) == 2 {
-		return in.inspectInside(ctx)
-	}
-	if isPath(in.arg(0)) {
-		return inspectFile(ctx, in.arg(0), "")
-	}
-	l, err := in.hereLabel(0, "")
-	if err != nil {
-		return nil, err
-	}
-	if l.Namespace == "" {
-		if res, err := in.inspectLocal(ctx, l); res != nil || err != nil {
-			return res, err
-		}
-	}
-	reg, err := in.registryFor(l)
-	if err != nil {
-		return nil, err
-	}
-	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(in.deploy()))
-	if err != nil {
-		return nil, err
-	}
-	about, err := catalog.Inspect(ctx, found.Repo, found.Descriptor)
-	if err != nil {
-		return nil, err
-	}
-	r := inspectResult{Label: found.Label.String(), About: about}
-	if err := r.envInside(ctx, found); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// inspectLocal looks into the local repository; both results are nil if the
-// image is not there.
-func (in *invocation) inspectLocal(ctx context.Context, l label.Label) (result, error) {
-	all, err := in.openLocals(ctx)
-	if err != nil {
-		return nil, nil
-	}
-	defer all.Close()
-	local, records, err := all.lookup(ctx, l)
-	if err != nil {
-		return nil, nil
-	}
-	r := records[0]
-	runnable, err := pipeline.LocalRunnable(local, r)
-	if fault.KindOf(err) == fault.NotFound { // only its metadata is here, which is what is asked for
-		runnable.Env, err = pipeline.LocalEnv(local, r)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return inspectResult{Label: r.Label.String(), Path: runnable.Path, About: catalog.About{
-		Digest: r.Digest, ID: r.ID, Size: r.Size, Created: formatDate(r.Date), Mount: runnable.Env.Mount, Env: &runnable.Env,
-		Attachments: []catalog.Attached{},
-	}}, nil
-}
-
-func inspectFile(ctx context.Context, path, name string) (result, error) {
-	file, err := image.Stat(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	runnable, err := pipeline.FileRunnable(path)
-	if err != nil {
-		return nil, err
-	}
-	return inspectResult{Label: name, Path: runnable.Path, About: catalog.About{
-		Digest: file.Digest, ID: file.Digest.Encoded()[:16], Size: file.Size, Mount: runnable.Env.Mount, Env: &runnable.Env,
-		Attachments: []catalog.Attached{},
-	}}, nil
-}
-
-func (r inspectResult) text(p *printer) {
-	title := r.Label
-	if title == "" {
-		title = r.Path
-	}
-	p.printf("%s", p.bold(title))
-	field := func(name, value string) {
-		if value != "" {
-			p.printf("  %-10s %s", name, value)
-		}
-	}
-	if r.Env != nil && r.Env.Description != "" {
-		field("about", r.Env.Description)
-	}
-	field("mount", r.Mount)
-	field("digest", r.Digest.String())
-	field("size", event.FormatBytes(r.Size))
-	field("created", r.Created)
-	if r.Label != "" {
-		field("path", r.Path)
-	}
-	field("key", r.Key)
-	field("packed", r.Codec)
-	if d := r.Deprecation; d != nil {
-		p.printf("  %s", p.yellow("deprecated: "+deprecationText(d)))
-	}
-	r.views(p)
-	r.evidence(p)
-	r.origin(p)
-	for _, problem := range r.Problems {
-		p.printf("  %s", p.yellow("! "+problem))
-	}
-}
-
-func (r inspectResult) views(p *printer) {
-	if r.Env == nil || len(r.Env.Views) == 0 {
-		return
-	}
-	p.printf("  views")
-	for _, name := range r.Env.ViewNames() {
-		line := "    " + name
-		if name == r.Env.DefaultView {
-			line += " (default)"
-		}
-		p.printf("%s", strings.TrimRight(line+"  "+r.Env.Views[name].Description, " "))
-	}
-}
-
-func (r inspectResult) evidence(p *printer) {
-	for _, v := range r.Results {
-		p.printf("  tested on %s: %s, %s (%s)", v.System, p.verdict(v.State), v.Reason, v.When.Format("2006-01-02"))
-	}
-	for _, promotion := range r.Promotions {
-		p.printf("  promoted from %s by %s (%s)", promotion.From, promotion.Who, promotion.When.Format("2006-01-02"))
-	}
-	var types []string
-	for _, a := range r.Attachments {
-		types = append(types, a.Type)
-	}
-	if len(types) > 0 {
-		p.printf("  attached: %s", strings.Join(slices.Compact(types), ", "))
-	}
 }

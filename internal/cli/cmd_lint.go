@@ -48,10 +48,7 @@ func clusterFlags() []cli.Flag {
 
 // siteWithClusters is the site with the directories of clusters that are named.
 func (in *invocation) siteWithClusters() (*site.Site, error) {
-	found, err := in.site()
-	if err != nil {
-		return nil, err
-	}
+	found := in.site
 	s := *found
 	if dir := in.String("clusters"); dir != "" {
 		s.Clusters, s.ClustersV1 = dir, ""

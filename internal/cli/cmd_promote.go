@@ -94,11 +94,7 @@ func (in *invocation) destinations(from label.Label) ([]label.Label, error) {
 }
 
 func (in *invocation) promoteOptions() (pipeline.PromoteOptions, error) {
-	s, err := in.site()
-	if err != nil {
-		return pipeline.PromoteOptions{}, err
-	}
-	rules, err := promote.FromSite(s)
+	rules, err := promote.FromSite(in.site)
 	if err != nil {
 		return pipeline.PromoteOptions{}, err
 	}

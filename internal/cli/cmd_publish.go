@@ -74,11 +74,7 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := in.site()
-	if err != nil {
-		return nil, err
-	}
-	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, NoChunks: s.Uenv(l.Name).Restricted, Events: in.events}
+	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, NoChunks: in.site.Uenv(l.Name).Restricted, Events: in.events}
 	if dir := in.String("meta"); dir != "" {
 		o.Meta = os.DirFS(dir)
 	}
@@ -98,16 +94,12 @@ func (in *invocation) pushBuilt(ctx context.Context, l label.Label) (result, err
 	if err != nil {
 		return nil, err
 	}
-	s, err := in.site()
-	if err != nil {
-		return nil, err
-	}
 	reg, err := in.registryFor(l)
 	if err != nil {
 		return nil, err
 	}
 	done, err := pipeline.PublishBuilt(ctx, reg, in.arg(0), pipeline.PublishOptions{
-		Label: l, Report: r, PerChange: in.perChange(), Restricted: s.Uenv(l.Name).Restricted, Events: in.events,
+		Label: l, Report: r, PerChange: in.perChange(), Restricted: in.site.Uenv(l.Name).Restricted, Events: in.events,
 	})
 	if err != nil {
 		return nil, err

@@ -96,10 +96,6 @@ func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
 	if o.Report, err = pipeline.ReadBuildReport(in.arg(0)); err != nil {
 		return o, err
 	}
-	s, err := in.site()
-	if err != nil {
-		return o, err
-	}
 	for _, name := range []string{"recipe", "cluster"} {
 		if dir := in.String(name); dir != "" {
 			if dir, err = filepath.Abs(dir); err == nil {
@@ -110,7 +106,7 @@ func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
 			}
 		}
 	}
-	about, settings := s.Uenv(o.Report.Label.Name), s.Build
+	about, settings := in.site.Uenv(o.Report.Label.Name), in.site.Build
 	o.Build = pipeline.BuildOptions{
 		Recipe: in.String("recipe"), Cluster: in.String("cluster"), Mirrors: in.String("mirrors"), CAFile: in.String("ca-file"), Spack: in.String("spack"),
 		Root: first(in.String("build-root"), settings.Root), NoSandbox: in.Bool("no-sandbox"), Offline: in.Bool("offline"),

@@ -84,10 +84,6 @@ func runTest(ctx context.Context, in *invocation) (res result, err error) {
 }
 
 func (in *invocation) testOptions() (pipeline.TestOptions, error) {
-	s, err := in.site()
-	if err != nil {
-		return pipeline.TestOptions{}, err
-	}
 	methods, err := mountMethods(in.StringSlice("method"))
 	if err != nil {
 		return pipeline.TestOptions{}, err
@@ -95,8 +91,8 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	o := pipeline.TestOptions{Methods: methods, Server: server(), Out: in.String("out"), Events: in.events}
 	o.Run = evidence.Options{
 		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
-		Runner: evidence.Runner(first(in.String("runner"), s.Tests.Runner)), ReFrame: first(in.String("reframe"), s.Tests.Reframe),
-		Suite:   evidence.Suite{Dir: first(in.String("suite"), s.Tests.Suite), Config: first(in.String("reframe-config"), s.Tests.Config), Mode: in.String("mode")},
+		Runner: evidence.Runner(first(in.String("runner"), in.site.Tests.Runner)), ReFrame: first(in.String("reframe"), in.site.Tests.Reframe),
+		Suite:   evidence.Suite{Dir: first(in.String("suite"), in.site.Tests.Suite), Config: first(in.String("reframe-config"), in.site.Tests.Config), Mode: in.String("mode")},
 		Timeout: in.Duration("timeout"), Environ: in.environ, Now: time.Now,
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("network"),
 	}
@@ -104,7 +100,7 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 		return o, err
 	}
 	if o.Run.Timeout == 0 {
-		o.Run.Timeout = time.Duration(s.Tests.TimeoutSeconds) * time.Second
+		o.Run.Timeout = time.Duration(in.site.Tests.TimeoutSeconds) * time.Second
 	}
 	o.Run.Waivers, err = in.waivers()
 	return o, err
@@ -132,7 +128,7 @@ func (in *invocation) waivers() ([]meta.Waiver, error) {
 func (in *invocation) secrets() ([]string, error) {
 	var paths []string
 	given := []string{in.String("token"), in.String("registry-config")}
-	for _, u := range in.found.Uenvs {
+	for _, u := range in.site.Uenvs {
 		given = append(given, u.Token)
 	}
 	for _, path := range nonEmpty(given...) {

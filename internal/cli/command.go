@@ -46,7 +46,7 @@ type invocation struct {
 	tail   []string // what followed "--"
 	out    *printer
 	events event.Sink // shows what the work says
-	found  *site.Site // the site file; empty without one
+	site   *site.Site // the site file; empty without one
 }
 
 func (in *invocation) arg(i int) string {
@@ -99,7 +99,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		if err != nil {
 			return err
 		}
-		in := &invocation{Context: parsed, globals: g, streams: s, root: line.path[0], args: line.args, tail: line.tail, events: r.sink, found: &site.Site{}}
+		in := &invocation{Context: parsed, globals: g, streams: s, root: line.path[0], args: line.args, tail: line.tail, events: r.sink, site: &site.Site{}}
 		in.out = newPrinter(s.stdout, s.environ)
 		if !c.siteless {
 			if err := in.readSite(); err != nil {

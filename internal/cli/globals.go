@@ -70,18 +70,15 @@ func (in *invocation) readSite() error {
 	for _, w := range s.Warnings {
 		in.events.Warn("site", "%s", w.Plain())
 	}
-	in.found = s
+	in.site = s
 	return nil
 }
 
-// site returns what the site file says; it was read before the command began.
-func (in *invocation) site() (*site.Site, error) { return in.found, nil }
-
 // deploy is the namespace that users see.
-func (in *invocation) deploy() string { return cmp.Or(in.found.Namespaces.Deploy, "deploy") }
+func (in *invocation) deploy() string { return cmp.Or(in.site.Namespaces.Deploy, "deploy") }
 
 // build is the namespace that images are built into.
-func (in *invocation) build() string { return cmp.Or(in.found.Namespaces.Build, "build") }
+func (in *invocation) build() string { return cmp.Or(in.site.Namespaces.Build, "build") }
 
 // refuseDeploy keeps what no rule has looked at out of the namespace that users
 // see.
@@ -98,20 +95,20 @@ func (in *invocation) openRegistry() (*registry.Registry, error) {
 	if address := in.String("registry"); address != "" {
 		return in.openRegistryAt(address, in.credentials(), !in.mayFound())
 	}
-	if in.found.Registry == "" {
+	if in.site.Registry == "" {
 		err := fault.New(fault.Usage, "no registry is named")
 		return nil, fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
 	}
 	c := in.credentials()
-	c.HostOnly = in.found.Here
-	return in.openRegistryAt(in.found.Registry, c, !in.mayFound())
+	c.HostOnly = in.site.Here
+	return in.openRegistryAt(in.site.Registry, c, !in.mayFound())
 }
 
 // registryFor is openRegistry with the credentials that the site file has for a
 // uenv, unless others were given.
 func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
-	u := in.found.Uenv(l.Name)
-	address := cmp.Or(in.String("registry"), in.found.Registry)
+	u := in.site.Uenv(l.Name)
+	address := cmp.Or(in.String("registry"), in.site.Registry)
 	if u.Token == "" || in.String("token") != "" || address == "" {
 		return in.openRegistry()
 	}

@@ -30,13 +30,9 @@ func (in *invocation) repoPaths() ([]string, error) {
 		}
 		return []string{named}, nil
 	}
-	s, err := in.site()
-	if err != nil {
-		return nil, err
-	}
-	if s.Repo != "" {
+	if in.site.Repo != "" {
 		locations = slices.DeleteFunc(locations, func(l localrepo.Location) bool { return l.Default })
-		locations = slices.Insert(locations, 0, localrepo.Location{Path: s.Repo})
+		locations = slices.Insert(locations, 0, localrepo.Location{Path: in.site.Repo})
 	}
 	var paths []string
 	for _, l := range locations {
@@ -64,7 +60,7 @@ func (in *invocation) openLocal(ctx context.Context, o localrepo.Options) (*loca
 		}
 	}
 	o.Events = in.events
-	if o.Striping, err = localrepo.ParseStriping(cmp.Or(in.String("stripes"), in.found.Stripes)); err != nil {
+	if o.Striping, err = localrepo.ParseStriping(cmp.Or(in.String("stripes"), in.site.Stripes)); err != nil {
 		return nil, err
 	}
 	return localrepo.Open(ctx, path, o)

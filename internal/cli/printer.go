@@ -143,3 +143,12 @@ func (p *printer) mark(ok bool) string {
 	}
 	return p.red("✗")
 }
+
+// listing is a table whose heading can be left out.
+func (p *printer) listing(noHeader bool, header []string, rows [][]string, right ...int) {
+	if noHeader {
+		p.rows(rows, right)
+		return
+	}
+	p.table(header, rows, right...)
+}
