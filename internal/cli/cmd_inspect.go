@@ -31,8 +31,8 @@ uenv-ci inspect ./store.squashfs --format json`,
 }
 
 type inspectResult struct {
-	Label string `json:"label,omitempty"`
-	Path  string `json:"path,omitempty"` // on disk
+	Label *label.Label `json:"label,omitempty"` // nil for a file
+	Path  string       `json:"path,omitempty"`  // on disk
 	catalog.About
 }
 
@@ -41,7 +41,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 		return in.inspectInside(ctx)
 	}
 	if isPath(in.arg(0)) {
-		return inspectFile(ctx, in.arg(0), "")
+		return inspectFile(ctx, in.arg(0))
 	}
 	l, err := in.hereLabel(0, "")
 	if err != nil {
@@ -64,7 +64,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := inspectResult{Label: found.Label.String(), About: about}
+	r := inspectResult{Label: &found.Label, About: about}
 	if err := r.envInside(ctx, found); err != nil {
 		return nil, err
 	}
@@ -91,13 +91,13 @@ func (in *invocation) inspectLocal(ctx context.Context, l label.Label) (result, 
 	if err != nil {
 		return nil, err
 	}
-	return inspectResult{Label: r.Label.String(), Path: runnable.Path, About: catalog.About{
+	return inspectResult{Label: &r.Label, Path: runnable.Path, About: catalog.About{
 		Digest: r.Digest, ID: r.ID, Size: r.Size, Created: formatDate(r.Date), Mount: runnable.Env.Mount, Env: &runnable.Env,
 		Attachments: []catalog.Attached{},
 	}}, nil
 }
 
-func inspectFile(ctx context.Context, path, name string) (result, error) {
+func inspectFile(ctx context.Context, path string) (result, error) {
 	file, err := image.Stat(ctx, path)
 	if err != nil {
 		return nil, err
@@ -106,16 +106,16 @@ func inspectFile(ctx context.Context, path, name string) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inspectResult{Label: name, Path: runnable.Path, About: catalog.About{
+	return inspectResult{Path: runnable.Path, About: catalog.About{
 		Digest: file.Digest, ID: file.Digest.Encoded()[:16], Size: file.Size, Mount: runnable.Env.Mount, Env: &runnable.Env,
 		Attachments: []catalog.Attached{},
 	}}, nil
 }
 
 func (r inspectResult) text(p *printer) {
-	title := r.Label
-	if title == "" {
-		title = r.Path
+	title := r.Path
+	if r.Label != nil {
+		title = r.Label.String()
 	}
 	p.printf("%s", p.bold(title))
 	field := func(name, value string) {
@@ -130,7 +130,7 @@ func (r inspectResult) text(p *printer) {
 	field("digest", r.Digest.String())
 	field("size", event.FormatBytes(r.Size))
 	field("created", r.Created)
-	if r.Label != "" {
+	if r.Label != nil {
 		field("path", r.Path)
 	}
 	field("key", r.Key)

@@ -22,11 +22,11 @@ const (
 
 // Record is one label in the repository and the image that it names.
 type Record struct {
-	Label  label.Label   `json:"label"`  // without namespace
-	Digest digest.Digest `json:"digest"` // the image's identity: its manifest's digest, or the file's for an added one
-	ID     string        `json:"id"`     // the first 16 hex digits of the digest
-	Date   time.Time     `json:"date"`   // in UTC; zero if the stored text is no date
-	Size   int64         `json:"size"`   // of store.squashfs, bytes
+	Label  label.Label   `json:"label"`   // without namespace
+	Digest digest.Digest `json:"digest"`  // the image's identity: its manifest's digest, or the file's for an added one
+	ID     string        `json:"id"`      // the first 16 hex digits of the digest
+	Date   time.Time     `json:"created"` // in UTC; zero if the stored text is no date
+	Size   int64         `json:"size"`    // of store.squashfs, bytes
 }
 
 // ID returns the short identity under which the client knows an image.

@@ -80,7 +80,7 @@ type Image struct {
 type Info struct {
 	Codec     Codec     `json:"codec"`
 	Level     int       `json:"level,omitempty"` // 0 if the image does not say
-	BlockSize int       `json:"blockSize"`
+	BlockSize int       `json:"block_size"`
 	Time      time.Time `json:"time"`
 	Inodes    int       `json:"inodes"`
 	Fragments int       `json:"fragments"`

@@ -62,13 +62,13 @@ type Summary struct {
 	Files       int   `json:"files"` // names that are not directories
 	Directories int   `json:"directories"`
 	Links       int   `json:"links"`            // further names of a file already counted
-	InputBytes  int64 `json:"inputBytes"`       // content of all files, hard links once
+	InputBytes  int64 `json:"input_bytes"`      // content of all files, hard links once
 	Reused      int64 `json:"reused,omitempty"` // bytes of the image that the base spared compressing
 
 	Codec        string `json:"codec"`
-	CodecVersion string `json:"codecVersion,omitempty"` // the library that compressed, with its version
+	CodecVersion string `json:"codec_version,omitempty"` // the library that compressed, with its version
 	Level        int    `json:"level"`
-	BlockSize    int    `json:"blockSize"`
+	BlockSize    int    `json:"block_size"`
 }
 
 // Write packs the content of the directory root into out, which it overwrites
