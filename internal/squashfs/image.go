@@ -84,8 +84,8 @@ type Info struct {
 	Time      time.Time `json:"time"`
 	Inodes    int       `json:"inodes"`
 	Fragments int       `json:"fragments"`
-	BytesUsed int64     `json:"bytesUsed"` // without the padding at the end
-	Xattrs    bool      `json:"xattrs"`    // it has a table of extended attributes
+	BytesUsed int64     `json:"bytes_used"` // without the padding at the end
+	Xattrs    bool      `json:"xattrs"`     // it has a table of extended attributes
 }
 
 // Open opens an image file.
