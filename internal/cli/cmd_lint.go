@@ -132,19 +132,27 @@ func (in *invocation) lintOptions() (pipeline.LintOptions, error) {
 	}
 	o.Events = in.events
 	o.ClusterFor = clustersOf(s)
-	if len(o.Paths) > 0 {
+	if s.File != "" && (in.siteWrong || len(o.Paths) == 0) {
+		o.Site = shortPath(o.WorkDir, s.File)
+	}
+	if len(o.Paths) > 0 || in.siteWrong {
 		return o, nil
 	}
-	for _, path := range nonEmpty(s.File, s.Matrix, s.Recipes, s.Clusters, s.ClustersV1) {
-		if relative, err := filepath.Rel(o.WorkDir, path); err == nil && filepath.IsLocal(relative) {
-			path = relative
-		}
-		o.Paths = append(o.Paths, path)
+	for _, path := range nonEmpty(s.Matrix, s.Recipes, s.Clusters, s.ClustersV1) {
+		o.Paths = append(o.Paths, shortPath(o.WorkDir, path))
 	}
 	if s.Matrix == "" && s.Recipes == "" && s.Clusters == "" {
 		o.Paths = []string{"."}
 	}
 	return o, nil
+}
+
+// shortPath is a path relative to dir if it lies below it.
+func shortPath(dir, path string) string {
+	if relative, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(relative) {
+		return relative
+	}
+	return path
 }
 
 type lintResult pipeline.LintReport

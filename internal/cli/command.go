@@ -47,6 +47,9 @@ type invocation struct {
 	out    *printer
 	events event.Sink // shows what the work says
 	site   *site.Site // the site file; empty without one
+	// siteWrong is set for lint if the site file has mistakes; of it only File is
+	// known then.
+	siteWrong bool
 }
 
 func (in *invocation) arg(i int) string {

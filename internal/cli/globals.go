@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -64,6 +65,11 @@ func (in *invocation) onlyWarnings() event.Sink {
 // readSite reads the site file: the one that was named, else the first found.
 func (in *invocation) readSite() error {
 	s, err := site.Find(in.String("site"), in.getenv)
+	var problems fault.Problems
+	if in.root == "lint" && errors.As(err, &problems) {
+		// What is wrong with it is what lint is asked for.
+		s, err, in.siteWrong = &site.Site{File: problems[0].File}, nil, true
+	}
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,8 @@ type LintOptions struct {
 	// Paths are recipes, matrices, cluster configurations and site files, told
 	// apart by what they hold, or directories of them.
 	Paths []string
+	// Site is a site file to be checked besides, whatever its name; "" is none.
+	Site string
 	// ClusterFor finds the configuration of a system for recipes of a version,
 	// "" if there is none. Nil: only what Paths name is known.
 	ClusterFor func(system string, recipeVersion int) string
@@ -53,6 +55,9 @@ type LintCounts struct {
 // there, or of an interruption.
 func Lint(ctx context.Context, o LintOptions) (LintReport, error) {
 	l := &linter{LintOptions: o, recipes: map[string]*lintedRecipe{}, clusters: map[string]*lintedCluster{}, shown: map[string]string{}}
+	if o.Site != "" {
+		l.addSite(o.Site)
+	}
 	for _, path := range o.Paths {
 		if err := l.find(path); err != nil {
 			return LintReport{}, err
@@ -78,8 +83,8 @@ type linter struct {
 	recipes  map[string]*lintedRecipe
 	clusters map[string]*lintedCluster
 	matrices []*site.Matrix
-	sites    int
-	unusable int // matrices that could not be read
+	sites    []string // absolute
+	unusable int      // matrices that could not be read
 	targets  int
 
 	mu       sync.Mutex // guards what follows
@@ -197,7 +202,7 @@ func (l *linter) report() LintReport {
 		return a.File == b.File && a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
 	}
 	r := LintReport{
-		Checked:  LintCounts{len(l.recipes), len(l.matrices) + l.unusable, len(l.clusters), l.sites, l.targets},
+		Checked:  LintCounts{len(l.recipes), len(l.matrices) + l.unusable, len(l.clusters), len(l.sites), l.targets},
 		Problems: slices.CompactFunc(l.problems, same),
 	}
 	if r.Problems == nil {

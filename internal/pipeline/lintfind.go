@@ -40,7 +40,7 @@ func (l *linter) find(path string) error {
 }
 
 func (l *linter) found() int {
-	return len(l.recipes) + len(l.clusters) + len(l.matrices) + l.sites + l.unusable + len(l.problems)
+	return len(l.recipes) + len(l.clusters) + len(l.matrices) + len(l.sites) + l.unusable + len(l.problems)
 }
 
 // findFile notes a file: a matrix or a site file by itself, or the recipe or
@@ -48,17 +48,21 @@ func (l *linter) found() int {
 func (l *linter) findFile(path string) {
 	root, problems := readDocument(path)
 	switch {
+	case isSite(path, root):
+		l.addSite(path)
 	case isMatrix(root):
 		l.addMatrix(path)
-	case filepath.Base(path) == site.FileName || filepath.Base(path) == "site.yaml":
-		l.addSite(path)
 	case isClusterList(root):
 		l.checkClusterList(path, root)
 	case l.belongs(filepath.Dir(path)):
 	case problems != nil:
 		l.add(problems...)
 	default:
-		l.add(fault.Problem{File: path, Message: "belongs to no recipe, matrix or cluster configuration"})
+		l.add(fault.Problem{
+			File:    path,
+			Message: "is no site file and no matrix, and belongs to no recipe and no cluster configuration",
+			Hint:    "a site file is named " + site.FileName + " or site.yaml, or has one of the keys " + strings.Join(siteKeys(), ", "),
+		})
 	}
 }
 
@@ -131,6 +135,23 @@ func readDocument(path string) (*yamlpos.Node, fault.Problems) {
 	return root, problems
 }
 
+// siteKeys are keys that a site file has and no other file.
+func siteKeys() []string {
+	return []string{"registry", "namespaces", "promotion", "waivers", "listing"}
+}
+
+// isSite tells a site file by its name, or by what it says where no other file is
+// meant by its name.
+func isSite(path string, root *yamlpos.Node) bool {
+	switch filepath.Base(path) {
+	case site.FileName, "site.yaml":
+		return true
+	case "config.yaml", "environments.yaml", "compilers.yaml", "packages.yaml", "modules.yaml", "network.yaml", "repos.yaml", "mirrors.yaml":
+		return false
+	}
+	return slices.ContainsFunc(siteKeys(), func(key string) bool { return root.Get(key) != nil })
+}
+
 // isMatrix tells the matrix from other files: it alone has 'uenvs', and alone
 // has clusters with targets.
 func isMatrix(root *yamlpos.Node) bool {
@@ -159,7 +180,9 @@ func (l *linter) addMatrix(path string) {
 }
 
 func (l *linter) addSite(path string) {
-	l.sites++
+	if key := l.key(path); !slices.Contains(l.sites, key) {
+		l.sites = append(l.sites, key)
+	}
 	s, err := site.LoadSite(path, l.Getenv)
 	if err != nil {
 		l.addError(path, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -263,18 +264,23 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 
 // path returns an absolute path with variables replaced.
 func (r *siteReader) path(n *yamlpos.Node) string {
-	given, ok := n.Str()
-	if !ok || given == "" {
+	if text(n) == "" {
 		return ""
 	}
-	path := expand(given, r.getenv)
-	if m := variable.FindString(path); m != "" {
-		r.fail(n, "", "the variable %s is not set", m)
-	}
+	path := r.expand(n)
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
 	}
 	return filepath.Join(r.dir, path)
+}
+
+// expand returns the text of n with variables replaced.
+func (r *siteReader) expand(n *yamlpos.Node) string {
+	expanded := expand(text(n), r.getenv)
+	if m := variable.FindString(expanded); m != "" {
+		r.fail(n, "", "the variable %s is not set", m)
+	}
+	return expanded
 }
 
 // program is path for a program: a name without a slash is searched for in PATH.
@@ -286,7 +292,7 @@ func (r *siteReader) program(n *yamlpos.Node) string {
 }
 
 func (r *siteReader) registry(n *yamlpos.Node) string {
-	given := expand(text(n), r.getenv)
+	given := r.expand(n)
 	if dir, ok := strings.CutPrefix(given, "oci:"); ok && dir != "" && !filepath.IsAbs(dir) {
 		return "oci:" + filepath.Join(r.dir, dir)
 	}
@@ -296,7 +302,7 @@ func (r *siteReader) registry(n *yamlpos.Node) string {
 // listing is an URL or a path.
 func (r *siteReader) listing(n *yamlpos.Node) string {
 	if s := text(n); strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
-		return expand(s, r.getenv)
+		return r.expand(n)
 	}
 	return r.path(n)
 }
@@ -333,7 +339,7 @@ func (r *siteReader) rules(root *yamlpos.Node) *Rules {
 
 func (r *siteReader) waiver(n *yamlpos.Node) Waiver {
 	w := Waiver{text(n.Get("test")), text(n.Get("uenv")), text(n.Get("reason")), text(n.Get("until"))}
-	if w.Until != "" && !isDay(w.Until) {
+	if looksLikeDay.MatchString(w.Until) && !isDay(w.Until) {
 		r.fail(n.Get("until"), "", "'%s' is no day of the calendar", w.Until)
 	}
 	return w
@@ -374,6 +380,9 @@ func (s *Site) ClusterDirFor(system string, recipeVersion int) (string, error) {
 	}
 	return dir, nil
 }
+
+// looksLikeDay is what the schema lets through; it reports the rest.
+var looksLikeDay = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}$`)
 
 func isDay(s string) bool {
 	_, err := time.Parse(time.DateOnly, s)
