@@ -12,8 +12,10 @@ import (
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/registry"
 )
 
 func pullCommand() *command {
@@ -41,35 +43,46 @@ uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
 type pulledResult pipeline.Pulled
 
 func runPull(ctx context.Context, in *invocation) (result, error) {
-	l, err := in.hereLabel(0, in.deploy())
+	f, err := in.fetching(ctx)
 	if err != nil {
 		return nil, err
 	}
-	limit, err := parseRate(in.String("bwlimit"))
+	defer f.local.Close()
+	found, err := pipeline.Locate(ctx, f.reg, f.label)
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.registryFor(l)
-	if err != nil {
-		return nil, err
-	}
-	local, err := in.openLocal(ctx, localrepo.Options{Create: true})
-	if err != nil {
-		return nil, err
-	}
-	defer local.Close()
-	found, err := pipeline.Locate(ctx, reg, l)
-	if err != nil {
-		return nil, err
-	}
-	pulled, err := pipeline.Pull(ctx, found, local, pipeline.PullOptions{
-		Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Connections: in.Int("connections"), Limit: limit, Events: in.events,
+	pulled, err := pipeline.Pull(ctx, found, f.local, pipeline.PullOptions{
+		Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Connections: in.Int("connections"), Limit: f.limit, Events: in.events,
 		Cache: in.cacheDir("bases"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return pulledResult(pulled), nil
+}
+
+// fetching is what is to be fetched: an image, from where to where, and how fast.
+type fetching struct {
+	label label.Label
+	reg   *registry.Registry
+	local *localrepo.Repo
+	limit int64 // bytes per second; 0 is none
+}
+
+// fetching reads what argument 0 and the flags say. Its local repository must be closed.
+func (in *invocation) fetching(ctx context.Context) (f fetching, err error) {
+	if f.label, err = in.hereLabel(0, in.deploy()); err != nil {
+		return f, err
+	}
+	if f.limit, err = parseRate(in.String("bwlimit")); err != nil {
+		return f, err
+	}
+	if f.reg, err = in.registryFor(f.label); err != nil {
+		return f, err
+	}
+	f.local, err = in.openLocal(ctx, localrepo.Options{Create: true})
+	return f, err
 }
 
 // parseRate reads a number of bytes with an optional k, M or G (powers of 1000).

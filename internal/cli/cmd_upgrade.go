@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/event"
-	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/pipeline"
 )
 
@@ -37,24 +36,12 @@ type upgradeResult struct {
 }
 
 func runUpgrade(ctx context.Context, in *invocation) (result, error) {
-	l, err := in.hereLabel(0, in.deploy())
+	f, err := in.fetching(ctx)
 	if err != nil {
 		return nil, err
 	}
-	limit, err := parseRate(in.String("bwlimit"))
-	if err != nil {
-		return nil, err
-	}
-	reg, err := in.registryFor(l)
-	if err != nil {
-		return nil, err
-	}
-	local, err := in.openLocal(ctx, localrepo.Options{Create: true})
-	if err != nil {
-		return nil, err
-	}
-	defer local.Close()
-	u, err := pipeline.FindUpgrade(ctx, reg, l, local, in.cacheDir("bases"))
+	defer f.local.Close()
+	u, err := pipeline.FindUpgrade(ctx, f.reg, f.label, f.local, in.cacheDir("bases"))
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +50,7 @@ func runUpgrade(ctx context.Context, in *invocation) (result, error) {
 		return r, nil
 	}
 	in.events.Info("upgrade", "%s to %s", costText(u), u.To.Label)
-	pulled, err := u.Pull(ctx, local, pipeline.PullOptions{Connections: in.Int("connections"), Limit: limit, Events: in.events})
+	pulled, err := u.Pull(ctx, f.local, pipeline.PullOptions{Connections: in.Int("connections"), Limit: f.limit, Events: in.events})
 	if err != nil {
 		return nil, err
 	}
