@@ -46,6 +46,7 @@ var vocabulary = []string{
 var owners = map[string][]string{
 	"os/exec":                                {"internal/proc"},
 	"go.yaml.in/yaml":                        {"internal/yamlpos"},
+	"github.com/santhosh-tekuri/jsonschema":  {"internal/schema"},
 	"oras.land/oras-go":                      {"internal/registry"},
 	"modernc.org/sqlite":                     {"internal/localrepo"},
 	"github.com/klauspost/compress/zstd":     {"internal/squashfs"},
@@ -69,7 +70,7 @@ var owners = map[string][]string{
 var forTests = []string{"internal/registrytest", "internal/testdirs"}
 
 // testOnly may be imported by tests, besides what their package may import.
-var testOnly = []string{"github.com/rogpeppe/go-internal", "github.com/diskfs/go-diskfs", "github.com/santhosh-tekuri/jsonschema"}
+var testOnly = []string{"github.com/rogpeppe/go-internal", "github.com/diskfs/go-diskfs"}
 
 func floorOf(pkg string) int {
 	return slices.IndexFunc(floors, func(floor []string) bool { return slices.Contains(floor, pkg) })

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v5"
 
 	"uenv-ci.dev/internal/yamlpos"
 )
@@ -74,56 +78,67 @@ func name(path string) string {
 }
 
 // leaf reports one failed keyword.
-func (r *reporter) leaf(f failure) {
-	at := r.find(f.at)
-	switch f.keyword {
+func (r *reporter) leaf(e *jsonschema.ValidationError, keyword string) {
+	pointer, err := url.PathUnescape(fragment(e))
+	if err != nil {
+		pointer = fragment(e)
+	}
+	schema := parent(pointer)
+	at := r.find(e.InstanceLocation)
+	switch keyword {
 	case "required":
-		r.required(f.rule, at)
+		r.required(schema, at)
 	case "additionalProperties":
-		r.unknownKeys(f.rule, at)
+		r.unknownKeys(schema, at)
 	case "type":
-		r.add(at.node.Problem(fmt.Sprintf("%s must be %s, not %s", name(at.path), f.rule.Type, describe(at.node)), f.rule.quoteHint(at.node)))
-	case "enum":
-		r.choice(f.rule, f.rule.Enum, at)
-	case "const":
-		r.choice(f.rule, []any{f.rule.constant}, at)
+		r.add(at.node.Problem(fmt.Sprintf("%s must be %s, not %s", name(at.path), r.types(schema), describe(at.node)), r.quoteHint(schema, at.node)))
+	case "enum", "const":
+		r.enum(schema, keyword, at)
 	default:
-		r.add(at.node.Problem(fmt.Sprintf("%s %s", name(at.path), f.complaint(at)), f.rule.Hint))
+		r.add(at.node.Problem(fmt.Sprintf("%s %s", name(at.path), r.complaint(schema, keyword, at, e.Message)), r.text(schema, "x-hint")))
 	}
 }
 
 // complaint completes the sentence that begins with the name of a value.
-func (f failure) complaint(at place) string {
-	expected := f.rule.Expected
-	switch f.keyword {
+func (r *reporter) complaint(schema, keyword string, at place, otherwise string) string {
+	expected := r.text(schema, "x-expected")
+	number, _ := r.lookup(schema, keyword).(float64)
+	switch keyword {
 	case "minItems", "minProperties", "minLength":
-		if f.bound <= 1 {
+		if number <= 1 {
 			return "must not be empty"
 		}
-		return fmt.Sprintf("needs at least %v entries", f.bound)
+		return fmt.Sprintf("needs at least %v entries", number)
 	case "maxItems", "maxProperties":
-		if f.bound == 1 {
+		if number == 1 {
 			return "must have one entry only"
 		}
-		return fmt.Sprintf("must have %v entries at most", f.bound)
+		return fmt.Sprintf("must have %v entries at most", number)
 	case "minimum":
-		return fmt.Sprintf("must be %v or more, not %s", f.bound, at.node.Raw)
+		return fmt.Sprintf("must be %v or more, not %s", number, at.node.Raw)
 	case "maximum":
-		return fmt.Sprintf("must be %v or less, not %s", f.bound, at.node.Raw)
+		return fmt.Sprintf("must be %v or less, not %s", number, at.node.Raw)
 	case "pattern":
 		if expected == "" {
-			expected = "text of the form " + f.rule.Pattern.String()
+			expected = fmt.Sprintf("text of the form %v", r.lookup(schema, "pattern"))
 		}
 		return fmt.Sprintf("must be %s, not '%s'", expected, at.node.Raw)
 	}
 	if expected != "" {
 		return "must be " + expected
 	}
-	return "is wrong: " + f.message
+	return "is wrong: " + otherwise
 }
 
-func (r *reporter) required(x *rule, at place) {
-	for _, key := range x.Required {
+func (r *reporter) text(schema, keyword string) string {
+	s, _ := r.lookup(schema, keyword).(string)
+	return s
+}
+
+func (r *reporter) required(schema string, at place) {
+	keys, _ := r.lookup(schema, "required").([]any)
+	for _, k := range keys {
+		key := fmt.Sprint(k)
 		if at.node.Get(key) != nil {
 			continue
 		}
@@ -135,52 +150,57 @@ func (r *reporter) required(x *rule, at place) {
 		if at.path != "" {
 			message += fmt.Sprintf(" in '%s'", at.path)
 		}
-		r.add(where.Problem(message, x.Hint))
+		r.add(where.Problem(message, r.text(schema, "x-hint")))
 	}
 }
 
 // unknownKeys reports the keys that neither properties nor patterns allow.
-func (r *reporter) unknownKeys(x *rule, at place) {
+func (r *reporter) unknownKeys(schema string, at place) {
+	properties, _ := r.lookup(schema, "properties").(map[string]any)
+	patterns, _ := r.lookup(schema, "patternProperties").(map[string]any)
 	for _, p := range at.node.Pairs {
 		key, ok := p.Key.Str()
-		if !ok || x.Properties[key] != nil || x.matches(key) {
+		if _, isKnown := properties[key]; !ok || isKnown || matchesAny(patterns, key) {
 			continue
 		}
 		message := fmt.Sprintf("unknown key '%s'", key)
 		if at.path != "" {
 			message += fmt.Sprintf(" in '%s'", at.path)
 		}
-		hint := x.keyHint(key)
-		if hint == "" && x.Expected != "" {
-			message = fmt.Sprintf("the name '%s' must be %s", key, x.Expected)
+		hint := r.keyHint(schema, key, properties)
+		if expected := r.text(schema, "x-expected"); hint == "" && expected != "" {
+			message = fmt.Sprintf("the name '%s' must be %s", key, expected)
 		}
 		r.add(p.Key.Problem(message, hint))
 	}
 }
 
 // keyHint is the advice for an unknown key.
-func (r *rule) keyHint(key string) string {
-	if hint := r.Elsewhere[key]; hint != "" {
+func (r *reporter) keyHint(schema, key string, known map[string]any) string {
+	elsewhere, _ := r.lookup(schema, "x-elsewhere").(map[string]any)
+	if hint, ok := elsewhere[key].(string); ok {
 		return hint
 	}
-	if near := Nearest(key, slices.Sorted(maps.Keys(r.Properties))); near != "" {
+	if near := Nearest(key, slices.Sorted(maps.Keys(known))); near != "" {
 		return fmt.Sprintf("did you mean '%s'?", near)
 	}
-	return r.Hint
+	return r.text(schema, "x-hint")
 }
 
-// matches tells whether a pattern is about a key.
-func (r *rule) matches(key string) bool {
-	for p := range r.PatternProperties {
-		if p.MatchString(key) {
+func matchesAny(patterns map[string]any, key string) bool {
+	for p := range patterns {
+		if re, err := regexp.Compile(p); err == nil && re.MatchString(key) {
 			return true
 		}
 	}
 	return false
 }
 
-// choice reports a value that is none of those that a rule names.
-func (r *reporter) choice(x *rule, values []any, at place) {
+func (r *reporter) enum(schema, keyword string, at place) {
+	values, ok := r.lookup(schema, keyword).([]any)
+	if !ok {
+		values = []any{r.lookup(schema, keyword)}
+	}
 	var texts, quoted []string
 	for _, v := range values {
 		if s, ok := v.(string); ok {
@@ -190,7 +210,7 @@ func (r *reporter) choice(x *rule, values []any, at place) {
 		}
 		quoted = append(quoted, literal(v))
 	}
-	hint := x.Hint
+	hint := r.text(schema, "x-hint")
 	if s, ok := at.node.Str(); ok {
 		if near := Nearest(s, texts); near != "" {
 			hint = fmt.Sprintf("did you mean '%s'?", near)
@@ -219,25 +239,40 @@ var typeNames = map[string]string{
 	"number": "a number", "integer": "a whole number", "null": "null",
 }
 
-// String names the types.
-func (t types) String() string {
-	words := make([]string, len(t))
-	for i, name := range t {
-		words[i] = typeNames[name]
+// types names the types that a schema allows.
+func (r *reporter) types(schema string) string {
+	var words []string
+	for _, t := range r.allowed(schema) {
+		words = append(words, typeNames[t])
 	}
 	return orList(words)
 }
 
+func (r *reporter) allowed(schema string) []string {
+	switch t := r.lookup(schema, "type").(type) {
+	case string:
+		return []string{t}
+	case []any:
+		words := make([]string, len(t))
+		for i := range t {
+			words[i] = fmt.Sprint(t[i])
+		}
+		return words
+	default:
+		return nil
+	}
+}
+
 // quoteHint is the advice for text that was not read as text.
-func (r *rule) quoteHint(n *yamlpos.Node) string {
+func (r *reporter) quoteHint(schema string, n *yamlpos.Node) string {
 	_, isString := n.Value.(string)
-	if n.Kind == yamlpos.Scalar && !n.Quoted && !isString && !n.IsNull() && slices.Contains(r.Type, "string") {
+	if n.Kind == yamlpos.Scalar && !n.Quoted && !isString && !n.IsNull() && slices.Contains(r.allowed(schema), "string") {
 		return fmt.Sprintf("write '%s' with the quotes", n.Raw)
 	}
-	if _, err := strconv.ParseFloat(n.Raw, 64); err == nil && n.Quoted && slices.Contains(r.Type, "number") {
+	if _, err := strconv.ParseFloat(n.Raw, 64); err == nil && n.Quoted && slices.Contains(r.allowed(schema), "number") {
 		return fmt.Sprintf("write %s without the quotes", n.Raw)
 	}
-	return r.Hint
+	return r.text(schema, "x-hint")
 }
 
 // describe says what kind of value a node is.

@@ -3,15 +3,19 @@
 package schema
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"math/big"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v5"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/yamlpos"
@@ -22,20 +26,33 @@ import (
 // Beside the standard keywords it knows three of ours: "x-expected" completes the
 // sentence "X must be …" where a pattern, name or choice fails, "x-hint" is the
 // advice given with it, "x-elsewhere" maps unknown keys to advice on each.
-type Schema struct{ rule *rule }
+type Schema struct {
+	compiled *jsonschema.Schema
+	source   func() any // the schema as decoded JSON, to look up what a failed keyword says
+}
 
-// Compile reads and compiles the schema name of fsys. It refuses keywords that it does
-// not know, and references to anything but definitions of the same schema.
+// Compile reads and compiles the schema name of fsys. References to other files
+// are not followed.
 func Compile(fsys fs.FS, name string) (*Schema, error) {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return nil, fmt.Errorf("read schema: %w", err)
 	}
-	r, err := parse(data)
-	if err != nil {
+	s := &Schema{source: sync.OnceValue(func() any {
+		var source any
+		_ = json.Unmarshal(data, &source) // it has been compiled
+		return source
+	})}
+	c := jsonschema.NewCompiler()
+	c.Draft = jsonschema.Draft7
+	c.LoadURL = func(url string) (io.ReadCloser, error) { return nil, fmt.Errorf("%s is not loaded", url) }
+	if err := c.AddResource(name, bytes.NewReader(data)); err != nil {
 		return nil, fmt.Errorf("schema %s: %w", name, err)
 	}
-	return &Schema{r}, nil
+	if s.compiled, err = c.Compile(name); err != nil {
+		return nil, fmt.Errorf("schema %s: %w", name, err)
+	}
+	return s, nil
 }
 
 // Validate returns everything that is wrong with a document, in the order of the
@@ -44,9 +61,16 @@ func (s *Schema) Validate(n *yamlpos.Node) fault.Problems {
 	c := &converter{}
 	value := c.value(n, nil)
 	problems := c.problems
-	r := reporter{root: n, seen: map[string]bool{}, index: map[*yamlpos.Node]map[string]yamlpos.Pair{}}
-	r.report(s.rule.check(value, nil))
-	problems = append(problems, r.problems...)
+	err := s.compiled.Validate(value)
+	var failed *jsonschema.ValidationError
+	switch {
+	case errors.As(err, &failed):
+		r := reporter{schema: s, root: n, seen: map[string]bool{}, index: map[*yamlpos.Node]map[string]yamlpos.Pair{}}
+		r.report(failed)
+		problems = append(problems, r.problems...)
+	case err != nil:
+		problems = append(problems, n.Problem(err.Error(), ""))
+	}
 	problems.Sort()
 	if more := len(problems) - maxProblems; more > 0 {
 		problems = append(problems[:maxProblems:maxProblems], n.Problem(fmt.Sprintf("%d more problems like these", more), ""))
@@ -57,7 +81,7 @@ func (s *Schema) Validate(n *yamlpos.Node) fault.Problems {
 // maxProblems is the number of problems that are told of one document.
 const maxProblems = 200
 
-// converter turns a node into values as JSON has them.
+// converter turns a node into the values that jsonschema takes.
 type converter struct{ problems fault.Problems }
 
 // step is the way to a value, made into text only where something is wrong.
@@ -76,17 +100,6 @@ func (s *step) path() string {
 		return fmt.Sprintf("%s[%d]", s.above.path(), s.item)
 	}
 	return join(s.above.path(), s.key)
-}
-
-// pointer returns the way as a JSON pointer.
-func (s *step) pointer() string {
-	switch {
-	case s == nil:
-		return ""
-	case s.list:
-		return s.above.pointer() + "/" + strconv.Itoa(s.item)
-	}
-	return s.above.pointer() + "/" + escape.Replace(s.key)
 }
 
 func (c *converter) value(n *yamlpos.Node, at *step) any {
@@ -135,43 +148,44 @@ func (c *converter) scalar(n *yamlpos.Node, at *step) any {
 	}
 }
 
-// reporter turns failures into problems.
+// reporter turns the tree of failures into problems.
 type reporter struct {
+	schema   *Schema
 	root     *yamlpos.Node
 	problems fault.Problems
 	seen     map[string]bool
 	index    map[*yamlpos.Node]map[string]yamlpos.Pair
 }
 
-func (r *reporter) report(failures []failure) {
-	for _, f := range failures {
-		if len(f.alternatives) > 0 && f.rule.Expected == "" {
-			r.report(deepest(f.alternatives))
-		} else {
-			r.leaf(f)
+func (r *reporter) report(e *jsonschema.ValidationError) {
+	switch keyword := lastPart(e.KeywordLocation); {
+	case (keyword == "anyOf" || keyword == "oneOf") && len(e.Causes) > 0 && r.lookup(parent(fragment(e)), "x-expected") == nil:
+		r.report(deepest(e.Causes))
+	case len(e.Causes) > 0 && keyword != "anyOf" && keyword != "oneOf":
+		for _, cause := range e.Causes {
+			r.report(cause)
 		}
+	default:
+		r.leaf(e, keyword)
 	}
 }
 
 // deepest returns the alternative that got furthest into the document: the one
 // its author most likely meant.
-func deepest(alternatives [][]failure) []failure {
-	best, depth := alternatives[0], -1
-	for _, a := range alternatives {
-		if d := maxDepth(a); d > depth {
-			best, depth = a, d
+func deepest(causes []*jsonschema.ValidationError) *jsonschema.ValidationError {
+	best, depth := causes[0], -1
+	for _, c := range causes {
+		if d := maxDepth(c); d > depth {
+			best, depth = c, d
 		}
 	}
 	return best
 }
 
-func maxDepth(failures []failure) int {
-	d := 0
-	for _, f := range failures {
-		d = max(d, strings.Count(f.at, "/"))
-		for _, a := range f.alternatives {
-			d = max(d, maxDepth(a))
-		}
+func maxDepth(e *jsonschema.ValidationError) int {
+	d := strings.Count(e.InstanceLocation, "/")
+	for _, c := range e.Causes {
+		d = max(d, maxDepth(c))
 	}
 	return d
 }
@@ -183,10 +197,19 @@ func (r *reporter) add(p fault.Problem) {
 	}
 }
 
-var (
-	escape   = strings.NewReplacer("~", "~0", "/", "~1")
-	unescape = strings.NewReplacer("~1", "/", "~0", "~")
-)
+// fragment returns the JSON pointer of the keyword that failed within its schema.
+func fragment(e *jsonschema.ValidationError) string {
+	_, f, _ := strings.Cut(e.AbsoluteKeywordLocation, "#")
+	return f
+}
+
+func parent(pointer string) string {
+	return pointer[:max(strings.LastIndexByte(pointer, '/'), 0)]
+}
+
+func lastPart(pointer string) string { return pointer[strings.LastIndexByte(pointer, '/')+1:] }
+
+var unescape = strings.NewReplacer("~1", "/", "~0", "~")
 
 // split returns the unescaped parts of a JSON pointer.
 func split(pointer string) []string {
@@ -198,6 +221,25 @@ func split(pointer string) []string {
 		parts[i] = unescape.Replace(p)
 	}
 	return parts
+}
+
+// lookup returns a keyword of the subschema at a pointer, nil if it has none.
+func (r *reporter) lookup(pointer, keyword string) any {
+	at := r.schema.source()
+	for _, part := range split(pointer) {
+		switch v := at.(type) {
+		case map[string]any:
+			at = v[part]
+		case []any:
+			var i int
+			if _, err := fmt.Sscan(part, &i); err != nil || i < 0 || i >= len(v) {
+				return nil
+			}
+			at = v[i]
+		}
+	}
+	m, _ := at.(map[string]any)
+	return m[keyword]
 }
 
 // Lazy returns a function that compiles a schema when it is first called.

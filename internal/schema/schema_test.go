@@ -21,7 +21,7 @@ func TestEverySchemaCompiles(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if s.rule.Title == "" {
+		if m, ok := s.source().(map[string]any); !ok || m["title"] == nil {
 			t.Errorf("%s has no title", name)
 		}
 	}
