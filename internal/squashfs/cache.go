@@ -2,6 +2,8 @@ package squashfs
 
 import (
 	"container/list"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -111,26 +113,47 @@ func (c *blockCache) remove(element *list.Element) {
 	delete(c.items, b.key)
 }
 
-// maxPaths is how many directories are known by their paths.
-const maxPaths = 1024
+// Bounds of what is known: directories by their paths, and entries of their listings.
+const maxPaths, maxListed = 1024, 32 << 10
+
+// knownDir is a directory that was met lately.
+type knownDir struct {
+	*inode
+	listing []dirEntry // in order, if it was listed
+}
+
+// find returns an entry of the listing.
+func (k knownDir) find(name string) (dirent, bool) {
+	i, found := slices.BinarySearchFunc(k.listing, name, func(e dirEntry, name string) int { return strings.Compare(e.d.name, name) })
+	if !found {
+		return dirent{}, false
+	}
+	return k.listing[i].d, true
+}
 
 // pathCache knows directories that were met lately.
 type pathCache struct {
-	mu   sync.Mutex
-	dirs map[string]*inode
+	mu     sync.Mutex
+	dirs   map[string]knownDir
+	listed int // entries of all listings
 }
 
-func (c *pathCache) get(path string) *inode {
+func (c *pathCache) get(path string) knownDir {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.dirs[path]
 }
 
-func (c *pathCache) keep(path string, dir *inode) {
+func (c *pathCache) keep(path string, k knownDir) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dirs == nil || len(c.dirs) >= maxPaths { // begin anew: the next few are found from the root
-		c.dirs = map[string]*inode{}
+	if c.dirs == nil || len(c.dirs) >= maxPaths || c.listed+len(k.listing) > maxListed { // begin anew: the next few are found from the root
+		c.dirs, c.listed = map[string]knownDir{}, 0
 	}
-	c.dirs[path] = dir
+	if old := c.dirs[path].listing; old != nil {
+		k.listing = old
+	} else {
+		c.listed += len(k.listing)
+	}
+	c.dirs[path] = k
 }

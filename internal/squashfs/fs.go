@@ -87,10 +87,22 @@ func (m *Image) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, pathError("readdir", name, err)
 	}
-	return entries, nil
+	if len(entries) <= maxListed/8 && m.paths.get(name).inode == i { // what is in it is asked for next
+		m.paths.keep(name, knownDir{i, entries})
+	}
+	return dirEntries(entries), nil
 }
 
-func (m *Image) entries(dir *inode) ([]fs.DirEntry, error) {
+// dirEntries returns a listing as others know it. The slice is theirs.
+func dirEntries(entries []dirEntry) []fs.DirEntry {
+	list := make([]fs.DirEntry, len(entries))
+	for k := range entries {
+		list[k] = &entries[k]
+	}
+	return list
+}
+
+func (m *Image) entries(dir *inode) ([]dirEntry, error) {
 	if dir.kind != typeDir {
 		return nil, errNotDir
 	}
@@ -125,16 +137,15 @@ type draft struct {
 	names []byte
 }
 
-// entries returns the listing in three pieces of memory, however long it is.
-func (t *draft) entries(m *Image, dir *inode) []fs.DirEntry {
-	list, all, names := make([]fs.DirEntry, len(t.found)), make([]dirEntry, len(t.found)), string(t.names)
+// entries returns the listing in two pieces of memory, however long it is.
+func (t *draft) entries(m *Image, dir *inode) []dirEntry {
+	all, names := make([]dirEntry, len(t.found)), string(t.names)
 	start := 0
 	for k, d := range t.found {
 		d.name, start = names[start:t.ends[k]], t.ends[k]
 		all[k] = dirEntry{m, dir, d}
-		list[k] = &all[k]
 	}
-	return list
+	return all
 }
 
 // ReadFile returns the content of a file, if it is not beyond Limits.ReadFile.
@@ -181,7 +192,7 @@ func (m *Image) resolve(name string, follow bool) (*inode, error) {
 		return m.resolveFar(name, follow)
 	}
 	if i.kind == typeDir {
-		m.paths.keep(name, i)
+		m.paths.keep(name, knownDir{inode: i})
 	}
 	return i, nil
 }
@@ -189,18 +200,21 @@ func (m *Image) resolve(name string, follow bool) (*inode, error) {
 // resolveNear finds what is in a directory that was met lately, as all is that a
 // walk asks for; nothing if it was not.
 func (m *Image) resolveNear(name string) (*inode, error) {
-	if dir := m.paths.get(name); dir != nil {
-		return dir, nil
+	if k := m.paths.get(name); k.inode != nil {
+		return k.inode, nil
 	}
-	cut := strings.LastIndexByte(name, '/')
-	if cut < 0 {
+	dir, base := ".", name
+	if cut := strings.LastIndexByte(name, '/'); cut >= 0 {
+		dir, base = name[:cut], name[cut+1:]
+	}
+	k := m.paths.get(dir)
+	if k.inode == nil {
 		return nil, nil
 	}
-	dir := m.paths.get(name[:cut])
-	if dir == nil {
-		return nil, nil
+	if d, found := k.find(base); found {
+		return m.child(k.inode, d)
 	}
-	return m.step(dir, name[cut+1:])
+	return m.step(k.inode, base)
 }
 
 // resolveFar goes from the root, through symbolic links.
@@ -230,6 +244,9 @@ func (m *Image) resolveFar(name string, follow bool) (*inode, error) {
 		}
 		if next.kind != typeSymlink || len(todo) == 0 && !follow {
 			at = append(at, next)
+			if links == 0 && next.kind == typeDir && len(todo) > 0 { // what is near it is asked for next
+				m.paths.keep(strings.TrimSuffix(name, "/"+strings.Join(todo, "/")), knownDir{inode: next})
+			}
 			continue
 		}
 		if links++; links > maxLinksFollowed {
@@ -242,7 +259,7 @@ func (m *Image) resolveFar(name string, follow bool) (*inode, error) {
 	}
 	i := at[len(at)-1]
 	if links == 0 && i.kind == typeDir {
-		m.paths.keep(name, i)
+		m.paths.keep(name, knownDir{inode: i})
 	}
 	return i, nil
 }
@@ -369,7 +386,7 @@ func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
 		if err != nil {
 			return nil, pathError("readdir", d.name, err)
 		}
-		d.entries, d.read = entries, true
+		d.entries, d.read = dirEntries(entries), true
 	}
 	if n > 0 && len(d.entries) == 0 {
 		return nil, io.EOF

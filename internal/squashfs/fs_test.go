@@ -31,6 +31,37 @@ func TestFileSystem(t *testing.T) {
 	}
 }
 
+// More directories and entries than are known by their paths at a time.
+func TestManyDirectories(t *testing.T) {
+	g := newTree(t)
+	for i := range maxPaths + 500 {
+		for k := range 20 {
+			g.file(fmt.Sprintf("%02d/%03d/%02d", i%40, i/40, k), nil)
+		}
+	}
+	image, _ := packTree(t, g.root, WriteOptions{})
+	m := openImage(t, image)
+	for range 2 {
+		seen := 0
+		g.must(fs.WalkDir(m, ".", func(name string, d fs.DirEntry, err error) error {
+			if seen++; err != nil {
+				return err
+			}
+			info, err := m.Lstat(name)
+			if err == nil && (info.IsDir() != d.IsDir() || info.Name() != d.Name()) {
+				t.Errorf("%s is %v", name, info)
+			}
+			return err
+		}))
+		if want := 1 + 40 + (maxPaths+500)*21; seen != want {
+			t.Errorf("%d entries, want %d", seen, want)
+		}
+		if _, err := m.Stat("07/001/nothing"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what is not there: %v", err)
+		}
+	}
+}
+
 func TestLinksAreFollowedInside(t *testing.T) {
 	g := newTree(t)
 	g.file("real/file", []byte("content"))
