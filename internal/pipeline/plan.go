@@ -221,7 +221,8 @@ func relocate(root, to, path string) string {
 }
 
 // built asks the registry which of the jobs' images exist. It returns where, by
-// content key. A tag alone is not believed: it holds only half of the key.
+// job: two of them may have one key and are two images nevertheless. A tag alone is not
+// believed: it holds only half of the key.
 func (p *planner) built(ctx context.Context, jobs []plan.Job) (map[string]string, error) {
 	var mu sync.Mutex
 	found := map[string]string{}
@@ -236,7 +237,7 @@ func (p *planner) built(ctx context.Context, jobs []plan.Job) (map[string]string
 			if where != "" {
 				mu.Lock()
 				defer mu.Unlock()
-				found[j.Key] = where
+				found[j.ID] = where
 			}
 			return err
 		})

@@ -271,3 +271,26 @@ func TestPlanOfTheRealMatrix(t *testing.T) {
 		t.Errorf("problems %v", p.Problems)
 	}
 }
+
+// Two uenvs of one recipe have one key, and are two images nevertheless.
+func TestPlanKeepsTheTwinOfWhatIsBuilt(t *testing.T) {
+	root := smallMatrix(t)
+	writeTree(t, root, map[string]string{"config.yaml": `clusters:
+  demo: {targets: [{uarch: zen2, partition: normal}], runner: f7t}
+uenvs:
+  tools: {"1": {recipes: {zen2: mc}, deploy: {demo: [zen2]}}, "2": {recipes: {zen2: mc}, deploy: {demo: [zen2]}}}
+`})
+	jobs := smallPlan(t, root, same).Jobs
+	if len(jobs) != 2 || jobs[0].Key != jobs[1].Key {
+		t.Fatalf("jobs %+v", jobs)
+	}
+	reg, err := registry.Open("oci:"+filepath.Join(t.TempDir(), "registry"), registry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publishKey(t, reg, jobs[0], jobs[0].Key)
+	p := smallPlan(t, root, func(o *pipeline.PlanOptions) { o.Registry = reg })
+	if len(p.Jobs) != 1 || p.Jobs[0].ID != jobs[1].ID || len(p.Dropped) != 1 {
+		t.Errorf("jobs %s, dropped %+v", ids(p.Jobs), p.Dropped)
+	}
+}

@@ -182,7 +182,7 @@ func TestFixedReferencesNeedNoResolving(t *testing.T) {
 
 func TestWithoutBuilt(t *testing.T) {
 	p := mustMake(t, sample(t, Selection{Uenv: "one"}))
-	kept := p.WithoutBuilt(map[string]string{p.Jobs[0].Key: "build::one/1:42@daint%gh200"})
+	kept := p.WithoutBuilt(map[string]string{p.Jobs[0].ID: "build::one/1:42@daint%gh200"})
 	if ids(kept) != "one/1@eiger%zen2" || len(kept.Dropped) != 1 || kept.Dropped[0].Reason != "already built: build::one/1:42@daint%gh200" {
 		t.Errorf("%+v", kept)
 	}

@@ -34,12 +34,12 @@ func (p Plan) Since(before Plan, revision string) Plan {
 	return kept
 }
 
-// WithoutBuilt drops the jobs whose image exists: built tells, by content key,
+// WithoutBuilt drops the jobs whose image exists: built tells, by id,
 // where it is.
 func (p Plan) WithoutBuilt(built map[string]string) Plan {
 	kept := p.empty()
 	for _, j := range p.Jobs {
-		if where, ok := built[j.Key]; ok && j.Key != "" {
+		if where, ok := built[j.ID]; ok {
 			kept.Dropped = append(kept.Dropped, Dropped{j.ID, j.Key, "already built: " + where})
 		} else {
 			kept.Jobs = append(kept.Jobs, j)
