@@ -14,6 +14,7 @@ import (
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/registry"
 )
 
 func findCommand() *command {
@@ -24,8 +25,9 @@ func findCommand() *command {
 without @system the cluster that CLUSTER_NAME names is meant, '@*' means all.
 
 Where staff publish an index of the namespace ('catalog rebuild'), the list comes
-from it, else from the registry, and an answer is good for a minute; what you
-change yourself shows at once. --refresh asks the registry in any case.`,
+from it, and changes show when it is published again. Else it comes from the
+registry, an answer is good for a minute, and what you change yourself shows at
+once. --refresh asks the registry in any case.`,
 		examples: `uenv-ci find
 uenv-ci find prgenv-gnu@* --uarch gh200
 uenv-ci find --package 'hdf5@1.14 +mpi'
@@ -50,7 +52,7 @@ type findResult struct {
 	catalog.Answer
 	noHeader bool
 	noTests  bool
-	where    string
+	nothing  string // said if there is none
 }
 
 // namesResult is a list of labels.
@@ -126,7 +128,7 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	if a.Records == nil {
 		a.Records = []catalog.Record{}
 	}
-	return findResult{a, in.Bool("no-header"), o.Depth != catalog.All, fmt.Sprintf("%s in %s", describePattern(pattern), reg)}, nil
+	return findResult{a, in.Bool("no-header"), o.Depth != catalog.All, in.nothingFound(pattern, reg)}, nil
 }
 
 // findPattern is the label to look for, with what the flags add to it.
@@ -178,16 +180,24 @@ func (in *invocation) tellAge(a catalog.Answer) {
 	}
 }
 
-func describePattern(l label.Label) string {
-	if l.Name == "" {
-		return "image " + l.String()
+// nothingFound says what there is none of.
+func (in *invocation) nothingFound(pattern label.Label, reg *registry.Registry) string {
+	text := fmt.Sprintf("no image matches %s in %s", pattern, reg)
+	if spec := in.String("package"); spec != "" {
+		text += ", with a package like " + spec
 	}
-	return "image " + l.String() + "…"
+	if since := in.String("since"); since != "" {
+		text += ", made since " + since
+	}
+	if pattern.System != "" {
+		text += " ('@*' stands for all systems)"
+	}
+	return text
 }
 
 func (r findResult) text(p *printer) {
 	if len(r.Records) == 0 {
-		p.printf("no %s", r.where)
+		p.printf("%s", r.nothing)
 		return
 	}
 	header := []string{"uenv", "arch", "system", "id", "size", "created"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/event"
@@ -92,9 +93,17 @@ func (in *invocation) inspectLocal(ctx context.Context, l label.Label) (result, 
 		return nil, err
 	}
 	return inspectResult{Label: &r.Label, Path: runnable.Path, About: catalog.About{
-		Digest: r.Digest, ID: r.ID, Size: r.Size, Created: formatDate(r.Date), Mount: runnable.Env.Mount, Env: &runnable.Env,
+		Digest: r.Digest, ID: r.ID, Size: r.Size, Created: createdText(r.Date), Mount: runnable.Env.Mount, Env: &runnable.Env,
 		Attachments: []catalog.Attached{},
 	}}, nil
+}
+
+// createdText is a time as registries have it; "" if it is not known.
+func createdText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 func inspectFile(ctx context.Context, path string) (result, error) {
@@ -151,13 +160,15 @@ func (r inspectResult) views(p *printer) {
 		return
 	}
 	p.printf("  views")
+	var rows [][]string
 	for _, name := range r.Env.ViewNames() {
-		line := "    " + name
+		title := "    " + name
 		if name == r.Env.DefaultView {
-			line += " (default)"
+			title += " (default)"
 		}
-		p.printf("%s", strings.TrimRight(line+"  "+r.Env.Views[name].Description, " "))
+		rows = append(rows, []string{title, r.Env.Views[name].Description})
 	}
+	p.rows(rows, nil)
 }
 
 func (r inspectResult) evidence(p *printer) {

@@ -23,8 +23,9 @@ func pullCommand() *command {
 		name: "pull", group: "Users", usage: "fetch an image into the local repository",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `The image's digest is checked before it gets its final name. What is there already
-is not fetched again, and an interrupted pull goes on where it was. Parts of the label may be left out as long as it names one
-image; without @system the cluster that CLUSTER_NAME names is meant.`,
+is not fetched again, and an interrupted pull goes on where it was. Parts of the
+label may be left out as long as it names one image; without @system the cluster
+that CLUSTER_NAME names is meant.`,
 		examples: `# an image of the deploy namespace
 uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
 # a build that has not been promoted
@@ -137,6 +138,7 @@ type lsResult struct {
 	Records  []lsRecord `json:"records"`
 	noHeader bool
 	dirs     []string
+	pattern  string
 }
 
 type lsRecord struct {
@@ -158,7 +160,7 @@ func runLs(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	defer all.Close()
-	r := lsResult{Records: []lsRecord{}, noHeader: in.Bool("no-header")}
+	r := lsResult{Records: []lsRecord{}, noHeader: in.Bool("no-header"), pattern: pattern.String()}
 	for _, local := range all {
 		records, err := local.Find(ctx, pattern, true)
 		if err != nil {
@@ -175,7 +177,12 @@ func runLs(ctx context.Context, in *invocation) (result, error) {
 // text shows in which repository an image is only where that is not clear.
 func (r lsResult) text(p *printer) {
 	if len(r.Records) == 0 {
-		p.printf("no image in %s matches", strings.Join(r.dirs, ", "))
+		where := strings.Join(r.dirs, ", ")
+		if r.pattern == "" {
+			p.printf("no image in %s", where)
+			return
+		}
+		p.printf("no image matches %s in %s", r.pattern, where)
 		return
 	}
 	header := []string{"uenv", "arch", "system", "id", "size", "date"}

@@ -75,9 +75,9 @@ func (c Credentials) lookup(host string, o Options) (auth.CredentialFunc, error)
 func fileError(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fault.Wrap(fault.NotFound, err, "no such file")
+		return fault.New(fault.NotFound, "%w", err)
 	case errors.Is(err, fs.ErrPermission):
-		return fault.Wrap(fault.Unauthorized, err, "it cannot be read")
+		return fault.New(fault.Unauthorized, "%w", err)
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -67,7 +68,7 @@ func unexpected(resp *http.Response, host string) error {
 	e := &statusError{code: resp.StatusCode}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if err == nil && json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {
-		e.message = clean(body.Errors.Error())
+		e.message = clean(messages(body.Errors))
 		for _, b := range body.Errors {
 			if b.Code == errcode.ErrorCodeManifestBlobUnknown {
 				e.err = errBlobUnknown
@@ -84,7 +85,7 @@ func classify(e *statusError, host string) error {
 	err := fault.New(e.kind(), "%w", e)
 	switch e.code {
 	case http.StatusUnauthorized:
-		return fault.WithHint(err, "log in with 'docker login %s', or give --token and --username", host)
+		return fault.WithHint(err, "log in with 'docker login %s', or give --token and --username; what was used may be wrong or have expired", host)
 	case http.StatusForbidden:
 		return fault.WithHint(err, "ask who runs %s for this permission, or log in as another user", host)
 	}
@@ -97,6 +98,23 @@ func htmlNote(resp *http.Response) string {
 		return "; it is a web page: is this the address of a registry, or does a proxy or login page answer for it?"
 	}
 	return ""
+}
+
+// messages are what a registry says in its errors. Details are left out unless they
+// are text: they repeat the request.
+func messages(errs errcode.Errors) string {
+	var texts []string
+	for _, e := range errs {
+		text := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
+		if e.Message != "" {
+			text += ": " + e.Message
+		}
+		if detail, ok := e.Detail.(string); ok && detail != "" {
+			text += ": " + detail
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "; ")
 }
 
 // failure gives errors of the network and of oras-go a kind, a message without
@@ -116,7 +134,7 @@ func failure(err error, host string) error {
 	case errors.As(err, &response):
 		e := &statusError{code: response.StatusCode}
 		if len(response.Errors) > 0 {
-			e.message = clean(response.Errors.Error())
+			e.message = clean(messages(response.Errors))
 		}
 		return classify(e, host)
 	case errors.Is(err, errdef.ErrNotFound):
@@ -129,7 +147,7 @@ func failure(err error, host string) error {
 		return fault.WithHint(err, "if that is meant, write the address as http://%s", host)
 	case errors.As(err, &certificate):
 		err = fault.New(fault.Network, "the certificate of %s is not trusted: %w", host, certificate.Err)
-		return fault.WithHint(err, "name its certificate authority's file as ca_file of the registry")
+		return fault.WithHint(err, "name the file of its certificate authority with --ca-file or UENV_CI_CA_FILE")
 	}
 	if errors.As(err, &link) {
 		err = link.Err // without "Get URL:", whose query may be a signature
@@ -138,7 +156,13 @@ func failure(err error, host string) error {
 	if kind := fault.KindOf(err); kind != fault.Failure || errors.As(err, &known) {
 		return err
 	}
-	return fault.New(fault.Network, "%w", &redacted{clean(err.Error()), err})
+	var dial *net.OpError
+	unreachable := errors.As(err, &dial) && dial.Op == "dial"
+	err = fault.New(fault.Network, "%w", &redacted{clean(err.Error()), err})
+	if unreachable {
+		return fault.WithHint(err, "is %s the right address, and can this machine reach it?", host)
+	}
+	return err
 }
 
 // isUnsupported tells that oras-go found an API missing.
