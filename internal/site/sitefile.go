@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/yamlpos"
 )
 
@@ -341,6 +342,11 @@ func (r *siteReader) waiver(n *yamlpos.Node) Waiver {
 	w := Waiver{text(n.Get("test")), text(n.Get("uenv")), text(n.Get("reason")), text(n.Get("until"))}
 	if looksLikeDay.MatchString(w.Until) && !isDay(w.Until) {
 		r.fail(n.Get("until"), "", "'%s' is no day of the calendar", w.Until)
+	}
+	if w.Uenv != "" {
+		if _, err := label.Parse(w.Uenv); err != nil {
+			r.fail(n.Get("uenv"), fault.HintOf(err), "%v", err)
+		}
 	}
 	return w
 }
