@@ -176,7 +176,7 @@ func (r Request) satisfied(q Requirement, suite string, results []meta.Result, d
 	case d.State == meta.Untested:
 		return finding{reason: fmt.Sprintf("untested %s: %s", where, d.Reason)}
 	case d.State != meta.Pass && d.State != meta.Waived:
-		return finding{reason: fmt.Sprintf("tests failed %s: %s%s", where, d.Reason, foreignWaivers(v, d))}
+		return finding{reason: fmt.Sprintf("tests failed %s: %s%s", where, d.Reason, r.whyNotWaived(v, d))}
 	case d.Counts.Passed == 0:
 		return finding{reason: fmt.Sprintf("no test passed %s: %s", where, d.Reason)}
 	case d.Counts.Ran() < q.MinTests:
@@ -187,8 +187,16 @@ func (r Request) satisfied(q Requirement, suite string, results []meta.Result, d
 	return finding{ok: true, reason: fmt.Sprintf("%s %s: %s", d.State, where, d.Reason)}
 }
 
-// foreignWaivers tells why a verdict that says "waived" is none here.
-func foreignWaivers(v *meta.Verdict, d meta.Decision) string {
+// whyNotWaived tells of a waiver of the site that holds no more, and why a verdict
+// that says "waived" is none here.
+func (r Request) whyNotWaived(v *meta.Verdict, d meta.Decision) string {
+	for _, c := range v.Cases {
+		for _, w := range r.Rules.For(r.To) {
+			if c.Outcome == meta.Failed && w.Until != nil && w.Until.Over(r.now()) && w.Covers(c.Name, r.To.System, w.Until.Time) {
+				return fmt.Sprintf("; the waiver of %s ended on %s", w.Test, w.Until)
+			}
+		}
+	}
 	if v.State == meta.Waived && d.State == meta.Fail {
 		return "; the waivers that the results bring along do not count, only those of a site file given by --site"
 	}

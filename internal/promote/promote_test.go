@@ -283,7 +283,7 @@ func TestRules(t *testing.T) {
 			s.tested(fail("flop"), meta.Passed)
 			s.request.Rules.Waivers = []Waiver{waiver}
 			s.request.Now = func() time.Time { return now.AddDate(0, 0, 1) }
-		}, RuleTests, "1 failed (flop)"},
+		}, RuleTests, "1 failed (flop); the waiver of flop* ended on 2026-11-21"},
 		"too few tests": {func(s *shop) {
 			s.tested(nil, meta.Passed, meta.Skipped)
 			s.request.Rules.Require = []Requirement{{System: "daint", MinTests: 2}}
