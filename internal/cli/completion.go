@@ -20,7 +20,7 @@ var completionScripts = map[string]string{
   _get_comp_words_by_ref -n := cur words 2>/dev/null || { cur=${COMP_WORDS[COMP_CWORD]}; words=("${COMP_WORDS[@]:0:COMP_CWORD+1}"); }
   COMPREPLY=($(uenv-ci __complete "${words[@]:1}" 2>/dev/null))
   [ ${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($(compgen -f -- "$cur"))
-  __ltrim_colon_completions "$cur" 2>/dev/null
+  __ltrim_colon_completions "$cur" 2>/dev/null || return 0 # without bash-completion: 127 would drop them all
 }
 complete -o filenames -F _uenv_ci uenv-ci`,
 	"zsh": `#compdef uenv-ci
