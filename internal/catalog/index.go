@@ -49,7 +49,8 @@ type Rebuilt struct {
 	Bytes      int64         `json:"bytes"`
 }
 
-// Rebuild reads a namespace from the registry and publishes its index.
+// Rebuild reads a namespace from the registry and publishes its index. The error is of
+// kind fault.NotFound if there is nothing in it, and never was.
 func Rebuild(ctx context.Context, reg *registry.Registry, namespace string, o Options) (Rebuilt, error) {
 	records, err := Find(ctx, reg, label.Label{Namespace: namespace}, o)
 	if err != nil {
@@ -66,6 +67,9 @@ func Rebuild(ctx context.Context, reg *registry.Registry, namespace string, o Op
 	before, err := repo.Resolve(ctx, indexTag)
 	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return Rebuilt{}, err
+	}
+	if len(records) == 0 && before.Digest == "" { // a name with a slip
+		return Rebuilt{}, fault.New(fault.NotFound, "there is no image in namespace %s of %s", namespace, reg)
 	}
 	desc, err := repo.Push(ctx, registry.Artifact{
 		Type: indexType, Layers: []registry.Layer{registry.BytesLayer(indexTitle, indexMediaType, data)},

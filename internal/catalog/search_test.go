@@ -104,6 +104,9 @@ func TestSearchTakesTheIndex(t *testing.T) {
 	if err != nil || rebuilt.Labels != 6 || rebuilt.Repository != "deploy-index/catalog" {
 		t.Fatalf("%+v, %v", rebuilt, err)
 	}
+	if _, err := Rebuild(t.Context(), reg, "depoly", Options{}); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("an index of nothing: %v", err)
+	}
 	for i, requests := range []int{2, 1} { // manifest and layer; then the layer is in the cache
 		counter.Reset()
 		a := search(t, reg, "deploy::", o)
