@@ -57,7 +57,10 @@ func runRebuild(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	done, err := catalog.Rebuild(ctx, reg, namespace, catalog.Options{})
-	return rebuiltResult(done), err
+	if err != nil {
+		return nil, err
+	}
+	return rebuiltResult(done), nil
 }
 
 func (r rebuiltResult) text(p *printer) {
