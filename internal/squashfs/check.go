@@ -24,7 +24,11 @@ func (p *packer) check(ctx context.Context) error {
 	c := &checker{tree: p.tree, hash: p.hash, m: m, known: p.stored}
 	m.limits.Entries = max(m.limits.Entries, len(p.tree.nodes)+p.tree.links)
 	m.limits.DirEntries = m.limits.Entries
-	if err := newVerifier(m, c).run(ctx); err != nil {
+	err = newVerifier(m, c).run(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("check the image that was written: %w", err)
+	case err != nil:
 		return fmt.Errorf("the image that was written is not right: %w", err)
 	}
 	return nil
