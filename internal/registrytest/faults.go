@@ -96,9 +96,11 @@ func HangUpAfter(n int64) Fault {
 }
 
 // StallAfter lets n bytes of the body through, then nothing until the client goes
-// away.
+// away or the server closes. A client that has got all it waits for goes away too: if
+// it sent its next request instead, it could not be seen to go later.
 func StallAfter(n int64) Fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		w.Header().Set("Connection", "close")
 		next.ServeHTTP(&cutWriter{ResponseWriter: w, left: n, end: func() { <-r.Context().Done() }}, r)
 	}
 }

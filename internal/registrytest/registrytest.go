@@ -4,6 +4,7 @@
 package registrytest
 
 import (
+	"context"
 	"io"
 	"log"
 	"net"
@@ -75,12 +76,7 @@ const idleLimit = 3 * time.Second
 // Serve serves any handler as Start does.
 func Serve(t testing.TB, h http.Handler, around ...Middleware) string {
 	t.Helper()
-	server := httptest.NewUnstartedServer(wrap(h, around))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // broken connections are meant
-	server.Config.IdleTimeout = idleLimit
-	server.Config.ConnContext = withConn
-	server.Start()
-	t.Cleanup(server.Close)
+	server := start(t, wrap(h, around), (*httptest.Server).Start)
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
@@ -88,12 +84,23 @@ func Serve(t testing.TB, h http.Handler, around ...Middleware) string {
 // the certificate authority that a client must trust.
 func ServeTLS(t testing.TB, h http.Handler, around ...Middleware) (address, caFile string) {
 	t.Helper()
-	server := httptest.NewUnstartedServer(wrap(h, around))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.Config.ConnContext = withConn
-	server.StartTLS()
-	t.Cleanup(server.Close)
+	server := start(t, wrap(h, around), (*httptest.Server).StartTLS)
 	return strings.TrimPrefix(server.URL, "https://"), writePEM(t, server.Certificate())
+}
+
+// start starts a server that ends with the test, and with it what handlers wait for:
+// to close is to wait for them.
+func start(t testing.TB, h http.Handler, how func(*httptest.Server)) *httptest.Server {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // broken connections are meant
+	server.Config.IdleTimeout = idleLimit
+	server.Config.ConnContext = withConn
+	server.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	how(server)
+	t.Cleanup(func() { stop(); server.Close() })
+	return server
 }
 
 func wrap(h http.Handler, around []Middleware) http.Handler {

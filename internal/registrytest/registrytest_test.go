@@ -1,8 +1,11 @@
 package registrytest
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"testing"
 )
 
@@ -72,4 +75,57 @@ func TestTokensExpireAndCoverScopes(t *testing.T) {
 			t.Errorf("%s: %v, %v", c.method, resp, err)
 		}
 	}
+}
+
+// A stall begins even where nothing is left to be sent. The test ends by the limit of
+// 'go test' if it lasts for ever.
+func TestAStallOfTheWholeEnds(t *testing.T) {
+	const body = "good"
+	serve := func(t *testing.T) (address string, ended chan struct{}) {
+		good := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			_, _ = io.WriteString(w, body)
+		})
+		ended = make(chan struct{})
+		watch := func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(ended)
+				next.ServeHTTP(w, r)
+			})
+		}
+		return Serve(t, good, watch, Faults(Rule{Fault: StallAfter(int64(len(body)))})), ended
+	}
+	t.Run("the client goes", func(t *testing.T) {
+		address, ended := serve(t)
+		resp, err := http.Get("http://" + address + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(got) != body {
+			t.Errorf("%q, %v", got, err)
+		}
+		<-ended
+	})
+	var left net.Conn
+	var ended chan struct{}
+	t.Run("the server closes", func(t *testing.T) {
+		var address string
+		address, ended = serve(t)
+		var err error
+		if left, err = net.Dial("tcp", address); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(left, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(left), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != body {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+	<-ended
+	left.Close()
 }
