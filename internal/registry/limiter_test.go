@@ -19,6 +19,11 @@ func TestLimiterBooksTimeForAllReaders(t *testing.T) {
 }
 
 func TestBackOffIsBounded(t *testing.T) {
+	for range 100 { // all that is waited for a host that nobody answers for
+		if wait := backOff(1, RetryOptions{}); wait > time.Second/2 {
+			t.Errorf("by default the first attempt waits %s", wait)
+		}
+	}
 	o := RetryOptions{Wait: time.Second, MaxWait: 10 * time.Second}
 	for attempt, most := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 100: 10 * time.Second} {
 		for range 100 {

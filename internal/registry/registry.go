@@ -30,7 +30,8 @@ type Options struct {
 }
 
 // RetryOptions say how often and how patiently a failed request is repeated.
-// Requests are repeated on 429, 5xx and broken connections.
+// Requests are repeated on 429, 5xx and broken connections; only once where nobody
+// has answered yet and the connection is refused.
 type RetryOptions struct {
 	Attempts int           // tries in all; 0 is 5, 1 never repeats
 	Wait     time.Duration // before the first repetition, doubled for each further one; 0 is 500 ms

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
+	"syscall"
 	"time"
 
 	"uenv-ci.dev/internal/event"
@@ -28,6 +30,8 @@ type retrier struct {
 	base    http.RoundTripper
 	options RetryOptions
 	events  event.Sink
+
+	answered sync.Map // hosts that have answered something
 }
 
 // withoutRetry marks requests that must not be repeated as they are, such as
@@ -42,7 +46,10 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	repeatable := req.Context().Value(noRetryKey{}) == nil && (req.Body == nil || req.GetBody != nil)
 	for attempt := 1; ; attempt++ {
 		resp, err := t.base.RoundTrip(req)
-		if !repeatable || attempt >= t.options.attempts() || !mayPass(req.Context(), resp, err) {
+		if err == nil {
+			t.answered.Store(req.URL.Host, true)
+		}
+		if !repeatable || attempt >= t.attempts(req.URL.Host, err) || !mayPass(req.Context(), resp, err) {
 			return resp, err
 		}
 		wait := backOff(attempt, t.options)
@@ -58,6 +65,25 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
+}
+
+// quickAttempts is how often a host is tried that nobody answers for: whoever waits
+// wants to know that soon.
+const quickAttempts = 2
+
+// attempts returns how often a request is tried that ended with err. A host that has
+// answered before is worth waiting for: it may be starting again.
+func (t *retrier) attempts(host string, err error) int {
+	if _, answered := t.answered.Load(host); unreachable(err) && !answered {
+		return min(quickAttempts, t.options.attempts())
+	}
+	return t.options.attempts()
+}
+
+// unreachable tells of a connection that was refused at once, as opposed to one that
+// broke or took too long.
+func unreachable(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
 }
 
 // again returns a copy of req with its body rewound: a RoundTripper must not
