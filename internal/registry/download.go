@@ -67,39 +67,54 @@ func (p *Repository) Download(ctx context.Context, d ocispec.Descriptor, path st
 }
 
 func (p *Repository) download(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions) error {
+	t, err := p.prepare(ctx, d, path, o)
+	if err != nil || t == nil {
+		return err
+	}
+	defer t.close()
+	return t.conclude(t.run(ctx), path)
+}
+
+// prepare locks the files of a download, reserves space, and reads what earlier
+// attempts have left. It returns nil if the whole file is there.
+func (p *Repository) prepare(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions) (*transfer, error) {
 	events := o.Events
 	if events == nil {
 		events = p.registry.events
 	}
-	meter := &meter{events: events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
-	partial, err := claim(ctx, d, path, o, meter)
+	m := &meter{events: events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
+	partial, err := claim(ctx, d, path, o, m)
 	if err != nil || partial == nil {
-		return err
+		return nil, err
 	}
-	defer partial.Close()
 	journal, claims, err := openJournal(path+JournalSuffix, d)
 	if err != nil {
-		return err
+		partial.Close()
+		return nil, err
 	}
-	defer journal.Close()
-	if err := resize(partial, d.Size); err != nil {
-		return err
+	t := newTransfer(p, d, partial, journal, claims, o, m)
+	if err := reserve(ctx, partial, d.Size); err != nil {
+		t.close()
+		return nil, err
 	}
-	if !reservesByPage(partial, d.Size) {
-		if err := allocate(ctx, partial, d.Size); err != nil {
-			return err
-		}
-	}
-	t := newTransfer(p, d, partial, journal, claims, o, meter)
-	err = t.run(ctx)
-	if errors.Is(err, errContent) && t.complete() {
-		// Which part is wrong cannot be told: the next attempt starts anew.
+	return t, nil
+}
+
+func (t *transfer) close() {
+	t.journal.Close()
+	t.file.Close()
+}
+
+// conclude gives the file its name if err is nil. If all was fetched and is not the
+// blob, it cannot be told which part is wrong: the next attempt starts anew.
+func (t *transfer) conclude(err error, path string) error {
+	switch {
+	case err == nil:
+		return publish(t.file, path)
+	case errors.Is(err, errContent) && t.complete():
 		return errors.Join(err, os.Remove(path+JournalSuffix), os.Remove(path+PartialSuffix))
 	}
-	if err != nil {
-		return err
-	}
-	return publish(partial, path)
+	return err
 }
 
 // claim opens and locks the partial file. It returns nil if the whole file is
@@ -164,16 +179,21 @@ func complete(path string, d ocispec.Descriptor) (bool, error) {
 	return true, nil
 }
 
-// resize gives a partial file its size, without reserving space.
-func resize(f *os.File, size int64) error {
+// reserve gives a partial file its size, and its space.
+func reserve(ctx context.Context, f *os.File, size int64) error {
 	info, err := f.Stat()
-	if err != nil || info.Size() == size {
+	if err != nil {
 		return err
 	}
-	if err := f.Truncate(size); err != nil {
-		return fmt.Errorf("allocate %d bytes: %w", size, err)
+	if info.Size() != size {
+		if err := f.Truncate(size); err != nil {
+			return fmt.Errorf("allocate %d bytes: %w", size, err)
+		}
 	}
-	return nil
+	if reservesByPage(f, size) {
+		return nil
+	}
+	return allocate(ctx, f, size)
 }
 
 // allocateStep is how much space is reserved at a time, in bytes, so that it can be

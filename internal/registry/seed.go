@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,39 +49,19 @@ func (p *Repository) Seed(ctx context.Context, d ocispec.Descriptor, path string
 }
 
 func (p *Repository) seed(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions, fill func(context.Context, *Filling) error) error {
-	events := o.Events
-	if events == nil {
-		events = p.registry.events
-	}
-	m := &meter{events: events, stage: cmp.Or(o.Stage, "download"), total: d.Size}
-	partial, err := claim(ctx, d, path, o, m)
-	if err != nil || partial == nil {
+	t, err := p.prepare(ctx, d, path, o)
+	if err != nil || t == nil {
 		return err
 	}
-	defer partial.Close()
-	journal, claims, err := openJournal(path+JournalSuffix, d)
-	if err != nil {
-		return err
-	}
-	defer journal.Close()
-	if err := resize(partial, d.Size); err != nil {
-		return err
-	}
-	if !reservesByPage(partial, d.Size) {
-		if err := allocate(ctx, partial, d.Size); err != nil {
-			return err
-		}
-	}
-	f := newFilling(newTransfer(p, d, partial, journal, claims, o, m), claims)
-	switch err := f.run(ctx, fill); {
+	defer t.close()
+	err = newFilling(t).run(ctx, fill)
+	switch {
 	case errors.Is(err, errIncomplete):
 		return nil
-	case errors.Is(err, errContent) && f.t.complete():
-		return errors.Join(fmt.Errorf("%w: %w", ErrUnfit, err), os.Remove(path+JournalSuffix), os.Remove(path+PartialSuffix))
-	case err != nil:
-		return err
+	case errors.Is(err, errContent) && t.complete():
+		err = fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
-	return publish(partial, path)
+	return t.conclude(err, path)
 }
 
 // Filling is a blob that is being put together. It is safe for concurrent use, as
@@ -95,10 +74,12 @@ type Filling struct {
 	shares  bool    // the file systems share blocks, as far as is known
 }
 
-func newFilling(t *transfer, claims map[int]uint32) *Filling {
+func newFilling(t *transfer) *Filling {
 	f := &Filling{t: t, covered: make([]int64, len(t.state)), shares: true}
-	for chunk := range claims {
-		f.covered[chunk] = int64(t.length(chunk))
+	for chunk, state := range t.state {
+		if state == chunkDone {
+			f.covered[chunk] = int64(t.length(chunk))
+		}
 	}
 	return f
 }
