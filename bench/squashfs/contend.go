@@ -29,6 +29,10 @@ func contend(ctx context.Context, args []string) error {
 			return err
 		}
 		return f.Close()
+	case "store":
+		return store(ctx, args[1], args[2])
+	case "codec":
+		return compressAll(args[1])
 	case "base":
 		return pretend(ctx, args[1], args[2])
 	case "repack":
@@ -56,11 +60,16 @@ func contend(ctx context.Context, args []string) error {
 	return fmt.Errorf("cannot %s", args[0])
 }
 
+// mksquashfs returns the command that is the yardstick for writers.
+func mksquashfs(root, image string) []string {
+	return []string{"mksquashfs", root, image, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet", "-no-progress"}
+}
+
 // pack compares writers.
 func (b *bench) pack(ctx context.Context) error {
 	for _, t := range trees {
 		root, out := filepath.Join(b.dir, t.name), filepath.Join(b.dir, "out")
-		mk := []string{"mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet", "-no-progress"}
+		mk := mksquashfs(root, out)
 		err := b.compare(ctx, "pack "+t.name, []contender{
 			{"mksquashfs", mk, out},
 			{"mksquashfs -mem 256M", append(mk[:len(mk):len(mk)], "-mem", "256M"), out},

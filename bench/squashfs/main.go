@@ -2,7 +2,7 @@
 // side, interleaved, in processes of their own. What counts are the ratios of
 // medians in one run, since machines differ and others work on them too.
 //
-//	go run ./bench/squashfs [-dir DIR] [-runs N] [-only pack|repack|unpack|read]
+//	go run ./bench/squashfs [-dir DIR] [-runs N] [-keep BYTES] [-only pack|repack|unpack|read|floor]
 //
 // It copies two trees from /usr into DIR (default: a new directory in /dev/shm): A has
 // 1.87 GB in 50,000 entries, which mksquashfs packs to about 573 MB, B 100,000 small
@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 
+	"uenv-ci.dev/bench/memory"
 	"uenv-ci.dev/internal/proc"
 )
 
@@ -34,7 +35,8 @@ func run(ctx context.Context) error {
 	}
 	dir := flag.String("dir", "", "where trees and images go; kept if given")
 	runs := flag.Int("runs", 5, "runs of each contender")
-	only := flag.String("only", "", "pack, repack, unpack or read")
+	kept := flag.Int64("keep", 3<<30, "bytes of DIR's memory that the host of a virtual machine is kept from taking back; 0 if DIR is on disk")
+	only := flag.String("only", "", "pack, repack, unpack, read or floor")
 	flag.Parse()
 	if *dir == "" {
 		made, err := os.MkdirTemp("/dev/shm", "bench-squashfs-")
@@ -52,7 +54,14 @@ func run(ctx context.Context) error {
 	if err := (proc.Cmd{Path: b.binary("pure"), Args: []string{"contend", "grow", *dir}, Stdout: os.Stdout}).Run(ctx); err != nil {
 		return err
 	}
-	for name, part := range map[string]func(context.Context) error{"pack": b.pack, "repack": b.repack, "unpack": b.unpack, "read": b.read} {
+	if *kept > 0 {
+		give, err := memory.Keep(*dir, *kept)
+		if err != nil {
+			return err
+		}
+		defer give()
+	}
+	for name, part := range map[string]func(context.Context) error{"pack": b.pack, "repack": b.repack, "unpack": b.unpack, "read": b.read, "floor": b.floor} {
 		if *only != "" && *only != name {
 			continue
 		}

@@ -25,9 +25,8 @@ func (b *bench) repack(ctx context.Context) error {
 		if err := errors.Join(removed(bare), os.Link(old, bare)); err != nil {
 			return err
 		}
-		mk := []string{"mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet", "-no-progress"}
 		err := b.compare(ctx, "pack over a base "+t.name, []contender{
-			{"mksquashfs", mk, out},
+			{"mksquashfs", mksquashfs(root, out), out},
 			{"pack with check, cgo", b.ours("cgo", "pack", root, out), out},
 			{"the same over a base", b.ours("cgo", "repack", root, out, old), out},
 			{"over one without a table", b.ours("cgo", "repack", root, out, bare), out},

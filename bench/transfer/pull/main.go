@@ -19,6 +19,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/bench/memory"
 	"uenv-ci.dev/bench/transfer/lab"
 	"uenv-ci.dev/internal/proc"
 )
@@ -58,9 +59,11 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	if err := l.Keep(2 * s.size); err != nil {
+	release, err := memory.Keep(l.Dir, 2*s.size)
+	if err != nil {
 		return err
 	}
+	defer release()
 	fmt.Printf("image of %d bytes, %d rounds\n", s.size, s.rounds)
 	contenders := s.contenders(l, label, layer)
 	if err := lab.Rounds(ctx, s.rounds, contenders...); err != nil {
