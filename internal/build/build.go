@@ -144,7 +144,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		values = append(values, s.value)
 	}
 	for _, s := range o.Hooks.Secrets {
-		o.Hide = append(o.Hide, s.File)
+		if file := s.File.Known(); file != "" {
+			o.Hide = append(o.Hide, file)
+		}
 	}
 	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
 		if m != nil && m.BuildCache != nil && m.BuildCache.Key != "" {

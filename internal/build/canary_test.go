@@ -171,7 +171,7 @@ exit 0
 			logs := t.TempDir()
 			r, err := build.Run(t.Context(), build.Options{
 				Stack: stack.Input{Recipe: script(t, strings.Replace(program, "FILE", file, 1))}, Root: buildRoot(t), LogDir: logs, Events: events.sink(),
-				Protected: test.protected, Hooks: build.Hooks{Secrets: []site.HookSecret{{Hook: test.hook, Env: "CSCS_REGISTRY_PASSWORD", File: file}}},
+				Protected: test.protected, Hooks: build.Hooks{Secrets: []site.HookSecret{{Hook: test.hook, Env: "CSCS_REGISTRY_PASSWORD", File: site.Literal(file)}}},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -198,7 +198,7 @@ exit 0
 	}
 	_, err := build.Run(t.Context(), build.Options{
 		Stack: stack.Input{Recipe: script(t, "exit 0\n")}, Root: buildRoot(t), Protected: true,
-		Hooks: build.Hooks{Secrets: []site.HookSecret{{Hook: "build", Env: "A", File: filepath.Join(dir, "none")}}},
+		Hooks: build.Hooks{Secrets: []site.HookSecret{{Hook: "build", Env: "A", File: site.Literal(filepath.Join(dir, "none"))}}},
 	})
 	if err == nil {
 		t.Error("a secret that is missing is none")

@@ -36,7 +36,11 @@ func (o *Options) readSecrets() ([]hookSecret, error) {
 	}
 	var secrets []hookSecret
 	for _, s := range o.Hooks.Secrets {
-		f, err := os.Open(s.File)
+		path, err := s.File.Get()
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.Open(path)
 		if err != nil {
 			return nil, fmt.Errorf("read the secret %s of the hook %s: %w", s.Env, s.Hook, err)
 		}

@@ -81,35 +81,36 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	if in.Int("memory-per-job") < 0 {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--memory-per-job %d is negative", in.Int("memory-per-job"))
 	}
-	settings := in.site.Build
+	ofSite, use := in.site.Build, settings{in: in}
 	if in.String("engine") == build.EngineStackinator {
-		settings = in.withoutCaches(settings)
+		ofSite = in.withoutCaches(ofSite)
 	}
-	sources := first(in.String("source-cache"), settings.SourceCache)
+	sources := use.or("source-cache", ofSite.SourceCache)
 	if sources != "" {
 		if sources, err = filepath.Abs(sources); err != nil {
 			return pipeline.BuildOptions{}, err
 		}
 	}
-	return pipeline.BuildOptions{
-		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: first(in.String("mirrors"), settings.Mirrors), ChangeCache: first(in.String("change-cache"), settings.ChangeCache), CAFile: in.String("ca-file"), System: system, UArch: uarch,
-		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: first(in.String("spack"), settings.Spack), Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: first(in.String("build-root"), settings.Root),
+	o := pipeline.BuildOptions{
+		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: use.or("mirrors", ofSite.Mirrors), ChangeCache: use.or("change-cache", ofSite.ChangeCache), CAFile: in.String("ca-file"), System: system, UArch: uarch,
+		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: use.or("spack", ofSite.Spack), Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: use.or("build-root", ofSite.Root),
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"), StrictViews: in.Bool("strict-views"),
-		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), settings.Jobs),
-		MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), settings.MemoryPerJob)) << 20, LogDir: in.String("logs"),
+		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), ofSite.Jobs),
+		MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), ofSite.MemoryPerJob)) << 20, LogDir: in.String("logs"),
 		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
-	}, nil
+	}
+	return o, use.err
 }
 
 // withoutCaches leaves aside what the site has for all builds and stackinator cannot
 // use. What the command line asks for is refused.
 func (in *invocation) withoutCaches(settings site.BuildSettings) site.BuildSettings {
-	for name, setting := range map[string]*string{
+	for name, setting := range map[string]*site.Value{
 		"mirrors": &settings.Mirrors, "change_cache": &settings.ChangeCache, "source_cache": &settings.SourceCache,
 	} {
-		if *setting != "" {
+		if setting.Given() {
 			in.events.Warn("build", "build.%s of the site file is left aside: the engine stackinator does not use it", name)
-			*setting = ""
+			*setting = site.Value{}
 		}
 	}
 	return settings
@@ -129,7 +130,7 @@ func nonEmpty(values ...string) []string {
 // if the site has none.
 func (in *invocation) clusterOf(system string) func(recipeVersion int) (string, error) {
 	return func(recipeVersion int) (string, error) {
-		if in.site.Clusters == "" {
+		if !in.site.Clusters.Given() {
 			return "", nil
 		}
 		return in.site.ClusterDirFor(system, recipeVersion)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,6 +15,8 @@ import (
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/plan"
+	"uenv-ci.dev/internal/registry"
+	"uenv-ci.dev/internal/site"
 )
 
 func ciCommand() *command {
@@ -32,16 +35,17 @@ func ciPlanCommand() *command {
 		&cli.BoolFlag{Name: "all", Usage: "everything that is deployed; the same as selecting nothing"},
 		&cli.BoolFlag{Name: "undeployed", Usage: "also what can be built and is deployed nowhere"},
 		&cli.StringFlag{Name: "since", Usage: "only jobs whose image has changed since the git revision `REV`"},
-		&cli.BoolFlag{Name: "offline", Usage: "do not ask git servers what branches stand for; such jobs have no key"},
+		&cli.BoolFlag{Name: "offline", Usage: "do not ask git servers what branches stand for (such jobs have no key), nor the site file's registry"},
 		&cli.StringSliceFlag{Name: "env", Usage: "the build will see the variable `NAME` (those with the prefix UENV_CIBUILDV_ always are)"},
 	)
 	return &command{
 		name: "plan", usage: "show which images are to be built, and why",
 		details: `Every job comes with the key of its image: a hash of everything that determines it,
-with the branches that recipes name resolved to commits. With --registry (or
-UENV_CI_REGISTRY) jobs are left out whose image is there already. What the matrix
-deploys is planned; a target that is named in full, by --uenv N/V, --system and
---uarch, need not be deployed.`,
+with the branches that recipes name resolved to commits. Jobs are left out whose image
+the registry has already, by its key: the registry of --registry, UENV_CI_REGISTRY or
+the site file; the last of these is not asked with --offline. What the matrix deploys
+is planned; a target that is named in full, by --uenv N/V, --system and --uarch, need
+not be deployed.`,
 		examples: `uenv-ci ci plan --all
 # what a change needs
 uenv-ci ci plan --since origin/main --format json
@@ -78,22 +82,36 @@ func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
 	if err != nil {
 		return o, err
 	}
-	o.ClusterFor = clustersOf(s)
+	if o.ClusterFor, err = clustersOf(s); err != nil {
+		return o, err
+	}
 	if o.Matrix, err = in.matrixFile(s.Matrix); err != nil {
 		return o, err
 	}
 	o.Namespace = in.build()
-	if in.String("registry") != "" {
-		if o.Registry, err = in.openRegistry(); err != nil {
-			return o, err
-		}
-	}
+	o.Registry = in.planRegistry()
 	o.Variables = in.buildVariables()
 	if o.Pack.Codec, err = in.codec(); err != nil {
 		return o, err
 	}
 	o.Pack.Level, o.Pack.BlockSize = in.Int("level"), in.Int("block-size")
 	return o, nil
+}
+
+// planRegistry returns what opens the registry that may have images already: the one
+// that is named, or the site file's unless all has to be done offline. Nil is none.
+func (in *invocation) planRegistry() func(label.Label) (*registry.Registry, error) {
+	if in.String("registry") == "" && (!in.site.Registry.Given() || in.Bool("offline")) {
+		in.events.Info("plan", "no registry is asked for what is built already")
+		return nil
+	}
+	shared := sync.OnceValues(in.openRegistry)
+	return func(l label.Label) (*registry.Registry, error) {
+		if in.site.Uenv(l.Name).Token.Given() {
+			return in.registryFor(l)
+		}
+		return shared()
+	}
 }
 
 func (in *invocation) selection() (plan.Selection, error) {
@@ -115,9 +133,9 @@ func (in *invocation) selection() (plan.Selection, error) {
 }
 
 // matrixFile is the matrix that is named, that of the site, or the one here.
-func (in *invocation) matrixFile(ofSite string) (string, error) {
-	if path := cmp.Or(in.String("matrix"), ofSite); path != "" {
-		return path, nil
+func (in *invocation) matrixFile(ofSite site.Value) (string, error) {
+	if path, err := ofSite.Or(in.String("matrix")); path != "" || err != nil {
+		return path, err
 	}
 	if _, err := os.Stat("config.yaml"); err == nil {
 		return "config.yaml", nil

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/site"
 )
 
 func doctorCommand() *command {
@@ -19,7 +21,23 @@ type doctorResult struct {
 }
 
 func runDoctor(ctx context.Context, in *invocation) (result, error) {
-	return doctorResult{pipeline.Doctor(ctx, pipeline.DoctorOptions{BuildRoot: in.site.Build.Root, Environ: in.environ, Mirrors: in.site.Build.Mirrors, ChangeCache: in.site.Build.ChangeCache})}, nil
+	of := in.site.Build
+	checks := pipeline.Doctor(ctx, pipeline.DoctorOptions{
+		BuildRoot: of.Root.Known(), Environ: in.environ, Mirrors: of.Mirrors.Known(), ChangeCache: of.ChangeCache.Known(),
+	})
+	return doctorResult{append(checks, siteCheck(in.site))}, nil
+}
+
+// siteCheck says which site file applies, and what of it cannot be used here.
+func siteCheck(s *site.Site) pipeline.Check {
+	check := pipeline.Check{Name: "site file", OK: len(s.Unset) == 0, Detail: s.File}
+	if s.File == "" {
+		check.Detail = "there is none: flags and the environment name everything"
+	}
+	for _, p := range s.Unset {
+		check.Detail += fmt.Sprintf("; line %d: %s", p.Line, p.Message)
+	}
+	return check
 }
 
 func (r doctorResult) text(p *printer) {

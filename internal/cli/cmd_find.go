@@ -154,10 +154,11 @@ func (in *invocation) searchOptions() (catalog.SearchOptions, error) {
 	if in.Bool("refresh") && in.Bool("offline") {
 		return catalog.SearchOptions{}, fault.New(fault.Usage, "--refresh and --offline exclude each other")
 	}
+	listing, err := in.site.Listing.Get()
 	return catalog.SearchOptions{
 		Options: catalog.Options{Exact: in.Bool("no-partials")},
-		Listing: in.site.Listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,
-	}, nil
+		Listing: listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,
+	}, err
 }
 
 // since reads a day, or how long ago; zero if the flag is unset.

@@ -51,10 +51,10 @@ func (in *invocation) siteWithClusters() (*site.Site, error) {
 	found := in.site
 	s := *found
 	if dir := in.String("clusters"); dir != "" {
-		s.Clusters, s.ClustersV1 = dir, ""
+		s.Clusters, s.ClustersV1 = site.Literal(dir), site.Value{}
 	}
 	if dir := in.String("clusters-v1"); dir != "" {
-		s.ClustersV1 = dir
+		s.ClustersV1 = site.Literal(dir)
 	}
 	for _, dir := range nonEmpty(in.String("clusters"), in.String("clusters-v1")) {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -66,9 +66,14 @@ func (in *invocation) siteWithClusters() (*site.Site, error) {
 
 // clustersOf returns a function that finds the configuration of a system: nil if
 // no directory of them is known.
-func clustersOf(s *site.Site) func(system string, recipeVersion int) string {
-	if s.Clusters == "" && s.ClustersV1 == "" {
-		return nil
+func clustersOf(s *site.Site) (func(system string, recipeVersion int) string, error) {
+	if !s.Clusters.Given() && !s.ClustersV1.Given() {
+		return nil, nil
+	}
+	for _, v := range []site.Value{s.Clusters, s.ClustersV1} {
+		if _, err := v.Get(); err != nil {
+			return nil, err
+		}
 	}
 	return func(system string, recipeVersion int) string {
 		dir, err := s.ClusterDirFor(system, recipeVersion)
@@ -76,7 +81,7 @@ func clustersOf(s *site.Site) func(system string, recipeVersion int) string {
 			return "" // whoever needs it reports it
 		}
 		return dir
-	}
+	}, nil
 }
 
 func runLint(ctx context.Context, in *invocation) (result, error) {
@@ -131,17 +136,19 @@ func (in *invocation) lintOptions() (pipeline.LintOptions, error) {
 		return o, fmt.Errorf("find the working directory: %w", err)
 	}
 	o.Events = in.events
-	o.ClusterFor = clustersOf(s)
+	if o.ClusterFor, err = clustersOf(s); err != nil {
+		in.events.Warn("lint", "recipes are checked without cluster configurations: %v", err)
+	}
 	if s.File != "" && (in.siteWrong || len(o.Paths) == 0) {
 		o.Site = shortPath(o.WorkDir, s.File)
 	}
 	if len(o.Paths) > 0 || in.siteWrong {
 		return o, nil
 	}
-	for _, path := range nonEmpty(s.Matrix, s.Recipes, s.Clusters, s.ClustersV1) {
+	for _, path := range nonEmpty(s.Matrix.Known(), s.Recipes.Known(), s.Clusters.Known(), s.ClustersV1.Known()) {
 		o.Paths = append(o.Paths, shortPath(o.WorkDir, path))
 	}
-	if s.Matrix == "" && s.Recipes == "" && s.Clusters == "" {
+	if !s.Matrix.Given() && !s.Recipes.Given() && !s.Clusters.Given() {
 		o.Paths = []string{"."}
 	}
 	return o, nil

@@ -106,10 +106,10 @@ func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
 			}
 		}
 	}
-	about, settings := in.site.Uenv(o.Report.Label.Name), in.site.Build
+	about, use := in.site.Uenv(o.Report.Label.Name), settings{in: in}
 	o.Build = pipeline.BuildOptions{
 		Recipe: in.String("recipe"), Cluster: in.String("cluster"), Mirrors: in.String("mirrors"), CAFile: in.String("ca-file"), Spack: in.String("spack"),
-		Root: first(in.String("build-root"), settings.Root), NoSandbox: in.Bool("no-sandbox"), Offline: in.Bool("offline"),
+		Root: use.or("build-root", in.site.Build.Root), NoSandbox: in.Bool("no-sandbox"), Offline: in.Bool("offline"),
 		Jobs: in.Int("jobs"), LogDir: in.String("logs"), Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 		Protected: in.Bool("trusted"), Restricted: about.Restricted, Events: in.events,
 		Hooks: build.Hooks{Network: about.Network},
@@ -124,5 +124,5 @@ func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
 			Stdin: in.stdin, Stdout: in.stdout, Stderr: in.stderr,
 		}
 	}
-	return o, nil
+	return o, use.err
 }

@@ -88,13 +88,17 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	if err != nil {
 		return pipeline.TestOptions{}, err
 	}
+	use := settings{in: in}
 	o := pipeline.TestOptions{Methods: methods, Server: server(), Out: in.String("out"), Events: in.events}
 	o.Run = evidence.Options{
 		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
-		Runner: evidence.Runner(first(in.String("runner"), in.site.Tests.Runner)), ReFrame: first(in.String("reframe"), in.site.Tests.Reframe),
-		Suite:   evidence.Suite{Dir: first(in.String("suite"), in.site.Tests.Suite), Config: first(in.String("reframe-config"), in.site.Tests.Config), Mode: in.String("mode")},
+		Runner: evidence.Runner(first(in.String("runner"), in.site.Tests.Runner)), ReFrame: use.or("reframe", in.site.Tests.Reframe),
+		Suite:   evidence.Suite{Dir: use.or("suite", in.site.Tests.Suite), Config: use.or("reframe-config", in.site.Tests.Config), Mode: in.String("mode")},
 		Timeout: in.Duration("timeout"), Environ: in.environ, Now: time.Now,
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("network"),
+	}
+	if use.err != nil {
+		return o, use.err
 	}
 	if o.Run.Hide, err = in.secrets(); err != nil {
 		return o, err
@@ -129,7 +133,7 @@ func (in *invocation) secrets() ([]string, error) {
 	var paths []string
 	given := []string{in.String("token"), in.String("registry-config")}
 	for _, u := range in.site.Uenvs {
-		given = append(given, u.Token)
+		given = append(given, u.Token.Known())
 	}
 	for _, path := range nonEmpty(given...) {
 		absolute, err := filepath.Abs(path)

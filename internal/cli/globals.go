@@ -80,6 +80,22 @@ func (in *invocation) readSite() error {
 	return nil
 }
 
+// settings are values of which a flag wins over the site file. The first that cannot
+// be used is the error.
+type settings struct {
+	in  *invocation
+	err error
+}
+
+// or returns the value of a flag, else that of the site file.
+func (s *settings) or(flag string, v site.Value) string {
+	value, err := v.Or(s.in.String(flag))
+	if s.err == nil {
+		s.err = err
+	}
+	return value
+}
+
 // deploy is the namespace that users see.
 func (in *invocation) deploy() string { return cmp.Or(in.site.Namespaces.Deploy, "deploy") }
 
@@ -98,28 +114,33 @@ func (in *invocation) refuseDeploy(l label.Label) error {
 
 // openRegistry opens the registry that the flags or the site file name.
 func (in *invocation) openRegistry() (*registry.Registry, error) {
-	if address := in.String("registry"); address != "" {
-		return in.openRegistryAt(address, in.credentials(), !in.mayFound())
+	address, err := in.site.Registry.Or(in.String("registry"))
+	if err != nil {
+		return nil, err
 	}
-	if in.site.Registry == "" {
+	if address == "" {
 		err := fault.New(fault.Usage, "no registry is named")
 		return nil, fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
 	}
 	c := in.credentials()
-	c.HostOnly = in.site.Here
-	return in.openRegistryAt(in.site.Registry, c, !in.mayFound())
+	c.HostOnly = in.site.Here && in.String("registry") == ""
+	return in.openRegistryAt(address, c, !in.mayFound())
 }
 
 // registryFor is openRegistry with the credentials that the site file has for a
 // uenv, unless others were given.
 func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
 	u := in.site.Uenv(l.Name)
-	address := cmp.Or(in.String("registry"), in.site.Registry)
-	if u.Token == "" || in.String("token") != "" || address == "" {
+	if !u.Token.Given() || in.String("token") != "" || in.String("registry") == "" && !in.site.Registry.Given() {
 		return in.openRegistry()
 	}
 	c := in.credentials()
-	c.TokenFile, c.Username = u.Token, cmp.Or(in.String("username"), u.Username)
+	use := settings{in: in}
+	address := use.or("registry", in.site.Registry)
+	c.TokenFile, c.Username = use.or("token", u.Token), cmp.Or(in.String("username"), u.Username)
+	if use.err != nil {
+		return nil, use.err
+	}
 	return in.openRegistryAt(address, c, !in.mayFound())
 }
 

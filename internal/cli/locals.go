@@ -30,9 +30,13 @@ func (in *invocation) repoPaths() ([]string, error) {
 		}
 		return []string{named}, nil
 	}
-	if in.site.Repo != "" {
+	if in.site.Repo.Given() {
+		path, err := in.site.Repo.Get()
+		if err != nil {
+			return nil, err
+		}
 		locations = slices.DeleteFunc(locations, func(l localrepo.Location) bool { return l.Default })
-		locations = slices.Insert(locations, 0, localrepo.Location{Path: in.site.Repo})
+		locations = slices.Insert(locations, 0, localrepo.Location{Path: path})
 	}
 	var paths []string
 	for _, l := range locations {

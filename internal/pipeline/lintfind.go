@@ -179,18 +179,6 @@ func (l *linter) addMatrix(path string) {
 	l.matrices = append(l.matrices, m)
 }
 
-func (l *linter) addSite(path string) {
-	if key := l.key(path); !slices.Contains(l.sites, key) {
-		l.sites = append(l.sites, key)
-	}
-	s, err := site.LoadSite(path, l.Getenv)
-	if err != nil {
-		l.addError(path, err)
-		return
-	}
-	l.add(s.Warnings...)
-}
-
 // checkClusterList compares a list of clusters with the configurations beside
 // it. Nothing reads the list, so it only misleads.
 func (l *linter) checkClusterList(path string, root *yamlpos.Node) {

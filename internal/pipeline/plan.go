@@ -14,6 +14,7 @@ import (
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/plan"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/scratch"
@@ -29,9 +30,9 @@ type PlanOptions struct {
 	// "" if there is none. Nil: none is known.
 	ClusterFor func(system string, recipeVersion int) string
 	Since      string // keep what changed since this git revision; "" for all
-	// Registry is asked for what is built already; nil for not. Keys are in the
-	// namespace that belongs to that of the images.
-	Registry  *registry.Registry
+	// Registry opens where it is asked for what is built already of a label; nil for
+	// not. Keys are in the namespace that belongs to that of the images.
+	Registry  func(label.Label) (*registry.Registry, error)
 	Namespace string
 	Offline   bool              // leave branches and tags unresolved
 	Variables map[string]string // passed to every build; no secrets
@@ -60,13 +61,19 @@ func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
 		}
 		made = made.Since(before, o.Since)
 	}
-	if o.Registry != nil {
-		built, err := p.built(ctx, made.Jobs)
-		if err != nil {
-			return made, err
-		}
-		made = made.WithoutBuilt(built)
+	if o.Registry == nil {
+		return made, nil
 	}
+	reg, err := o.Registry(label.Label{})
+	if err != nil {
+		return made, err
+	}
+	built, err := p.built(ctx, made.Jobs)
+	if err != nil {
+		return made, err
+	}
+	made = made.WithoutBuilt(built)
+	made.Registry = reg.String()
 	return made, nil
 }
 
@@ -247,7 +254,11 @@ func (p *planner) built(ctx context.Context, jobs []plan.Job) (map[string]string
 
 // lookup returns where the image of a job is; "" if there is none.
 func (p *planner) lookup(ctx context.Context, j plan.Job) (string, error) {
-	repo, err := p.Registry.Repository(j.Label().WithNamespace(keyNamespace(p.Namespace, false)).Repository())
+	reg, err := p.Registry(j.Label())
+	if err != nil {
+		return "", err
+	}
+	repo, err := reg.Repository(j.Label().WithNamespace(keyNamespace(p.Namespace, false)).Repository())
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/plan"
@@ -77,24 +78,31 @@ func TestPlanLeavesOutWhatIsBuilt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withRegistry := func(o *pipeline.PlanOptions) { o.Registry = reg }
+	withRegistry := func(o *pipeline.PlanOptions) { o.Registry = always(reg) }
 	if p := smallPlan(t, root, withRegistry); len(p.Jobs) != 2 {
 		t.Errorf("an empty registry: %s, dropped %v", ids(p.Jobs), p.Dropped)
+	}
+	if p := smallPlan(t, root, same); p.Registry != "" {
+		t.Errorf("no registry was asked, but %q", p.Registry)
 	}
 	digest := publishKey(t, reg, jobs[0], jobs[0].Key)
 	// Of the other there is only an image whose key begins in the same way.
 	publishKey(t, reg, jobs[1], jobs[1].Key[:32]+strings.Repeat("0", 32))
 	p := smallPlan(t, root, withRegistry)
-	if ids(p.Jobs) != "more/2@demo%zen2 selected: everything deployed" {
-		t.Errorf("jobs %s", ids(p.Jobs))
+	if ids(p.Jobs) != "more/2@demo%zen2 selected: everything deployed" || p.Registry != reg.String() {
+		t.Errorf("jobs %s, registry %q", ids(p.Jobs), p.Registry)
 	}
 	want := "already built: build-keys/demo/zen2/tools/1@" + digest
 	if len(p.Dropped) != 1 || p.Dropped[0].ID != "tools/1@demo%zen2" || p.Dropped[0].Reason != want {
 		t.Errorf("dropped %+v, want %s", p.Dropped, want)
 	}
-	if p := smallPlan(t, root, func(o *pipeline.PlanOptions) { o.Registry, o.Namespace = reg, "build-pr" }); len(p.Jobs) != 2 {
+	if p := smallPlan(t, root, func(o *pipeline.PlanOptions) { o.Registry, o.Namespace = always(reg), "build-pr" }); len(p.Jobs) != 2 {
 		t.Errorf("keys of another namespace were believed: %v", p.Dropped)
 	}
+}
+
+func always(reg *registry.Registry) func(label.Label) (*registry.Registry, error) {
+	return func(label.Label) (*registry.Registry, error) { return reg, nil }
 }
 
 // publishKey puts an image with a key under the tag of a job's key.
@@ -124,7 +132,7 @@ func TestPlanDoesNotTakeAFailingRegistryForAnEmptyOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = pipeline.Plan(t.Context(), pipeline.PlanOptions{
-		Matrix: filepath.Join(root, "config.yaml"), Namespace: "build", Offline: true, Registry: reg,
+		Matrix: filepath.Join(root, "config.yaml"), Namespace: "build", Offline: true, Registry: always(reg),
 		ClusterFor: func(system string, _ int) string { return filepath.Join(root, "clusters", system) },
 	})
 	if fault.KindOf(err) != fault.Network || !strings.Contains(err.Error(), "tools/1@demo%zen2") && !strings.Contains(err.Error(), "more/2@demo%zen2") {
@@ -289,7 +297,7 @@ uenvs:
 		t.Fatal(err)
 	}
 	publishKey(t, reg, jobs[0], jobs[0].Key)
-	p := smallPlan(t, root, func(o *pipeline.PlanOptions) { o.Registry = reg })
+	p := smallPlan(t, root, func(o *pipeline.PlanOptions) { o.Registry = always(reg) })
 	if len(p.Jobs) != 1 || p.Jobs[0].ID != jobs[1].ID || len(p.Dropped) != 1 {
 		t.Errorf("jobs %s, dropped %+v", ids(p.Jobs), p.Dropped)
 	}

@@ -21,6 +21,8 @@ type Plan struct {
 	// Problems concern what was selected and cannot be planned. With an entry of
 	// severity error the plan is not complete.
 	Problems fault.Problems `json:"problems"`
+	// Registry is where it was looked for what is built already; "" if nowhere.
+	Registry string `json:"registry,omitempty"`
 }
 
 // Job builds one image.
@@ -31,8 +33,9 @@ type Job struct {
 	System  string `json:"system"`
 	UArch   string `json:"uarch"`
 
-	Recipe        string            `json:"recipe"` // directory, slash-separated, relative to the repository
-	RecipeVersion int               `json:"recipe_version"`
+	Recipe        string            `json:"recipe"`                   // directory, slash-separated, relative to the repository
+	Builder       string            `json:"builder"`                  // spack or script
+	RecipeVersion int               `json:"recipe_version,omitempty"` // none of a script's
 	Mount         string            `json:"mount"`
 	Deploy        bool              `json:"deploy"` // the matrix deploys it here
 	Partition     string            `json:"partition"`
@@ -161,6 +164,9 @@ func (in Input) job(t target, r Recipe, c Cluster) Job {
 		Recipe: filepath.ToSlash(dir), RecipeVersion: r.Version, Mount: t.version.Mount, Deploy: t.deployed(),
 		Partition: t.target.Partition, Runner: Runner(t.cluster.Runner), Sandbox: !t.cluster.NoSandbox,
 		Variables: in.variables(t), Sources: in.sources(r), Reasons: []string{in.Select.String()},
+	}
+	if j.Builder = recipe.BuilderSpack; r.Version == 0 {
+		j.Builder = recipe.BuilderScript
 	}
 	j.ID = j.Label().String()
 	key := KeyInput{

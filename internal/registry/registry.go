@@ -66,6 +66,17 @@ func Open(address string, o Options) (*Registry, error) {
 	return &Registry{backend: b, events: o.Events, retry: o.Retry}, nil
 }
 
+// CheckAddress tells what is wrong with an address that Open would refuse, without
+// looking at anything else.
+func CheckAddress(address string) error {
+	if dir, ok := strings.CutPrefix(address, "oci:"); ok {
+		_, err := openTree(dir, false)
+		return err
+	}
+	_, _, _, err := splitAddress(address)
+	return err
+}
+
 func openBackend(address string, o Options) (backend, error) {
 	if dir, ok := strings.CutPrefix(address, "oci:"); ok {
 		return openTree(dir, o.MustExist)

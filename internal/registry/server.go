@@ -34,12 +34,8 @@ type server struct {
 
 // openRemote understands "[http[s]://]HOST[:PORT][/PREFIX]".
 func openRemote(address string, o Options) (*server, error) {
-	scheme, rest, explicit := strings.Cut(address, "://")
-	if !explicit {
-		scheme, rest = "", address
-	}
-	host, prefix, _ := strings.Cut(strings.TrimRight(rest, "/"), "/")
-	if err := checkAddress(address, scheme, host, prefix); err != nil {
+	scheme, host, prefix, err := splitAddress(address)
+	if err != nil {
 		return nil, err
 	}
 	s := &server{scheme: chooseScheme(scheme, host, o), host: host, prefix: prefix, retry: o.Retry, events: o.Events}
@@ -66,6 +62,16 @@ func orDefault(s, fallback string) string {
 		return fallback
 	}
 	return s
+}
+
+// splitAddress returns the parts of an address, checked; scheme and prefix may be "".
+func splitAddress(address string) (scheme, host, prefix string, err error) {
+	scheme, rest, explicit := strings.Cut(address, "://")
+	if !explicit {
+		scheme, rest = "", address
+	}
+	host, prefix, _ = strings.Cut(strings.TrimRight(rest, "/"), "/")
+	return scheme, host, prefix, checkAddress(address, scheme, host, prefix)
 }
 
 func checkAddress(address, scheme, host, prefix string) error {

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -23,7 +22,7 @@ func (m *Mirrors) addKey(r *mirrorReader, n *yamlpos.Node, mirror string, privat
 	if !ok {
 		return // the schema has refused it
 	}
-	path := expand(given, os.Getenv)
+	path := expand(given)
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(r.dir, path)
 	}

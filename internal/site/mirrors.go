@@ -115,7 +115,7 @@ func openMirrors(path, mount string) (*Mirrors, *mirrorReader, *yamlpos.Node, er
 	return &Mirrors{}, r, document, nil
 }
 
-func (r *mirrorReader) expand(n *yamlpos.Node) string { return expand(text(n), os.Getenv) }
+func (r *mirrorReader) expand(n *yamlpos.Node) string { return expand(text(n)) }
 
 // absolute returns a path that must be absolute once variables are expanded.
 func (r *mirrorReader) absolute(n *yamlpos.Node, what string) string {
@@ -203,7 +203,7 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 		m.Bootstrap = &Bootstrap{URL: address}
 		return
 	}
-	root := purePath(expand(strings.TrimPrefix(address, "file://"), os.Getenv))
+	root := purePath(expand(strings.TrimPrefix(address, "file://")))
 	if !isDir(root) {
 		r.fail(n, "", "the bootstrap mirror directory '%s' does not exist", root)
 		return

@@ -96,18 +96,6 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 var variable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
 
-// expand replaces $VAR and ${VAR}; variables that are not set stay as they are,
-// as Python's os.path.expandvars leaves them.
-func expand(s string, getenv func(string) string) string {
-	return variable.ReplaceAllStringFunc(s, func(m string) string {
-		name := variable.FindStringSubmatch(m)
-		if value := getenv(name[1] + name[2]); value != "" {
-			return value
-		}
-		return m
-	})
-}
-
 func text(n *yamlpos.Node) string {
 	s, _ := n.Str()
 	return s

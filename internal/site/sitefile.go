@@ -32,14 +32,14 @@ type Site struct {
 	// programs and no tests, and no secret goes to the registry that it names.
 	Here bool
 
-	Registry   string
-	Listing    string // URL or file of the listing of images that the uenv client reads
-	Repo       string // local repository of pulled images
+	Registry   Value
+	Listing    Value  // URL or file of the listing of images that the uenv client reads
+	Repo       Value  // local repository of pulled images
 	Stripes    string // how images are striped on Lustre, as --stripes has it
-	Clusters   string // directory of cluster configurations
-	ClustersV1 string // that for recipes of version 1; "" = Clusters
-	Matrix     string // the pipeline's config.yaml
-	Recipes    string // directory of recipes
+	Clusters   Value  // directory of cluster configurations
+	ClustersV1 Value  // that for recipes of version 1; not given = Clusters
+	Matrix     Value  // the pipeline's config.yaml
+	Recipes    Value  // directory of recipes
 	Namespaces Namespaces
 	Build      BuildSettings
 	Tests      Tests
@@ -47,6 +47,8 @@ type Site struct {
 	Rules      *Rules // nil unless Explicit
 
 	Warnings fault.Problems
+	// Unset are the variables that are not set, as warnings.
+	Unset fault.Problems
 }
 
 // Namespaces are the names of the namespaces; "" stands for the usual one.
@@ -54,23 +56,23 @@ type Namespaces struct{ Build, Deploy string }
 
 // BuildSettings say how builds run; zero values stand for the defaults.
 type BuildSettings struct {
-	Root         string // directory for builds
+	Root         Value // directory for builds
 	Jobs         int
-	MemoryPerJob int    // in MiB
-	Mirrors      string // mirror file; its build cache is written by jobs on protected refs only
-	Spack        string // checkout to build with
+	MemoryPerJob int   // in MiB
+	Mirrors      Value // mirror file; its build cache is written by jobs on protected refs only
+	Spack        Value // checkout to build with
 	// ChangeCache is the file of the build cache that builds of changes have for
 	// themselves.
-	ChangeCache string
-	SourceCache string // directory of sources
+	ChangeCache Value
+	SourceCache Value // directory of sources
 }
 
 // Tests say how images are tested; zero values stand for the defaults.
 type Tests struct {
 	Runner         string // "reframe", "command" or "" = by what the recipe has
-	Suite          string // directory of ReFrame tests
-	Config         string // ReFrame's configuration file
-	Reframe        string // ReFrame's program
+	Suite          Value  // directory of ReFrame tests
+	Config         Value  // ReFrame's configuration file
+	Reframe        Value  // ReFrame's program
 	TimeoutSeconds int
 }
 
@@ -79,7 +81,7 @@ type Uenv struct {
 	Name        string
 	Restricted  bool // nothing of the image in public places
 	Username    string
-	Token       string       // file; "" unless Explicit
+	Token       Value        // file; not given unless Explicit
 	HookSecrets []HookSecret // none unless Explicit
 	Network     []string     // hooks that may use the network
 }
@@ -88,7 +90,7 @@ type Uenv struct {
 type HookSecret struct {
 	Hook string // pre-install, post-install or build
 	Env  string // variable that gets the value
-	File string // whose content is the value
+	File Value  // whose content is the value
 }
 
 // Rules say what may be promoted.
@@ -168,8 +170,8 @@ func (s *Site) distrust() {
 	s.Rules = nil
 	for i := range s.Uenvs {
 		u := &s.Uenvs[i]
-		dropped = dropped || u.Token != "" || len(u.HookSecrets) > 0
-		u.Token, u.HookSecrets = "", nil
+		dropped = dropped || u.Token.Given() || len(u.HookSecrets) > 0
+		u.Token, u.HookSecrets = Value{}, nil
 	}
 	if dropped {
 		s.warn("promotion rules, waivers, tokens and hook secrets are taken only from a site file that is named")
@@ -192,7 +194,8 @@ func (s *Site) warn(message string) {
 }
 
 // LoadSite reads a site file. Relative paths in it are relative to its directory;
-// $VAR is replaced by the environment's value.
+// $VAR is replaced by the environment's value: what names one that is not set is an
+// error when it is used (Value.Get).
 func LoadSite(path string, getenv func(string) string) (*Site, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -212,6 +215,10 @@ func LoadSite(path string, getenv func(string) string) (*Site, error) {
 	if root != nil {
 		r.read(s, root)
 	}
+	s.Unset = r.unset
+	if r.problems.Err() != nil {
+		r.problems = append(r.problems, r.unset...)
+	}
 	if s.Warnings, err = r.finish(); err != nil {
 		return nil, err
 	}
@@ -222,6 +229,7 @@ type siteReader struct {
 	reader
 	dir    string
 	getenv func(string) string
+	unset  fault.Problems
 }
 
 func (r *siteReader) parse(path string, data []byte) *yamlpos.Node {
@@ -263,49 +271,58 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	s.Rules = r.rules(root)
 }
 
-// path returns an absolute path with variables replaced.
-func (r *siteReader) path(n *yamlpos.Node) string {
+// value returns the text of n with variables replaced, as complete makes it.
+func (r *siteReader) value(n *yamlpos.Node, complete func(string) string) Value {
 	if text(n) == "" {
-		return ""
+		return Value{}
 	}
-	path := r.expand(n)
+	expanded, unset := expandAll(text(n), r.getenv)
+	if unset == "" {
+		return Value{text: complete(expanded), given: expanded, at: n.Problem("", "")}
+	}
+	p := n.Problem(fmt.Sprintf("the variable %s is not set", unset), "what needs it will fail")
+	p.Severity, p.Rule = fault.Warning, "unset-variable"
+	r.unset = append(r.unset, p)
+	return Value{unset: unset, at: n.Problem("", "")}
+}
+
+// path is an absolute path.
+func (r *siteReader) path(n *yamlpos.Node) Value { return r.value(n, r.absolute) }
+
+func (r *siteReader) absolute(path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
 	}
 	return filepath.Join(r.dir, path)
 }
 
-// expand returns the text of n with variables replaced.
-func (r *siteReader) expand(n *yamlpos.Node) string {
-	expanded := expand(text(n), r.getenv)
-	if m := variable.FindString(expanded); m != "" {
-		r.fail(n, "", "the variable %s is not set", m)
-	}
-	return expanded
-}
-
 // program is path for a program: a name without a slash is searched for in PATH.
-func (r *siteReader) program(n *yamlpos.Node) string {
-	if s := text(n); !strings.Contains(s, "/") {
-		return s
-	}
-	return r.path(n)
+func (r *siteReader) program(n *yamlpos.Node) Value {
+	return r.value(n, func(given string) string {
+		if !strings.Contains(given, "/") {
+			return given
+		}
+		return r.absolute(given)
+	})
 }
 
-func (r *siteReader) registry(n *yamlpos.Node) string {
-	given := r.expand(n)
-	if dir, ok := strings.CutPrefix(given, "oci:"); ok && dir != "" && !filepath.IsAbs(dir) {
-		return "oci:" + filepath.Join(r.dir, dir)
-	}
-	return given
+func (r *siteReader) registry(n *yamlpos.Node) Value {
+	return r.value(n, func(given string) string {
+		if dir, ok := strings.CutPrefix(given, "oci:"); ok && dir != "" {
+			return "oci:" + r.absolute(dir)
+		}
+		return given
+	})
 }
 
 // listing is an URL or a path.
-func (r *siteReader) listing(n *yamlpos.Node) string {
-	if s := text(n); strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
-		return r.expand(n)
-	}
-	return r.path(n)
+func (r *siteReader) listing(n *yamlpos.Node) Value {
+	return r.value(n, func(given string) string {
+		if strings.HasPrefix(given, "http://") || strings.HasPrefix(given, "https://") {
+			return given
+		}
+		return r.absolute(given)
+	})
 }
 
 func (r *siteReader) uenv(name string, n *yamlpos.Node) Uenv {
@@ -370,17 +387,21 @@ func (s *Site) ClusterDir(system string) (string, error) { return s.ClusterDirFo
 // a version: Spack before 1.0, which version 1 uses, reads another form of it.
 func (s *Site) ClusterDirFor(system string, recipeVersion int) (string, error) {
 	root := s.Clusters
-	if recipeVersion == 1 && s.ClustersV1 != "" {
+	if recipeVersion == 1 && s.ClustersV1.Given() {
 		root = s.ClustersV1
 	}
-	if root == "" {
+	parent, err := root.Get()
+	if err != nil {
+		return "", err
+	}
+	if parent == "" {
 		err := fault.New(fault.Usage, "no directory of cluster configurations is known for system '%s'", system)
 		return "", fault.WithHint(err, "give the directory of the cluster, or 'clusters:' in the site file")
 	}
 	if !filepath.IsLocal(system) || strings.ContainsRune(system, filepath.Separator) || system == "." {
 		return "", fault.New(fault.Usage, "'%s' is not the name of a system", system)
 	}
-	dir := filepath.Join(root, system)
+	dir := filepath.Join(parent, system)
 	if _, err := openDir("cluster configuration", dir); err != nil {
 		return "", fault.WithHint(err, "%s", clusterHint(dir))
 	}

@@ -1,9 +1,11 @@
 package site_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,23 +58,39 @@ func TestNamedSiteFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.Explicit || s.Registry != "oci:"+dir+"/registry" || s.Repo != "/store/images" || s.Clusters != dir+"/clusters" || s.Matrix != "/etc/matrix.yaml" ||
-		s.Namespaces != (site.Namespaces{Build: "ci"}) || s.Build != (site.BuildSettings{Root: "/scratch", Jobs: 8, MemoryPerJob: 1024, Mirrors: dir + "/mirrors.yaml"}) ||
-		s.Tests != (site.Tests{Runner: "reframe", Suite: dir + "/suite", Reframe: "reframe", TimeoutSeconds: 600}) || len(s.Digest) != 71 || len(s.Warnings) > 0 {
+	got := map[string]string{}
+	for key, v := range map[string]site.Value{
+		"registry": s.Registry, "repo": s.Repo, "clusters": s.Clusters, "matrix": s.Matrix, "listing": s.Listing, "root": s.Build.Root,
+		"mirrors": s.Build.Mirrors, "spack": s.Build.Spack, "suite": s.Tests.Suite, "reframe": s.Tests.Reframe, "token": s.Uenv("vasp").Token,
+		"secret": s.Uenv("vasp").HookSecrets[0].File,
+	} {
+		text, err := v.Get()
+		if err != nil || v.Given() != (text != "") {
+			t.Errorf("%s: %q %v", key, text, err)
+		}
+		got[key] = text
+	}
+	want := map[string]string{
+		"registry": "oci:" + dir + "/registry", "repo": "/store/images", "clusters": dir + "/clusters", "matrix": "/etc/matrix.yaml", "listing": "", "root": "/scratch",
+		"mirrors": dir + "/mirrors.yaml", "spack": "", "suite": dir + "/suite", "reframe": "reframe", "token": dir + "/secrets/vasp", "secret": dir + "/secrets/source",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got\n%v\nwant\n%v", got, want)
+	}
+	if !s.Explicit || s.Namespaces != (site.Namespaces{Build: "ci"}) || s.Build.Jobs != 8 || s.Build.MemoryPerJob != 1024 ||
+		s.Tests.Runner != "reframe" || s.Tests.TimeoutSeconds != 600 || len(s.Digest) != 71 || len(s.Warnings) > 0 || len(s.Unset) > 0 {
 		t.Errorf("%+v", s)
 	}
-	vasp := site.Uenv{
-		Name: "vasp", Restricted: true, Token: dir + "/secrets/vasp", Network: []string{"pre-install"},
-		HookSecrets: []site.HookSecret{{Hook: "pre-install", Env: "CSCS_REGISTRY_PASSWORD", File: dir + "/secrets/source"}},
-	}
-	if !reflect.DeepEqual(s.Uenv("vasp"), vasp) || !reflect.DeepEqual(s.Uenv("x"), site.Uenv{Name: "x"}) {
+	vasp := s.Uenv("vasp")
+	if !vasp.Restricted || !slices.Equal(vasp.Network, []string{"pre-install"}) || len(vasp.HookSecrets) != 1 ||
+		vasp.HookSecrets[0].Hook != "pre-install" || vasp.HookSecrets[0].Env != "CSCS_REGISTRY_PASSWORD" || !reflect.DeepEqual(s.Uenv("x"), site.Uenv{Name: "x"}) {
 		t.Errorf("%+v", s.Uenvs)
 	}
-	want := &site.Rules{
+	wantRules := &site.Rules{
 		From: []string{"ci"}, Require: []site.Requirement{{System: "daint", MinTests: 3, MaxAgeDays: 30}},
 		Waivers: []site.Waiver{{Test: "cuda_*", Uenv: "pytorch", Reason: "known", Until: "2027-01-31"}},
 	}
-	if !reflect.DeepEqual(s.Rules, want) {
+	if !reflect.DeepEqual(s.Rules, wantRules) {
 		t.Errorf("%+v", s.Rules)
 	}
 	if got, err := s.ClusterDir("daint"); err != nil || got != dir+"/clusters/daint" {
@@ -97,10 +115,10 @@ func TestFoundSiteFileIsNotTrusted(t *testing.T) {
 		t.Fatal(err)
 	}
 	vasp := s.Uenv("vasp")
-	if !s.Here || s.Tests.Suite != "" || s.Tests.Reframe != "" || s.Build.Spack != "" || s.Build.Root != "" {
+	if !s.Here || s.Tests.Suite.Given() || s.Tests.Reframe.Given() || s.Build.Spack.Given() || s.Build.Root.Given() {
 		t.Errorf("it names programs: %+v", s)
 	}
-	if s.Explicit || s.Rules != nil || vasp.Token != "" || vasp.HookSecrets != nil || !vasp.Restricted || s.Build.Jobs != 8 {
+	if s.Explicit || s.Rules != nil || vasp.Token.Given() || vasp.HookSecrets != nil || !vasp.Restricted || s.Build.Jobs != 8 {
 		t.Errorf("%+v", s)
 	}
 	if len(s.Warnings) != 2 || s.Warnings[0].Message != "promotion rules, waivers, tokens and hook secrets are taken only from a site file that is named" {
@@ -113,7 +131,7 @@ func TestFoundSiteFileIsNotTrusted(t *testing.T) {
 		"home.example.org": env("HOME", dir+"/home"), "xdg.example.org": env("HOME", dir+"/home", "XDG_CONFIG_HOME", dir+"/xdg"), "": env("HOME", dir+"/nowhere"),
 	} {
 		s, err := site.Find("", getenv)
-		if err != nil || s.Registry != want || s.Here {
+		if err != nil || s.Registry.Known() != want || s.Here {
 			t.Errorf("%s: %+v %v", want, s, err)
 		}
 	}
@@ -128,7 +146,6 @@ func TestSiteFileProblems(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                         "",
 		"registy: x\n":             "s.yaml:1:1: unknown key 'registy' (did you mean 'registry'?)",
-		"repo: $UENV_CI_NONE/x\n":  "s.yaml:1:7: the variable $UENV_CI_NONE is not set",
 		"build: {jobs: 0}\n":       "s.yaml:1:15: 'build.jobs' must be 1 or more, not 0",
 		"- a\n":                    "s.yaml:1:1: the document must be a mapping, not a list",
 		"waivers: [{test: a}]\n":   "s.yaml:1:11: the key 'reason' is missing in 'waivers[0]'\ns.yaml:1:11: the key 'until' is missing in 'waivers[0]'",
@@ -146,5 +163,44 @@ func TestSiteFileProblems(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: got\n%s\nwant\n%s", text, got, want)
 		}
+	}
+}
+
+// A variable that is not set stops who needs the value, and nobody else.
+func TestUnsetVariables(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.yaml")
+	writeFile(t, path, `registry: $HOST/$UENV_CI_NONE
+repo: $UENV_CI_NONE/x
+listing: https://$HOST/${UENV_CI_NONE}
+clusters: $UENV_CI_NONE
+build: {spack: $STORE/spack}
+tests: {reframe: $UENV_CI_NONE}
+uenvs: {a: {token: $UENV_CI_NONE}}
+`)
+	s, err := site.Find(path, env("STORE", "/store/$x", "HOST", "example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place, v := range map[string]site.Value{
+		"1:11": s.Registry, "2:7": s.Repo, "3:10": s.Listing, "4:11": s.Clusters, "6:18": s.Tests.Reframe, "7:20": s.Uenv("a").Token,
+	} {
+		want := path + ":" + place + ": the variable " + map[bool]string{true: "${UENV_CI_NONE}", false: "$UENV_CI_NONE"}[place == "3:10"] + " is not set"
+		text, err := v.Get()
+		if err == nil || err.Error() != want || fault.KindOf(err) != fault.Invalid || text != "" || v.Known() != "" || !v.Given() {
+			t.Errorf("%q %v, want %s", text, err, want)
+		}
+		if text, err := v.Or("instead"); text != "instead" || err != nil {
+			t.Errorf("%q %v", text, err)
+		}
+	}
+	if _, err := s.ClusterDir("daint"); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("%v", err)
+	}
+	if len(s.Unset) != 6 || s.Unset.Err() != nil {
+		t.Errorf("%v", s.Unset)
+	}
+	// What a variable stands for is taken as it is.
+	if text, err := s.Build.Spack.Get(); text != "/store/$x/spack" || err != nil {
+		t.Errorf("%q %v", text, err)
 	}
 }
