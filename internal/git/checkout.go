@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,14 +75,24 @@ func findRoot(dir string) (root, path string, err error) {
 }
 
 // WithoutCredentials drops user and password of a URL: CI systems put tokens there.
-// What is no URL, and the user of ssh, stays.
+// Of ssh it keeps the user. What is no URL stays. It goes by the text, since a
+// password need not make a URL that can be parsed.
 func WithoutCredentials(remote string) string {
-	u, err := url.Parse(remote)
-	if err != nil || u.User == nil || u.Scheme == "ssh" {
+	scheme, rest, ok := strings.Cut(remote, "://")
+	authority, path, hasPath := strings.Cut(rest, "/")
+	at := strings.LastIndexByte(authority, '@')
+	if !ok || at < 0 {
 		return remote
 	}
-	u.User = nil
-	return u.String()
+	user := ""
+	if scheme == "ssh" {
+		user, _, _ = strings.Cut(authority[:at], ":")
+		user += "@"
+	}
+	if hasPath {
+		path = "/" + path
+	}
+	return scheme + "://" + user + authority[at+1:] + path
 }
 
 // Export writes the files of a revision of the work tree at root below the

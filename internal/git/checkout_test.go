@@ -47,6 +47,9 @@ func TestWithoutCredentials(t *testing.T) {
 		"git@example.org:group/x.git":     "git@example.org:group/x.git",
 		"/srv/git/x.git":                  "/srv/git/x.git",
 		"https://token@example.org/x.git": "https://example.org/x.git",
+		"https://u:p%zz@example.org:1/x":  "https://example.org:1/x",
+		"https://u:a@b@example.org":       "https://example.org",
+		"ssh://git:p@example.org/x.git":   "ssh://git@example.org/x.git",
 	} {
 		if got := WithoutCredentials(remote); got != want {
 			t.Errorf("%s: got %s", remote, got)

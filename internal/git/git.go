@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,10 +50,24 @@ func runWith(ctx context.Context, dir string, variables []string, args ...string
 	if _, ok := proc.Look("git"); !ok {
 		return "", fmt.Errorf("%w: git is not installed", ErrNotARepository)
 	}
-	env := append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0")
+	env := append(environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0")
 	env = append(env, variables...)
 	out, err := proc.Cmd{Path: "git", Args: append([]string{"-C", dir}, args...), Env: env}.Output(ctx)
 	return strings.TrimSpace(string(out)), err
+}
+
+// ofRepository are variables that name a repository, or parts of one. Git sets them
+// for its hooks: there they would lead every command to the repository of the hook.
+var ofRepository = []string{
+	"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_SHALLOW_FILE",
+	"GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH",
+}
+
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.Contains(ofRepository, name)
+	})
 }
 
 // Root returns the top directory of the work tree that contains dir.
@@ -147,7 +162,7 @@ func ResolveRemote(ctx context.Context, url, reference string) (string, error) {
 	}
 	out, err := run(ctx, ".", append([]string{"ls-remote", "--", url}, wanted...)...)
 	if err != nil {
-		return "", fault.Wrap(fault.Network, err, "resolve %q of %s", reference, url)
+		return "", fault.Wrap(fault.Network, err, "resolve %q of %s", reference, WithoutCredentials(url))
 	}
 	found := map[string]string{}
 	for line := range strings.Lines(out) {
@@ -159,7 +174,7 @@ func ResolveRemote(ctx context.Context, url, reference string) (string, error) {
 			return commit, nil
 		}
 	}
-	return "", fault.New(fault.NotFound, "%s has no branch or tag %q", url, reference)
+	return "", fault.New(fault.NotFound, "%s has no branch or tag %q", WithoutCredentials(url), reference)
 }
 
 // ChangedPaths returns the paths below dir, relative to the root of its work
@@ -218,7 +233,7 @@ func Clone(ctx context.Context, url, reference, dir string) (commit string, err 
 	}
 	for _, step := range steps {
 		if _, err := run(ctx, dir, step...); err != nil {
-			return "", fault.Wrap(fault.Network, err, "clone %s at %s", url, reference)
+			return "", fault.Wrap(fault.Network, err, "clone %s at %s", WithoutCredentials(url), reference)
 		}
 	}
 	return run(ctx, dir, "rev-parse", "HEAD")

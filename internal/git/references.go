@@ -19,7 +19,7 @@ func ListRemote(ctx context.Context, url string) (References, error) {
 	}
 	out, err := run(ctx, ".", "ls-remote", "--quiet", "--heads", "--tags", "--", url)
 	if err != nil {
-		return nil, fault.Wrap(fault.Network, err, "list the branches of %s", url)
+		return nil, fault.Wrap(fault.Network, err, "list the branches of %s", WithoutCredentials(url))
 	}
 	return parseReferences(out), nil
 }
