@@ -152,7 +152,7 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 	if clone.Commit != nil {
 		reference = *clone.Commit
 	}
-	b.Events.Info("spack", "clone %s at %s", clone.Repo, reference)
+	b.Events.Info("spack", "clone %s at %s", git.WithoutCredentials(clone.Repo), reference)
 	if err := os.RemoveAll(b.cell.path(clone.To)); err != nil {
 		return spack.Installation{}, err
 	}
@@ -161,7 +161,7 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 		return spack.Installation{}, fault.WithHint(err, "name a Spack of this machine with --spack DIR or %s", spack.Variable)
 	}
 	in, err := spack.Open(b.cell.path(clone.To))
-	in.Commit, in.Source = commit, clone.Repo
+	in.Commit, in.Source = commit, git.WithoutCredentials(clone.Repo)
 	return in, err
 }
 
@@ -272,8 +272,9 @@ func (b *spackBuild) complete(ctx context.Context) error {
 		if err := b.userConfig(); err != nil {
 			return err
 		}
+		repo := git.WithoutCredentials(b.Stack.Recipe.Spack.Repo)
 		b.spackScalars = map[string]*string{
-			"UENV_SPACK_URL":    &b.Stack.Recipe.Spack.Repo,
+			"UENV_SPACK_URL":    &repo,
 			"UENV_SPACK_REF":    b.Stack.Recipe.Spack.Commit,
 			"UENV_SPACK_COMMIT": nil,
 		}

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 )
@@ -62,6 +64,34 @@ func TestSoundFilesAreConfigured(t *testing.T) {
 	for recipe, mirrors := range map[string]string{"v1": "cache.yaml", "v2": "mirrors.yaml", "v3": "mirrors.yaml"} {
 		if _, err := configure(t, root, recipe, mirrors); err != nil {
 			t.Errorf("%s: %v", recipe, err)
+		}
+	}
+}
+
+// TestConfigureTellsNoCredentials configures recipes whose URLs hold a token.
+func TestConfigureTellsNoCredentials(t *testing.T) {
+	const secret = "s3cr3t"
+	for _, recipe := range []string{"v1", "v2"} {
+		root := t.TempDir()
+		files := soundFiles()
+		config := strings.ReplaceAll(files[recipe+"/config.yaml"], "https://", "https://ci:"+secret+"@")
+		files[recipe+"/config.yaml"] = config
+		writeTree(t, root, files)
+		cluster := map[string]string{"v1": "old", "v2": "new"}[recipe]
+		done, err := pipeline.Configure(t.Context(), pipeline.ConfigureOptions{Out: filepath.Join(t.TempDir(), "tree"), Build: pipeline.BuildOptions{
+			Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, cluster), Offline: true,
+			Events: func(e event.Event) {
+				if strings.Contains(e.Message, secret) {
+					t.Errorf("%s: an event says %q", recipe, e.Message)
+				}
+			},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(done)
+		if err != nil || strings.Contains(string(text), secret) || !strings.Contains(config, secret) || len(done.Clones) == 0 {
+			t.Errorf("%s: %v %s", recipe, err, text)
 		}
 	}
 }

@@ -178,7 +178,7 @@ func removeStale(dir string, earlier meta.Provenance) error {
 // clone fetches the repositories of the tree and takes from them what it needs.
 func (w *treeWriter) clone(ctx context.Context) error {
 	for _, c := range w.tree.Clones {
-		done := Cloned{Name: c.Name, Dir: c.To, Repo: c.Repo}
+		done := Cloned{Name: c.Name, Dir: c.To, Repo: git.WithoutCredentials(c.Repo)}
 		if c.Commit != nil {
 			done.Ref = *c.Commit
 		}
@@ -206,7 +206,7 @@ func (w *treeWriter) fetch(ctx context.Context, c stack.Clone, reference string)
 		return "", err // abbreviated commits are not found, and cloned all the same
 	}
 	if head, err := git.Describe(ctx, dir); err != nil || head.Path != "." || head.Commit != commit || head.Dirty {
-		w.options.Build.Events.Start(c.Name, "clone %s", c.Repo)
+		w.options.Build.Events.Start(c.Name, "clone %s", git.WithoutCredentials(c.Repo))
 		if err := os.RemoveAll(dir); err != nil {
 			return "", err
 		}
@@ -220,7 +220,7 @@ func (w *treeWriter) fetch(ctx context.Context, c stack.Clone, reference string)
 	}
 	from := stack.Copy{From: filepath.Join(dir, filepath.FromSlash(c.CopyPath)), To: c.CopyTo, Within: dir, Exclude: []string{".git"}}
 	if _, err := os.Stat(from.From); errors.Is(err, fs.ErrNotExist) {
-		return "", fault.New(fault.Invalid, "%s has no directory %s at %s", c.Repo, c.CopyPath, commit)
+		return "", fault.New(fault.Invalid, "%s has no directory %s at %s", git.WithoutCredentials(c.Repo), c.CopyPath, commit)
 	}
 	return commit, (&stack.Tree{Copies: []stack.Copy{from}}).Write(w.dir)
 }

@@ -65,9 +65,6 @@ func keyOf(ctx context.Context, in stack.Input, uarch string, pack image.PackOpt
 	if err != nil {
 		return ContentKey{}, fmt.Errorf("content key: %w", err)
 	}
-	for i, s := range input.Sources {
-		input.Sources[i].Repo = git.WithoutCredentials(s.Repo) // these are shown
-	}
 	k := ContentKey{
 		Sources: input.Sources, recipe: plan.DirHash(input.Recipe), cluster: plan.DirHash(input.Cluster),
 	}

@@ -122,7 +122,7 @@ func (p *planner) resolve(ctx context.Context, repo, ref string) (string, error)
 		commit, err = git.ResolveRemote(ctx, repo, ref)
 	}
 	if commit == "" && err == nil {
-		err = fault.New(fault.NotFound, "%s has no branch or tag '%s'", repo, ref)
+		err = fault.New(fault.NotFound, "%s has no branch or tag '%s'", git.WithoutCredentials(repo), ref)
 	}
 	if err != nil && ctx.Err() == nil && !git.IsAbbreviated(ref) {
 		p.warnOnce(err.Error())

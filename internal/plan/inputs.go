@@ -53,7 +53,7 @@ func (in Input) sources(r Recipe) []Source {
 		if i > 0 {
 			name = r.Spack.Packages[i-1].Name
 		}
-		sources = append(sources, Source{Name: name, Repo: ref.Repo, Ref: ref.Ref, Commit: in.commit(ref)})
+		sources = append(sources, Source{Name: name, Repo: git.WithoutCredentials(ref.Repo), Ref: ref.Ref, Commit: in.commit(ref)})
 	}
 	return sources
 }

@@ -102,6 +102,31 @@ func TestMake(t *testing.T) {
 	}
 }
 
+// TestPlansHaveNoCredentials has a recipe whose URL of Spack holds a token, with
+// and without a commit.
+func TestPlansHaveNoCredentials(t *testing.T) {
+	const secret = "s3cr3t"
+	for _, commit := range []string{strings.Repeat("a", 40), ""} {
+		in := sample(t, Selection{Deployed: true})
+		in.Commits = map[Reference]string{{"https://ci:" + secret + "@example.org/spack.git", "develop"}: commit}
+		for dir, r := range in.Recipes {
+			r.Spack.Repo = "https://ci:" + secret + "@example.org/spack.git"
+			in.Recipes[dir] = r
+		}
+		p := mustMake(t, in)
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), secret) || !strings.Contains(string(text), "https://example.org/spack.git") {
+			t.Errorf("%s", text)
+		}
+		if p.Jobs[0].Key == "" && commit != "" {
+			t.Error("no key")
+		}
+	}
+}
+
 func TestProblemsOfWhatIsNotSelected(t *testing.T) {
 	for _, c := range []struct {
 		s    Selection
