@@ -177,6 +177,9 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 	for _, job := range swept {
 		o.Events.Warn("build", "removed what the dead build %s left behind", job)
 	}
+	if err := o.checkRoom(); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
 	j := &job{Options: o, ctx: ctx, views: map[string]meta.View{}}
 	j.report = Report{
 		Recipe: o.Stack.Recipe.Name, Mount: o.mount(), System: o.System, UArch: o.UArch,
@@ -230,6 +233,14 @@ func (o *Options) check(ctx context.Context) error {
 	if err := o.checkSourceCache(); err != nil {
 		return err
 	}
+	if o.NoSandbox {
+		return nil
+	}
+	return fault.WithHint(sandbox.Available(ctx), "%s", sandboxHint)
+}
+
+// checkRoom refuses what there is no room for, once dead builds take none any more.
+func (o *Options) checkRoom() error {
 	if err := checkCapacity(o.Root, o.Size); err != nil {
 		return err
 	}
@@ -237,10 +248,7 @@ func (o *Options) check(ctx context.Context) error {
 		return err
 	}
 	o.chooseJobs()
-	if o.NoSandbox {
-		return nil
-	}
-	return fault.WithHint(sandbox.Available(ctx), "%s", sandboxHint)
+	return nil
 }
 
 const sandboxHint = "install bubblewrap and allow user namespaces, or build with --no-sandbox and --mount PATH"

@@ -135,7 +135,12 @@ func (w *workspace) close() error {
 		return nil
 	}
 	err := removeJob(w.parent, w.job)
-	err = errors.Join(err, w.unlock(), w.parent.Close())
+	if err == nil {
+		err = w.unlock()
+	} else {
+		err = errors.Join(err, w.lock.Close()) // its file stays, for the next sweep
+	}
+	err = errors.Join(err, w.parent.Close())
 	w.lock = nil
 	return err
 }
@@ -256,7 +261,7 @@ type mountLink struct {
 // directory that is in the way is put back at the end.
 func (w *workspace) linkMount(mount, store string) error {
 	record := mountLink{Path: mount}
-	err := os.Remove(mount)
+	err := unix.Rmdir(mount) // never a file or link of somebody's
 	switch {
 	case err == nil:
 		record.Directory = true

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/recipe"
 )
 
 func TestSweepSparesTheLiving(t *testing.T) {
@@ -155,5 +156,80 @@ func TestLocate(t *testing.T) {
 		if got, _ := locate(root, "/m", path); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
+	}
+}
+
+// TestWhatCannotBeRemovedIsSweptLater has something in the way when a build ends.
+func TestWhatCannotBeRemovedIsSweptLater(t *testing.T) {
+	root := t.TempDir()
+	w, _, err := openWorkspace(root, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	obstacle := filepath.Join(w.Dir, mountRecord) // it cannot be read
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.close(); err == nil {
+		t.Fatal("it was removed")
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	next, swept, err := openWorkspace(root, "b")
+	if err != nil || len(swept) != 1 || swept[0] != filepath.Base(w.Dir) {
+		t.Fatalf("swept %q (%v)", swept, err)
+	}
+	if err := next.close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(root, "*", "*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestOnlyDirectoriesMakeWay has a file and a link of somebody's at the mount point
+// of a build without a sandbox.
+func TestOnlyDirectoriesMakeWay(t *testing.T) {
+	w, _, err := openWorkspace(t.TempDir(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(file, []byte("kept"), 0o600), os.Symlink(dir, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, mount := range []string{file, link} {
+		if err := w.linkMount(mount, filepath.Join(w.Dir, "store")); fault.KindOf(err) != fault.Refused {
+			t.Errorf("%s: %v", mount, err)
+		}
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "kept" {
+		t.Errorf("the file: %q, %v", data, err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != dir {
+		t.Errorf("the link: %q, %v", to, err)
+	}
+}
+
+// TestDeadBuildsMakeRoom has no room for a build, where a dead one may take it.
+func TestDeadBuildsMakeRoom(t *testing.T) {
+	root := t.TempDir()
+	dead, _, err := openWorkspace(root, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Root: root, Size: 1 << 62, NoSandbox: true}
+	o.Stack.Recipe = &recipe.Recipe{Name: "b", Builder: recipe.BuilderScript, Store: "/uenv-ci-test"}
+	if _, err := o.build(t.Context()); err == nil || !strings.Contains(err.Error(), "the build needs") {
+		t.Errorf("got %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(root, "*", "*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
 	}
 }
