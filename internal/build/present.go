@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -23,6 +22,9 @@ type command struct {
 	Scope string   `json:"scope,omitempty"` // configuration that holds from this one on
 }
 
+// maxSaid bounds what commands may say, in bytes: they run the code of packages.
+const maxSaid = 64 << 20
+
 // runAll runs commands of Spack one after the other in one process, and returns
 // what each wrote to standard output.
 func (b *spackBuild) runAll(ctx context.Context, name string, commands []command) ([]string, error) {
@@ -37,9 +39,9 @@ func (b *spackBuild) runAll(ctx context.Context, name string, commands []command
 	if err := b.cell.files.write(input, list, 0o644); err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
+	out := &limitedBuffer{limit: maxSaid}
 	s := step{name: name}
-	s.cmd.Stdout = &out
+	s.cmd.Stdout = out
 	if err := b.run(ctx, s, "python", b.cell.inside(script), b.cell.inside(input)); err != nil {
 		return nil, err
 	}

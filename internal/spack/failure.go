@@ -1,6 +1,8 @@
 package spack
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -33,18 +35,23 @@ func (f Failure) Elsewhere() bool { return consequences.MatchString(f.Message) }
 // ReadFailure finds the failure in a file with the output of Spack. ok is false if
 // there is none.
 func ReadFailure(file string) (f Failure, ok bool) {
-	data, err := os.ReadFile(file)
+	in, err := os.Open(file)
 	if err != nil {
 		return Failure{}, false
 	}
-	return ParseFailure(string(data))
+	defer in.Close()
+	return parseFailure(in)
 }
 
-// ParseFailure finds the failure in the output of Spack. What follows the first
+// parseFailure finds the failure in the output of Spack. What follows the first
 // error is only its consequence.
-func ParseFailure(output string) (f Failure, ok bool) {
-	lines := strings.Split(strings.ToValidUTF8(output, "?"), "\n")
-	for i, line := range lines {
+func parseFailure(output io.Reader) (f Failure, ok bool) {
+	lines := bufio.NewReaderSize(output, maxLine)
+	for {
+		line, more := nextLine(lines)
+		if !more {
+			return Failure{}, false
+		}
 		if m := installing.FindStringSubmatch(line); m != nil {
 			f.Package, f.Phase = m[1], ""
 		} else if strings.HasPrefix(line, installedAt) {
@@ -52,34 +59,45 @@ func ParseFailure(output string) (f Failure, ok bool) {
 		} else if m := phase.FindStringSubmatch(line); m != nil {
 			f.Phase = m[1]
 		} else if m := failed.FindStringSubmatch(line); m != nil {
-			f.Message, f.Log = m[1]+continuation(lines[i+1:]), logPath(lines[i+1:])
+			f.Message, f.Log = follow(m[1], lines)
 			return f, true
 		}
 	}
-	return Failure{}, false
 }
 
-// continuation returns the lines that belong to an error, each after a line break.
-func continuation(lines []string) string {
-	var text strings.Builder
-	for i, line := range lines {
-		if i == maxMessages || strings.TrimSpace(line) == "" || strings.HasPrefix(line, "==>") {
-			break
-		}
-		text.WriteString("\n" + strings.TrimRight(line, " "))
+// maxLine is how many bytes of a line are looked at: packages write what they like.
+const maxLine = 64 << 10
+
+// nextLine returns the next line, or as much as is looked at of it.
+func nextLine(in *bufio.Reader) (line string, ok bool) {
+	text, more, err := in.ReadLine()
+	if err != nil {
+		return "", false
 	}
-	return text.String()
+	line = strings.ToValidUTF8(string(text), "?")
+	for more && err == nil {
+		_, more, err = in.ReadLine()
+	}
+	return line, true
 }
 
-// logPath returns the path that Spack names before it goes on.
-func logPath(lines []string) string {
-	for i, line := range lines {
-		if strings.HasPrefix(line, "==>") {
-			break
+// follow reads on after the first line of an error, to where Spack goes on with
+// something else: it returns the whole message, a line each, and the path of the log
+// that is named.
+func follow(message string, in *bufio.Reader) (text, log string) {
+	ended, named := false, false
+	for n := 0; ; n++ {
+		line, ok := nextLine(in)
+		if !ok || strings.HasPrefix(line, "==>") {
+			return message, ""
 		}
-		if strings.TrimSpace(line) == logFollows && i+1 < len(lines) {
-			return strings.TrimSpace(lines[i+1])
+		if named {
+			return message, strings.TrimSpace(line)
 		}
+		ended = ended || n == maxMessages || strings.TrimSpace(line) == ""
+		if !ended {
+			message += "\n" + strings.TrimRight(line, " ")
+		}
+		named = strings.TrimSpace(line) == logFollows
 	}
-	return ""
 }

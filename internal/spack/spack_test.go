@@ -1,6 +1,7 @@
 package spack
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -156,6 +157,31 @@ func TestParseFailure(t *testing.T) {
 	}
 }
 
+// endless is output without an end, and without the end of a line.
+type endless struct{ left int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	n := copy(p, strings.Repeat("x", min(len(p), e.left)))
+	if e.left -= n; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func TestFailureAfterALongLine(t *testing.T) {
+	said := "==> Installing a-1-" + strings.Repeat("a", 32) + " [1/1]\n"
+	said += "==> Error: it failed\nindeed\n\n" + strings.Repeat("y\n", 1000) + "See build log for details:\n  /tmp/log\n==> Error: so did this\n"
+	out := io.MultiReader(&endless{10 << 20}, strings.NewReader("\n"+said))
+	want := Failure{Package: "a-1", Message: "it failed\nindeed", Log: "/tmp/log"}
+	if got, ok := parseFailure(out); !ok || got != want {
+		t.Errorf("got %+v", got)
+	}
+	out = io.MultiReader(strings.NewReader("==> Error: it failed: "), &endless{10 << 20})
+	if got, ok := parseFailure(out); !ok || len(got.Message) > maxLine {
+		t.Errorf("%d bytes", len(got.Message))
+	}
+}
+
 func FuzzParseFailure(f *testing.F) {
 	for _, name := range []string{"compile.txt", "conflict.txt", "install.txt"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
@@ -165,7 +191,7 @@ func FuzzParseFailure(f *testing.F) {
 		f.Add(string(data))
 	}
 	f.Fuzz(func(t *testing.T, output string) {
-		if got, ok := ParseFailure(output); !ok && got != (Failure{}) {
+		if got, ok := parseFailure(strings.NewReader(output)); !ok && got != (Failure{}) {
 			t.Errorf("%+v", got)
 		}
 		ParseExports(output)
