@@ -34,12 +34,13 @@ type redactor struct {
 }
 
 // newRedactor learns the secrets that this process could leak: values of its
-// variables with telling names, what is in the given files and where credentials
+// variables with telling names, passwords in URLs of others, what is in the given files and where credentials
 // usually are, and further values.
 func newRedactor(files, values []string) *redactor {
 	secrets := slices.Clone(values)
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
+		secrets = append(secrets, secretsInURLs(value)...) // as those of proxies
 		if !isSecretName(name) {
 			continue
 		}
@@ -126,10 +127,26 @@ func secretsIn(file string) []string {
 		}
 		return secrets
 	}
-	secrets := []string{text}
+	secrets := append(secretsInURLs(text), text) // git's own file has a URL a line
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); len(line) >= 2*minSecret && !strings.HasPrefix(line, "-----") {
 			secrets = append(secrets, line)
+		}
+	}
+	return secrets
+}
+
+// urlSecret matches the password of a URL, or a token that stands for the user.
+var urlSecret = regexp.MustCompile(`(?i)https?://(?:[^/@\s:]*:)?([^/@\s]+)@`)
+
+// secretsInURLs returns the passwords and tokens in the URLs of a text, as they are
+// there and as they are meant.
+func secretsInURLs(text string) []string {
+	var secrets []string
+	for _, m := range urlSecret.FindAllStringSubmatch(text, -1) {
+		secrets = append(secrets, m[1])
+		if plain, err := url.PathUnescape(m[1]); err == nil && plain != m[1] {
+			secrets = append(secrets, plain)
 		}
 	}
 	return secrets

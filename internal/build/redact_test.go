@@ -54,6 +54,31 @@ func TestSecretsInFiles(t *testing.T) {
 	}
 }
 
+// TestSecretsInURLs has a proxy and git's own file of credentials, of whose URLs the
+// password is said alone.
+func TestSecretsInURLs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "git-credentials")
+	const text = "https://oauth2:t0ken-of-git@git.example\nhttps://p%40ssw0rd@git.example:8443\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("https_proxy", "http://me:pr0xyword@proxy.example:3128")
+	t.Setenv("SOME_HOME_PAGE", "https://www.example/index.html?mail=somebody@www.example")
+	r := newRedactor([]string{file}, nil)
+	for said, want := range map[string]string{
+		"bad password pr0xyword":                  "bad password [secret]",
+		"http://me:pr0xyword@proxy.example:3128/": "http://me:[secret]@proxy.example:3128/",
+		"t0ken-of-git is not valid":               "[secret] is not valid",
+		"p@ssw0rd and p%40ssw0rd":                 "[secret] and [secret]",
+		"git.example, oauth2, www.example":        "git.example, oauth2, www.example",
+		"index.html?mail=somebody":                "index.html?mail=somebody",
+	} {
+		if got := r.text(said); got != want {
+			t.Errorf("%s: %s", said, got)
+		}
+	}
+}
+
 func TestRedactingWriter(t *testing.T) {
 	r := redactorOf([]string{"s3cret/word", "s3cret", "short"})
 	var out strings.Builder
