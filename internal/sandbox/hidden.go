@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
+
+	"uenv-ci.dev/internal/pathcheck"
 )
 
 // hiddenPlaces are the places of a host that hold temporary files, homes,
@@ -36,10 +39,14 @@ var hiddenVariables = []string{
 // hidden returns what a sandbox hides: links followed, sorted, without what lies
 // below another of them. What does not exist needs no hiding, nor does what a
 // variable names and this user cannot reach, as after su; anything else that
-// cannot be found is an error.
-func hidden(more []string) ([]string, error) {
+// cannot be found is an error. home is that of the user's account, which need not be
+// the one that the variable names, nor below /home.
+func hidden(more []string, home string) ([]string, error) {
 	paths := existing(hiddenPlaces)
 	all := slices.Clone(more)
+	if home != "" {
+		all = append(all, home)
+	}
 	for _, name := range hiddenVariables {
 		all = append(all, filesOf(name, os.Getenv(name))...)
 	}
@@ -60,6 +67,17 @@ func hidden(more []string) ([]string, error) {
 	}
 	slices.Sort(paths)
 	return outermost(paths), nil
+}
+
+// accountHome returns the home directory of the user's account, "" if there is none
+// to be hidden: those of /home are in any case, and users of the system have
+// directories such as /usr/sbin.
+func accountHome() string {
+	u, err := user.Current()
+	if err != nil || pathcheck.MountPoint(filepath.Clean(u.HomeDir)) != nil {
+		return ""
+	}
+	return u.HomeDir
 }
 
 // existing returns what some patterns stand for, links followed, sorted. What

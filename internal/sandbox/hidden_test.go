@@ -36,12 +36,27 @@ func TestRelativePathsAreHidden(t *testing.T) {
 	}
 }
 
+// TestHomeOfTheAccountIsHidden has homes below neither /home nor what HOME names, as
+// on clusters.
+func TestHomeOfTheAccountIsHidden(t *testing.T) {
+	home := testdirs.Visible(t)
+	t.Setenv("HOME", t.TempDir())
+	if paths, err := hidden(nil, home); err != nil || !slices.Contains(paths, home) {
+		t.Errorf("%q, %v", paths, err)
+	}
+	for _, odd := range []string{"/", "/nonexistent", ""} {
+		if paths, err := hidden(nil, odd); err != nil || slices.Contains(paths, odd) {
+			t.Errorf("home %q: %q, %v", odd, paths, err)
+		}
+	}
+}
+
 func TestWhatCannotBeHiddenIsAnError(t *testing.T) {
 	loop := filepath.Join(t.TempDir(), "loop")
 	if err := os.Symlink("loop", loop); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := hidden([]string{loop}); err == nil || !strings.Contains(err.Error(), loop) {
+	if _, err := hidden([]string{loop}, ""); err == nil || !strings.Contains(err.Error(), loop) {
 		t.Errorf("a link to itself: %v", err)
 	}
 	if os.Getuid() != 0 {
@@ -50,14 +65,14 @@ func TestWhatCannotBeHiddenIsAnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("SSH_AUTH_SOCK", filepath.Join(closed, "agent"))
-		if _, err := hidden(nil); err != nil {
+		if _, err := hidden(nil, ""); err != nil {
 			t.Errorf("what this user cannot reach: %v", err)
 		}
-		if _, err := hidden([]string{filepath.Join(closed, "token")}); err == nil {
+		if _, err := hidden([]string{filepath.Join(closed, "token")}, ""); err == nil {
 			t.Error("a path that was asked for and cannot be found is not hidden")
 		}
 	}
-	if _, err := hidden([]string{filepath.Join(filepath.Dir(loop), "none")}); err != nil {
+	if _, err := hidden([]string{filepath.Join(filepath.Dir(loop), "none")}, ""); err != nil {
 		t.Errorf("what does not exist: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ func (s Spec) layout() (*layout, error) {
 		l.bind, l.strict = "--dev-bind-try", true
 	} else {
 		var err error
-		if l.hidden, err = hidden(s.Hide); err != nil {
+		if l.hidden, err = hidden(s.Hide, accountHome()); err != nil {
 			return nil, fmt.Errorf("sandbox: %w", err)
 		}
 	}
