@@ -48,6 +48,15 @@ func newBlockCache(limit int64) *blockCache {
 
 // get returns a block, which load decodes if it is not there.
 func (c *blockCache) get(key blockKey, load func() (data []byte, next int64, err error)) ([]byte, int64, error) {
+	b := c.block(key, load)
+	if b.err == nil && len(b.data) <= metaSize {
+		c.slot(key).Store(b)
+	}
+	return b.data, b.next, b.err
+}
+
+// block is get for blocks that are not used yet.
+func (c *blockCache) block(key blockKey, load func() (data []byte, next int64, err error)) *cachedBlock {
 	c.mu.Lock()
 	element := c.items[key]
 	if element == nil {
@@ -62,10 +71,7 @@ func (c *blockCache) get(key blockKey, load func() (data []byte, next int64, err
 		b.data, b.next, b.err = load()
 		c.account(element, b)
 	})
-	if b.err == nil && len(b.data) <= metaSize {
-		c.slot(key).Store(b)
-	}
-	return b.data, b.next, b.err
+	return b
 }
 
 // recent returns a small block that was used lately, or nothing.
@@ -131,29 +137,50 @@ func (k knownDir) find(name string) (dirent, bool) {
 	return k.listing[i].d, true
 }
 
-// pathCache knows directories that were met lately.
+// pathCache knows directories that were met lately. When there are too many, those
+// that were not asked for since that was so before are forgotten.
 type pathCache struct {
-	mu     sync.Mutex
-	dirs   map[string]knownDir
-	listed int // entries of all listings
+	mu          sync.Mutex
+	dirs, older map[string]knownDir
+	listed      int // entries of all listings in dirs
 }
 
 func (c *pathCache) get(path string) knownDir {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.dirs[path]
+	return c.find(path)
 }
 
-func (c *pathCache) keep(path string, k knownDir) {
+// keep remembers a directory, and its listing if there is one that is not long.
+func (c *pathCache) keep(path string, dir *inode, listing []dirEntry) {
+	if len(listing) > maxListed/8 {
+		listing = nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dirs == nil || len(c.dirs) >= maxPaths || c.listed+len(k.listing) > maxListed { // begin anew: the next few are found from the root
-		c.dirs, c.listed = map[string]knownDir{}, 0
+	if old := c.find(path); old.inode == nil || old.listing == nil && listing != nil {
+		c.put(path, knownDir{dir, listing})
 	}
-	if old := c.dirs[path].listing; old != nil {
-		k.listing = old
-	} else {
-		c.listed += len(k.listing)
+}
+
+func (c *pathCache) find(path string) knownDir {
+	k, known := c.dirs[path]
+	if !known {
+		if k, known = c.older[path]; known {
+			c.put(path, k)
+		}
 	}
+	return k
+}
+
+func (c *pathCache) put(path string, k knownDir) {
+	if c.dirs == nil {
+		c.dirs, c.older = map[string]knownDir{}, map[string]knownDir{}
+	}
+	if len(c.dirs) >= maxPaths/2 || c.listed+len(k.listing) > maxListed/2 {
+		clear(c.older) // keeping its room
+		c.dirs, c.older, c.listed = c.older, c.dirs, 0
+	}
+	c.listed += len(k.listing)
 	c.dirs[path] = k
 }

@@ -35,7 +35,7 @@ func (m *Image) Open(name string) (fs.File, error) {
 	}
 	switch i.kind {
 	case typeDir:
-		return &openDir{m: m, info: info, name: name}, nil
+		return &openDir{m: m, dir: i, info: info, name: name}, nil
 	case typeFile:
 		c, err := m.content(i)
 		if err != nil {
@@ -79,7 +79,10 @@ func (m *Image) ReadLink(name string) (string, error) {
 
 // ReadDir lists a directory in the order of names.
 func (m *Image) ReadDir(name string) ([]fs.DirEntry, error) {
-	i, err := m.resolve(name, true)
+	if m.closer != nil { // of a file: elsewhere a read may be a request
+		m.metaBlocks.CompareAndSwap(0, 4)
+	}
+	i, direct, err := m.lookUp(name, true)
 	if err != nil {
 		return nil, pathError("readdir", name, err)
 	}
@@ -87,8 +90,8 @@ func (m *Image) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, pathError("readdir", name, err)
 	}
-	if len(entries) <= maxListed/8 && m.paths.get(name).inode == i { // what is in it is asked for next
-		m.paths.keep(name, knownDir{i, entries})
+	if direct { // what is in it is asked for next
+		m.paths.keep(name, i, entries)
 	}
 	return dirEntries(entries), nil
 }
@@ -184,17 +187,24 @@ func pathError(op, name string, err error) error {
 // resolve finds the inode of a slash-separated path. A symbolic link at its end
 // is followed only if asked for.
 func (m *Image) resolve(name string, follow bool) (*inode, error) {
-	if !validPath(name) {
-		return nil, fs.ErrInvalid
+	i, direct, err := m.lookUp(name, follow)
+	if err == nil && direct && i.kind == typeDir {
+		m.paths.keep(name, i, nil)
 	}
-	i, err := m.resolveNear(name)
+	return i, err
+}
+
+// lookUp is resolve for who keeps the path. It tells whether that leads through no
+// symbolic link.
+func (m *Image) lookUp(name string, follow bool) (i *inode, direct bool, err error) {
+	if !validPath(name) {
+		return nil, false, fs.ErrInvalid
+	}
+	i, err = m.resolveNear(name)
 	if err != nil || i == nil || follow && i.kind == typeSymlink {
 		return m.resolveFar(name, follow)
 	}
-	if i.kind == typeDir {
-		m.paths.keep(name, knownDir{inode: i})
-	}
-	return i, nil
+	return i, true, nil
 }
 
 // resolveNear finds what is in a directory that was met lately, as all is that a
@@ -218,10 +228,10 @@ func (m *Image) resolveNear(name string) (*inode, error) {
 }
 
 // resolveFar goes from the root, through symbolic links.
-func (m *Image) resolveFar(name string, follow bool) (*inode, error) {
+func (m *Image) resolveFar(name string, follow bool) (i *inode, direct bool, err error) {
 	root, err := m.root()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	at := []*inode{root} // from the root to where we are
 	todo := strings.Split(name, "/")
@@ -233,35 +243,31 @@ func (m *Image) resolveFar(name string, follow bool) (*inode, error) {
 		case part == "." || part == "":
 			continue
 		case part == ".." && len(at) == 1:
-			return nil, errLeadsOut
+			return nil, false, errLeadsOut
 		case part == "..":
 			at = at[:len(at)-1]
 			continue
 		}
 		next, err := m.step(at[len(at)-1], part)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if next.kind != typeSymlink || len(todo) == 0 && !follow {
 			at = append(at, next)
 			if links == 0 && next.kind == typeDir && len(todo) > 0 { // what is near it is asked for next
-				m.paths.keep(strings.TrimSuffix(name, "/"+strings.Join(todo, "/")), knownDir{inode: next})
+				m.paths.keep(strings.TrimSuffix(name, "/"+strings.Join(todo, "/")), next, nil)
 			}
 			continue
 		}
 		if links++; links > maxLinksFollowed {
-			return nil, errTooDeep
+			return nil, false, errTooDeep
 		}
 		if path.IsAbs(next.target) {
-			return nil, errLeadsOut
+			return nil, false, errLeadsOut
 		}
 		todo = append(strings.Split(next.target, "/"), todo...)
 	}
-	i := at[len(at)-1]
-	if links == 0 && i.kind == typeDir {
-		m.paths.keep(name, knownDir{inode: i})
-	}
-	return i, nil
+	return at[len(at)-1], links == 0, nil
 }
 
 func (m *Image) step(dir *inode, name string) (*inode, error) {
@@ -283,7 +289,9 @@ func validPath(name string) bool {
 	if name == "." {
 		return true
 	}
-	for part := range strings.SplitSeq(name, "/") {
+	for more := true; more; {
+		var part string
+		part, name, more = strings.Cut(name, "/")
 		if part == "" || part == "." || part == ".." {
 			return false
 		}
@@ -309,24 +317,30 @@ func (i *inode) stat(owner Owner) Stat {
 	return s
 }
 
-// fileInfo implements fs.FileInfo.
+// fileInfo implements fs.FileInfo. It is what a walk takes most memory for, so it
+// has no more of an inode than it tells.
 type fileInfo struct {
-	name  string
-	owner Owner
-	inode
+	name string
+	size int64
+	mode fs.FileMode
+	time uint32
+	sys  Stat
 }
 
 func (m *Image) info(name string, i *inode) (*fileInfo, error) {
 	owner, err := m.owner(i)
-	return &fileInfo{name, owner, *i}, err
+	if err != nil {
+		return nil, err
+	}
+	return &fileInfo{name, i.size, i.mode(), i.mtime, i.stat(owner)}, nil
 }
 
 func (f *fileInfo) Name() string       { return f.name }
 func (f *fileInfo) Size() int64        { return f.size }
-func (f *fileInfo) Mode() fs.FileMode  { return f.mode() }
-func (f *fileInfo) ModTime() time.Time { return f.time() }
-func (f *fileInfo) IsDir() bool        { return f.kind == typeDir }
-func (f *fileInfo) Sys() any           { s := f.stat(f.owner); return &s }
+func (f *fileInfo) Mode() fs.FileMode  { return f.mode }
+func (f *fileInfo) ModTime() time.Time { return timeOf(f.time) }
+func (f *fileInfo) IsDir() bool        { return f.mode.IsDir() }
+func (f *fileInfo) Sys() any           { s := f.sys; return &s }
 
 // dirEntry implements fs.DirEntry. It reads the inode only when asked.
 type dirEntry struct {
@@ -341,11 +355,11 @@ func (e *dirEntry) Type() fs.FileMode { return fileModes[e.d.kind] }
 func (e *dirEntry) String() string    { return fs.FormatDirEntry(e) }
 
 func (e *dirEntry) Info() (fs.FileInfo, error) {
-	f := &fileInfo{name: e.d.name}
-	err := e.m.readChild(&f.inode, e.dir, e.d)
-	if err == nil {
-		f.owner, err = e.m.owner(&f.inode)
+	var i inode
+	if err := e.m.readChild(&i, e.dir, e.d); err != nil {
+		return nil, pathError("lstat", e.d.name, err)
 	}
+	f, err := e.m.info(e.d.name, &i)
 	if err != nil {
 		return nil, pathError("lstat", e.d.name, err)
 	}
@@ -367,6 +381,7 @@ func (s special) Read([]byte) (int, error) {
 // openDir is an open directory.
 type openDir struct {
 	m       *Image
+	dir     *inode
 	info    *fileInfo
 	name    string
 	entries []fs.DirEntry // not yet returned
@@ -382,7 +397,7 @@ func (d *openDir) Read([]byte) (int, error) {
 // ReadDir implements fs.ReadDirFile.
 func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
 	if !d.read {
-		entries, err := d.m.entries(&d.info.inode)
+		entries, err := d.m.entries(d.dir)
 		if err != nil {
 			return nil, pathError("readdir", d.name, err)
 		}

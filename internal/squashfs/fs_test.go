@@ -62,6 +62,42 @@ func TestManyDirectories(t *testing.T) {
 	}
 }
 
+// Tables of a file are decoded ahead while its directories are listed; where a read may
+// be a request, no more is read than was asked for.
+func TestTablesAhead(t *testing.T) {
+	g := newTree(t)
+	for i := range 5000 {
+		g.file(fmt.Sprintf("many/%04d", i), nil)
+	}
+	image, _ := packTree(t, g.root, WriteOptions{})
+	f, err := os.Open(image)
+	g.must(err)
+	defer f.Close()
+	remote, err := NewReader(f, fileSize(t, f), Limits{})
+	g.must(err)
+	for m, ahead := range map[*Image]bool{openImage(t, image): true, remote: false} {
+		next := m.inodeTable.start
+		asked := func() {
+			_, end, err := m.metaBlock(&m.inodeTable, next)
+			g.must(err)
+			m.running.Wait()
+			next = end
+		}
+		if asked(); m.meta.has(blockKey{at: next}) {
+			t.Error("a block is there before anything was listed")
+		}
+		if _, err := m.ReadDir("many"); err != nil {
+			t.Fatal(err)
+		}
+		m.running.Wait()
+		for range 2 {
+			if asked(); m.meta.has(blockKey{at: next}) != ahead {
+				t.Errorf("a block is there: %v, want %v", !ahead, ahead)
+			}
+		}
+	}
+}
+
 func TestLinksAreFollowedInside(t *testing.T) {
 	g := newTree(t)
 	g.file("real/file", []byte("content"))

@@ -230,7 +230,7 @@ func (i *inode) mode() fs.FileMode {
 	return mode
 }
 
-func (i *inode) time() time.Time { return time.Unix(int64(i.mtime), 0).UTC() }
+func timeOf(seconds uint32) time.Time { return time.Unix(int64(seconds), 0).UTC() }
 
 // owner returns the user and the group of an inode.
 func (m *Image) owner(i *inode) (Owner, error) {

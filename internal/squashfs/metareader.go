@@ -14,6 +14,10 @@ type table struct {
 	start, end int64
 }
 
+// maxMetaAhead is how many metadata blocks are decoded ahead at a time, at most. It is
+// a small part of those that are kept.
+const maxMetaAhead = 64
+
 // cursor reads the content of a table from some point on.
 type cursor struct {
 	m     *Image
@@ -94,11 +98,35 @@ func (m *Image) metaBlock(t *table, at int64) ([]byte, int64, error) {
 	data, next, err := m.meta.recent(blockKey{at: at})
 	if data == nil {
 		data, next, err = m.meta.get(blockKey{at: at}, func() ([]byte, int64, error) { return m.loadMeta(t, at) })
+		if err == nil {
+			m.metaAhead(t, next)
+		}
 	}
 	if err == nil && next > t.end {
 		return nil, 0, invalid(t.name, errTableEnd)
 	}
 	return data, next, err
+}
+
+// metaAhead has blocks of a table decoded on another goroutine, from one on that is
+// asked for next, if directories are listed. It takes longer to wake a processor than to
+// decode a block, so each time they are twice as many.
+func (m *Image) metaAhead(t *table, at int64) {
+	count := m.metaBlocks.Load()
+	if count == 0 || at+metaHeader > t.end || m.meta.has(blockKey{at: at}) {
+		return
+	}
+	m.goAhead(func() {
+		m.metaBlocks.Store(min(2*count, maxMetaAhead))
+		for n := int32(0); n < count && at+metaHeader <= t.end; n++ {
+			from := at
+			b := m.meta.block(blockKey{at: from}, func() ([]byte, int64, error) { return m.loadMeta(t, from) })
+			if b.err != nil { // it is met again by whoever reads the block
+				return
+			}
+			at = b.next
+		}
+	})
 }
 
 // loadMeta reads header and content at once: a read may be a round trip.

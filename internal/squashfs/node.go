@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -54,7 +55,7 @@ func (n Node) Attr() (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	a := Attr{Stat: n.i.stat(owner), Mode: n.i.perm, Size: n.i.size, Time: n.i.time()}
+	a := Attr{Stat: n.i.stat(owner), Mode: n.i.perm, Size: n.i.size, Time: timeOf(n.i.mtime)}
 	if n.i.kind == typeDir {
 		a.Size += dirListingPadding
 	}
@@ -179,25 +180,33 @@ func (c *Content) Ahead(off int64) {
 	if k >= len(c.c.words) || c.c.hole(k) || c.c.m.data.has(c.c.key(k)) {
 		return
 	}
-	select {
-	case c.c.m.ahead <- struct{}{}:
-	default:
-		return
-	}
-	c.c.m.running.Go(func() {
-		defer func() { <-c.c.m.ahead }()
+	c.c.m.goAhead(func() {
 		_, _ = c.c.cached(k) // an error is met again by whoever reads the block
 	})
 }
 
-// readAhead is what the image needs to serve nodes.
+// readAhead is what the image needs to decode blocks before they are asked for.
 type readAhead struct {
-	ahead    chan struct{}
-	running  sync.WaitGroup // what decodes ahead
-	zeroOnce sync.Once
-	zeros    []byte // of one block
+	ahead      chan struct{}
+	running    sync.WaitGroup // what decodes ahead
+	metaBlocks atomic.Int32   // of a table, to be decoded ahead next time; 0 until directories are listed
+	zeroOnce   sync.Once
+	zeros      []byte // of one block
 }
 
 func newReadAhead() readAhead {
 	return readAhead{ahead: make(chan struct{}, runtime.GOMAXPROCS(0))}
+}
+
+// goAhead runs f on another goroutine, unless as many as there are processors run.
+func (r *readAhead) goAhead(f func()) {
+	select {
+	case r.ahead <- struct{}{}:
+	default:
+		return
+	}
+	r.running.Go(func() {
+		defer func() { <-r.ahead }()
+		f()
+	})
 }
