@@ -45,6 +45,19 @@ type Options struct {
 	// Listed are the labels there are, with digest, size and date, where somebody
 	// else has listed them; nil asks the registry.
 	Listed []Record
+
+	// Denied is told of repositories that may not be read, which are left out then; it
+	// is called by several at once. nil: the first of them is the error.
+	Denied func(repository string, err error)
+}
+
+// denied tells whether the repository is one to be left out, and tells of it.
+func (o Options) denied(repository string, err error) bool {
+	if o.Denied == nil || fault.KindOf(err) != fault.Unauthorized {
+		return false
+	}
+	o.Denied(repository, err)
+	return true
 }
 
 // Record is one label in a registry and the image that it names.
@@ -90,7 +103,9 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 		return nil, err
 	}
 	if o.Depth < Labels {
-		tagged, err := each(ctx, o.Workers, places, resolve)
+		tagged, err := each(ctx, o.Workers, places, func(ctx context.Context, p place) (place, error) {
+			return resolve(ctx, p, o)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -210,7 +225,7 @@ func list(ctx context.Context, reg *registry.Registry, name string, pattern labe
 		return nil, err
 	}
 	tags, err := repo.TagList(ctx)
-	if fault.KindOf(err) == fault.NotFound {
+	if fault.KindOf(err) == fault.NotFound || o.denied(name, err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -225,10 +240,10 @@ func list(ctx context.Context, reg *registry.Registry, name string, pattern labe
 	return places, nil
 }
 
-func resolve(ctx context.Context, p place) (place, error) {
+func resolve(ctx context.Context, p place, o Options) (place, error) {
 	var err error
 	p.image, err = p.repo.Resolve(ctx, cmp.Or(p.reference, p.label.Tag))
-	if fault.KindOf(err) == fault.NotFound {
+	if fault.KindOf(err) == fault.NotFound || o.denied(p.repo.Name(), err) {
 		return place{}, nil
 	}
 	return p, err

@@ -3,7 +3,9 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"uenv-ci.dev/internal/event"
@@ -43,6 +45,9 @@ type Answer struct {
 	Records []Record  `json:"records"`
 	Source  Source    `json:"source"`
 	At      time.Time `json:"at"`
+	// Denied are repositories that were asked and may not be read: what is in them is
+	// not among the records.
+	Denied []string `json:"denied,omitempty"`
 }
 
 // Search is Find for people: it takes an answer from a moment ago, or the index
@@ -72,12 +77,34 @@ func Search(ctx context.Context, reg *registry.Registry, pattern label.Label, o 
 		}
 		o.Listed, a.Source = listed, FromListing
 	}
-	var err error
-	if a.Records, err = Find(ctx, reg, pattern, o.Options); err != nil {
+	if err := a.find(ctx, reg, pattern, o.Options); err != nil {
 		return Answer{}, err
 	}
-	c.write(kindAnswer, question(reg, pattern, o), a)
+	if len(a.Denied) == 0 { // else whoever logs in now would not see the rest
+		c.write(kindAnswer, question(reg, pattern, o), a)
+	}
 	return a, nil
+}
+
+// find asks the registry. Somebody who may not read an image that he did not ask for
+// sees the others; to have been denied all of them is an error.
+func (a *Answer) find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Options) error {
+	var mu sync.Mutex
+	denied := map[string]error{}
+	o.Denied = func(repository string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		denied[repository] = err
+	}
+	var err error
+	if a.Records, err = Find(ctx, reg, pattern, o); err != nil {
+		return err
+	}
+	a.Denied = slices.Sorted(maps.Keys(denied))
+	if len(a.Records) == 0 && len(a.Denied) > 0 {
+		return denied[a.Denied[0]]
+	}
+	return nil
 }
 
 // mayLack tells whether an index that could not be read is none at all, or one
@@ -131,7 +158,7 @@ func fromIndex(ctx context.Context, c cache, reg *registry.Registry, pattern lab
 	if err != nil {
 		return Answer{}, err
 	}
-	return Answer{filter(records, pattern, o), FromIndex, built}, nil
+	return Answer{Records: filter(records, pattern, o), Source: FromIndex, At: built}, nil
 }
 
 func filter(records []Record, pattern label.Label, o SearchOptions) []Record {
@@ -147,7 +174,7 @@ func offline(c cache, reg *registry.Registry, pattern label.Label, o SearchOptio
 		if data := c.readBytes(kindIndex, key); data != nil {
 			at := c.written(kindIndex, key)
 			if records, err := decodeIndex(data, pattern.Namespace); err == nil && (!ok || at.After(a.At)) {
-				return Answer{filter(records, pattern, o), FromCache, at}, nil
+				return Answer{Records: filter(records, pattern, o), Source: FromCache, At: at}, nil
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -363,5 +364,52 @@ func TestLongUnreadFilesAreRemoved(t *testing.T) {
 	}
 	if strings.Contains(old, "old") {
 		t.Errorf("a key in a name: %s", old)
+	}
+}
+
+// A repository that may not be read hides itself and nothing else, unless it is all
+// that was asked for.
+func TestSearchWithoutWhatIsDenied(t *testing.T) {
+	for _, what := range []string{"tags/list", "manifests/"} {
+		t.Run(what, func(t *testing.T) {
+			var denied atomic.Bool
+			reg, err := registry.Open(registrytest.Start(t, registrytest.Referrers, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if denied.Load() && strings.Contains(r.URL.Path, "/x1/1/"+what) {
+						w.WriteHeader(http.StatusForbidden)
+						return
+					}
+					next.ServeHTTP(w, r)
+				})
+			}), registry.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			fill(t, reg, 3)
+			denied.Store(true)
+			o := SearchOptions{Cache: t.TempDir()}
+			for range 2 { // what is left out is asked for again
+				a := search(t, reg, "deploy::", o)
+				if got := names(a.Records); len(got) != 2 || a.Source != FromRegistry || !slices.Equal(a.Denied, []string{"deploy/daint/gh200/x1/1"}) {
+					t.Errorf("%q from %s, denied %q", got, a.Source, a.Denied)
+				}
+			}
+			if _, err := Search(t.Context(), reg, parse(t, "deploy::x1"), o); fault.KindOf(err) != fault.Unauthorized {
+				t.Errorf("got %v", err)
+			}
+			// An index that lacks images would hide them from those who may read them.
+			if _, err := Rebuild(t.Context(), reg, "deploy", Options{}); fault.KindOf(err) != fault.Unauthorized {
+				t.Errorf("got %v", err)
+			}
+			q, err := ParseQuery("gcc")
+			if err != nil {
+				t.Fatal(err)
+			}
+			listed := []Record{{Label: parse(t, "deploy::x1/1:v1@daint%gh200"), Digest: "sha256:" + "0123456789012345678901234567890123456789012345678901234567890123"}}
+			found, err := WithPackage(t.Context(), reg, listed, q, PackageOptions{})
+			if what != "tags/list" && (err != nil || len(found) > 0) {
+				t.Errorf("%v %v", found, err)
+			}
+		})
 	}
 }

@@ -85,7 +85,8 @@ func packagesOf(ctx context.Context, reg *registry.Registry, r Record, c cache) 
 	if err == nil {
 		contents, err = ReadContents(ctx, repo, d)
 	}
-	if k := fault.KindOf(err); err != nil && (k == fault.NotFound || k == fault.Invalid || k == fault.Refused) {
+	switch fault.KindOf(err) {
+	case fault.NotFound, fault.Invalid, fault.Refused, fault.Unauthorized: // of somebody else's image too, that an index lists
 		return Contents{}, nil
 	}
 	if err == nil && contents.Listed && !contents.Partial {

@@ -122,6 +122,9 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	}
 	order.Sort(a.Records)
 	in.tellAge(a)
+	if len(a.Denied) > 0 {
+		in.events.Info("find", "left out what may not be read with these credentials: %s", someOf(a.Denied))
+	}
 	if in.Bool("names") {
 		return namesOf(a.Records), nil
 	}
@@ -258,4 +261,13 @@ func (p *printer) remark(r catalog.Record) string {
 		return p.yellow("deprecated")
 	}
 	return ""
+}
+
+// someOf names the first few of a list.
+func someOf(names []string) string {
+	const few = 3
+	if more := len(names) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }

@@ -55,7 +55,7 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 	}
 	pulled, err := pipeline.Pull(ctx, found, f.local, pipeline.PullOptions{
 		Force: in.Bool("force"), OnlyMeta: in.Bool("only-meta"), Connections: in.Int("connections"), Limit: f.limit, Events: in.events,
-		Cache: in.cacheDir("bases"),
+		Cache: in.cacheDir("bases"), Private: in.site.Uenv(f.label.Name).Restricted,
 	})
 	if err != nil {
 		return nil, err

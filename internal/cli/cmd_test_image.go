@@ -186,6 +186,7 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 	if !in.Bool("no-attach") {
 		o.Attach = &found
 	}
+	o.Run.Restricted = in.site.Uenv(found.Label.Name).Restricted
 	o.Run.System, o.Run.UArch = first(o.Run.System, found.Label.System), found.Label.UArch
 	o.Run.Image = meta.Subject{Label: found.Label.String(), Digest: found.Descriptor.Digest}
 	return nil

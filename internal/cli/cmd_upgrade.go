@@ -50,7 +50,7 @@ func runUpgrade(ctx context.Context, in *invocation) (result, error) {
 		return r, nil
 	}
 	in.events.Info("upgrade", "%s to %s", costText(u), u.To.Label)
-	pulled, err := u.Pull(ctx, f.local, pipeline.PullOptions{Connections: in.Int("connections"), Limit: f.limit, Events: in.events})
+	pulled, err := u.Pull(ctx, f.local, pipeline.PullOptions{Connections: in.Int("connections"), Limit: f.limit, Events: in.events, Private: in.site.Uenv(f.label.Name).Restricted})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"uenv-ci.dev/internal/atomicfile"
@@ -68,6 +69,8 @@ type Options struct {
 	NoSandbox bool     // run the image's own tests as our user on the bare machine
 	Network   bool     // leave them the network
 	Hide      []string // more paths that they must not see
+	// Restricted keeps what the tests say out of events; the results have it.
+	Restricted bool
 
 	Timeout time.Duration // for all tests; 0 is none
 	Scratch string        // an existing private directory for everything the tests write
@@ -147,7 +150,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	v := o.verdict(out, start)
-	o.Events.Emit(outcomeEvent(v))
+	told := v
+	if o.Restricted {
+		told = Withheld(v)
+	}
+	o.Events.Emit(outcomeEvent(told))
 	return Result{Verdict: v, Dir: l.results}, l.write(v)
 }
 
@@ -248,6 +255,21 @@ func (o Options) verdict(out outcome, start time.Time) meta.Verdict {
 	v.State, v.Reason, v.Counts = d.State, d.Reason, d.Counts
 	if v.State == meta.Untested && v.Counts.Total == 0 && out.none != "" {
 		v.Reason = out.none
+	}
+	return v
+}
+
+// Withheld returns a verdict without what tests and their runner have said, for places
+// that others can see.
+func Withheld(v meta.Verdict) meta.Verdict {
+	v.Cases = slices.Clone(v.Cases)
+	for i := range v.Cases {
+		v.Cases[i].Reason = ""
+	}
+	v.Runner.Notes = nil
+	if v.Runner.Failure != "" {
+		v.Runner.Failure = "the runner failed, and what it said is withheld"
+		v.Reason = v.Decide(v.When.Time).Reason
 	}
 	return v
 }

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -420,5 +421,27 @@ func TestShortLogIsWhole(t *testing.T) {
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != text {
 		t.Errorf("kept %d of %d bytes, %v", len(data), len(text), err)
+	}
+}
+
+// Of a restricted image the results have all that its tests say, and nobody else does.
+func TestWithheld(t *testing.T) {
+	o := options(t, extra(t, map[string]string{"test": "#!/bin/sh\necho 1..2; echo 'not ok 1 - a'; echo '# confidential'; echo 'Bail out! confidential'\n"}))
+	var told []string
+	o.Events, o.Restricted = func(e event.Event) { told = append(told, e.Message) }, true
+	v := run(t, o)
+	if v.State != meta.Fail || v.Cases[0].Reason != "confidential" || !strings.Contains(v.Runner.Failure, "confidential") {
+		t.Fatalf("%+v", v)
+	}
+	if text := strings.Join(told, "\n"); strings.Contains(text, "confidential") || !strings.Contains(text, "fail: ") {
+		t.Errorf("told: %s", text)
+	}
+	w := Withheld(v)
+	data, err := json.Marshal(w)
+	if err != nil || strings.Contains(string(data), "confidential") || w.State != meta.Fail || w.Counts != v.Counts || w.Cases[0].Name != "a" {
+		t.Errorf("%s %v", data, err)
+	}
+	if v.Cases[0].Reason != "confidential" {
+		t.Error("the verdict itself was changed")
 	}
 }

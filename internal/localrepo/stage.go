@@ -25,7 +25,13 @@ type Stage struct {
 	lock *Lock
 	dir  string
 	keep bool
+	// hidden are the permissions that the image does not get although the repository
+	// gives them.
+	hidden fs.FileMode
 }
+
+// others is what those may do who are neither the owner nor in the group.
+const others fs.FileMode = 0o007
 
 // Content tells what was staged, so that Commit can prove it.
 type Content struct {
@@ -45,15 +51,29 @@ type Content struct {
 // all else is removed. The caller defers Abort.
 func (r *Repo) Stage(l *Lock) (*Stage, error) {
 	s := &Stage{repo: r, lock: l, dir: filepath.Join(r.images(), partialName(l.digest))}
+	if info, err := os.Stat(r.Paths(l.digest).Dir); err == nil && info.Mode()&others == 0 {
+		s.hidden = others // it takes the place of an image that is private
+	}
 	err := os.Mkdir(s.dir, 0o700)
 	switch {
 	case err == nil:
-		err = os.Chmod(s.dir, r.dirMode) // in a shared repository others clean up after a kill
+		err = os.Chmod(s.dir, s.dirMode()) // in a shared repository others clean up after a kill
 	case errors.Is(err, fs.ErrExist):
 		err = s.tidy()
 	}
 	return s, explain(err, "stage image %s", ID(l.digest))
 }
+
+// Private keeps the image from those who are neither the owner nor in the group,
+// whatever the repository gives them.
+func (s *Stage) Private() error {
+	s.hidden = others
+	return explain(os.Chmod(s.dir, s.dirMode()), "stage image %s", ID(s.lock.digest))
+}
+
+func (s *Stage) dirMode() fs.FileMode { return s.repo.dirMode &^ s.hidden }
+
+func (s *Stage) fileMode() fs.FileMode { return s.repo.fileMode &^ s.hidden }
 
 // tidy removes all but the image and what belongs to its download.
 func (s *Stage) tidy() error {
@@ -68,7 +88,7 @@ func (s *Stage) tidy() error {
 		return err
 	}
 	if !info.IsDir() {
-		return errors.Join(root.RemoveAll(base), root.Mkdir(base, s.repo.dirMode))
+		return errors.Join(root.RemoveAll(base), root.Mkdir(base, s.dirMode()))
 	}
 	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
@@ -86,7 +106,7 @@ func (s *Stage) Reset() error {
 		err = os.Mkdir(s.dir, 0o700)
 	}
 	if err == nil {
-		err = os.Chmod(s.dir, s.repo.dirMode)
+		err = os.Chmod(s.dir, s.dirMode())
 	}
 	return explain(err, "stage image %s", ID(s.lock.digest))
 }
@@ -149,7 +169,7 @@ func (s *Stage) Commit(ctx context.Context, c Content) error {
 		return explain(err, "image %s", id)
 	}
 	if c.Manifest != nil {
-		if err := atomicfile.WriteBytes(filepath.Join(s.dir, manifestName), s.repo.fileMode, c.Manifest); err != nil {
+		if err := atomicfile.WriteBytes(filepath.Join(s.dir, manifestName), s.fileMode(), c.Manifest); err != nil {
 			return explain(err, "image %s", id)
 		}
 	}
@@ -252,7 +272,7 @@ func (s *Stage) finish() error {
 			return err
 		case entry.IsDir():
 			dirs = append(dirs, path)
-			return os.Chmod(path, s.repo.dirMode)
+			return os.Chmod(path, s.dirMode())
 		case entry.Type().IsRegular():
 			return s.finishFile(path, entry)
 		}
@@ -271,9 +291,9 @@ func (s *Stage) finishFile(path string, entry fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	mode := s.repo.fileMode
+	mode := s.fileMode()
 	if info.Mode()&0o100 != 0 {
-		mode |= s.repo.dirMode & 0o111
+		mode |= s.dirMode() & 0o111
 	}
 	file, err := os.Open(path)
 	if err != nil {

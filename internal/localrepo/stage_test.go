@@ -134,6 +134,45 @@ func TestSharedRepositoryKeepsGroupAndMode(t *testing.T) {
 	}
 }
 
+// What is private stays so when it is fetched again; others see what else is there.
+func TestPrivateImages(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "public")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, dir)
+	public := pull(t, r, []byte("public"))
+	content := []byte("private")
+	m := manifest(t, content)
+	d := digest.FromBytes(m)
+	for round := range 2 {
+		lock, err := r.Lock(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := r.Stage(lock)
+		if err == nil && round == 0 {
+			err = s.Private()
+		}
+		if info, statErr := os.Stat(s.Dir()); err != nil || statErr != nil || info.Mode().Perm() != 0o750 {
+			t.Fatalf("%v %v %v", err, statErr, info)
+		}
+		err = errors.Join(os.WriteFile(s.Image(), content, 0o644), os.Mkdir(filepath.Join(s.Dir(), "meta"), 0o755))
+		if err := errors.Join(err, s.Commit(t.Context(), Content{Manifest: m})); err != nil {
+			t.Fatal(err)
+		}
+		lock.Unlock()
+		p := r.Paths(d)
+		for path, want := range map[string]os.FileMode{
+			r.images(): 0o755, p.Dir: 0o750, p.Meta: 0o750, p.Image: 0o640, p.Manifest: 0o640, r.Paths(public).Dir: 0o755, r.Paths(public).Image: 0o644,
+		} {
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+				t.Errorf("round %d: %s: %v %v, want %v", round, path, info, err, want)
+			}
+		}
+	}
+}
+
 // TestInterruptedDownloadIsKept has a pull end early and another take up what it
 // has left.
 func TestInterruptedDownloadIsKept(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 type PullOptions struct {
 	Force    bool // fetch again what is there already
 	OnlyMeta bool // record the label and fetch meta/, not the image
+	Private  bool // nobody but the owner and the group may read it
 
 	// NoDifference fetches the whole image, whatever local images have of it.
 	NoDifference bool
@@ -100,6 +101,11 @@ func fetchInto(ctx context.Context, local *localrepo.Repo, lock *localrepo.Lock,
 		return err
 	}
 	defer stage.Abort()
+	if o.Private {
+		if err := stage.Private(); err != nil {
+			return err
+		}
+	}
 	if o.Force || o.OnlyMeta {
 		if err := stage.Reset(); err != nil {
 			return err

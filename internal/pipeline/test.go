@@ -86,6 +86,9 @@ func Test(ctx context.Context, o TestOptions) (tested Tested, err error) {
 		return tested, err
 	}
 	tested.Verdict = result.Verdict
+	if o.Run.Restricted {
+		tested.Verdict = evidence.Withheld(result.Verdict)
+	}
 	if o.Attach != nil {
 		if tested.Attached, err = attachResults(ctx, *o.Attach, result); err != nil {
 			return tested, errors.Join(err, o.keep(result.Dir))
@@ -94,7 +97,7 @@ func Test(ctx context.Context, o TestOptions) (tested Tested, err error) {
 	if err := o.keep(result.Dir); err != nil {
 		return tested, err
 	}
-	return tested, result.Err()
+	return tested, evidence.Result{Verdict: tested.Verdict}.Err()
 }
 
 // evidence completes how the tests are run; work is an empty directory.
