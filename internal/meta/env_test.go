@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -237,4 +238,24 @@ func FuzzParseEnv(f *testing.F) {
 			t.Errorf("what we wrote does not read back: %v\n%s", err, text)
 		}
 	})
+}
+
+// TestValuesDoNotGrowWithoutEnd has variables each of which is the one before it,
+// twice: as many bytes as two to the power of their number.
+func TestValuesDoNotGrowWithoutEnd(t *testing.T) {
+	scalars, lists := Variables{Scalar: map[string]*string{}}, Variables{List: map[string][]ListOp{}}
+	value := "xxxxxxxxxx"
+	for i := range 40 {
+		name := fmt.Sprintf("V%02d", i)
+		text := value
+		scalars.Scalar[name] = &text
+		lists.List[name] = []ListOp{{Op: OpSet, Value: []string{text}}}
+		value = "${@" + name + "@}${@" + name + "@}"
+	}
+	for kind, v := range map[string]Variables{"scalars": scalars, "lists": lists} {
+		e := Env{Name: "hostile", Views: map[string]View{"v": SpackView("/v", "", v)}}
+		if _, err := e.Apply([]string{"v"}, []string{"A=1"}); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
 }

@@ -8,28 +8,36 @@ import (
 	"uenv-ci.dev/internal/fault"
 )
 
-// Changes are the merged changes of one or more views, in the order in which
+// changes are the merged changes of one or more views, in the order in which
 // they were merged.
-type Changes struct {
+type changes struct {
 	list   map[string][]ListOp
 	scalar map[string]*string
 }
+
+// maxExpanded bounds what all values together come to, in bytes: a few variables can
+// double each other without end, and no kernel starts a program with more than 6 MiB.
+const maxExpanded = 8 << 20
 
 // Apply returns environ (NAME=value entries) as it is inside the views, which
 // are named "view" or "uenv:view". It evaluates exactly like the uenv client:
 // the views merge in order, scalars are set first, then lists.
 func (e Env) Apply(views, environ []string) ([]string, error) {
-	var c Changes
+	var c changes
 	for _, name := range views {
-		if err := c.Merge(e, name); err != nil {
+		if err := c.merge(e, name); err != nil {
 			return nil, err
 		}
 	}
-	return c.Apply(environ), nil
+	applied, ok := c.apply(environ)
+	if !ok {
+		return nil, invalid("the views of %s set variables to more than %d MiB", e.Name, maxExpanded>>20)
+	}
+	return applied, nil
 }
 
-// Merge adds the changes of a view of e, named "view" or "uenv:view".
-func (c *Changes) Merge(e Env, name string) error {
+// merge adds the changes of a view of e, named "view" or "uenv:view".
+func (c *changes) merge(e Env, name string) error {
 	view, ok := e.Views[strings.TrimPrefix(name, e.Name+":")]
 	if !ok {
 		return fault.WithHint(fault.New(fault.NotFound, "view %q does not exist in %s", name, e.Name),
@@ -51,9 +59,9 @@ func (c *Changes) Merge(e Env, name string) error {
 	return nil
 }
 
-// Apply returns environ with the changes made. The order of what was there is
-// kept; new variables come last, sorted.
-func (c Changes) Apply(environ []string) []string {
+// apply returns environ with the changes made. The order of what was there is
+// kept; new variables come last, sorted. It is not ok if values become too large.
+func (c changes) apply(environ []string) (applied []string, ok bool) {
 	vars := map[string]string{}
 	var order []string
 	for _, entry := range environ {
@@ -66,8 +74,12 @@ func (c Changes) Apply(environ []string) []string {
 		}
 		vars[name] = value
 	}
-	c.scalars(vars)
-	c.lists(vars)
+	x := &expansion{vars, maxExpanded}
+	c.scalars(x)
+	c.lists(x)
+	if x.left < 0 {
+		return nil, false
+	}
 	known := make(map[string]bool, len(order))
 	out := make([]string, 0, len(vars))
 	add := func(name string) {
@@ -84,30 +96,30 @@ func (c Changes) Apply(environ []string) []string {
 			add(name)
 		}
 	}
-	return out
+	return out, true
 }
 
-func (c Changes) scalars(vars map[string]string) {
+func (c changes) scalars(x *expansion) {
 	for _, name := range slices.Sorted(maps.Keys(c.scalar)) {
 		switch value := c.scalar[name]; {
 		case !validName(name):
 		case value == nil:
-			delete(vars, name)
+			delete(x.vars, name)
 		default:
-			vars[name] = expand(*value, vars)
+			x.vars[name] = x.expand(*value)
 		}
 	}
 }
 
-func (c Changes) lists(vars map[string]string) {
+func (c changes) lists(x *expansion) {
 	for _, name := range slices.Sorted(maps.Keys(c.list)) {
 		if !validName(name) {
 			continue
 		}
-		if value, set := evaluate(c.list[name], vars[name]); set {
-			vars[name] = expand(value, vars)
+		if value, set := evaluate(c.list[name], x.vars[name]); set {
+			x.vars[name] = x.expand(value)
 		} else {
-			delete(vars, name)
+			delete(x.vars, name)
 		}
 	}
 }
@@ -139,14 +151,25 @@ func evaluate(ops []ListOp, value string) (string, bool) {
 
 const expandOpen, expandClose = "${@", "@}"
 
+// expansion gives variables their values.
+type expansion struct {
+	vars map[string]string
+	left int // bytes that values may still come to; below 0 they are cut off
+}
+
 // expand replaces ${@VAR@} by the variable's present value, "" if it is not set.
 // What follows an opening without an end is dropped.
-func expand(s string, vars map[string]string) string {
+func (x *expansion) expand(s string) string {
 	var b strings.Builder
+	add := func(text string) {
+		if x.left -= len(text); x.left >= 0 {
+			b.WriteString(text)
+		}
+	}
 	for {
 		text, rest, found := strings.Cut(s, expandOpen)
-		b.WriteString(text)
-		if !found {
+		add(text)
+		if !found || x.left < 0 {
 			return b.String()
 		}
 		name, after, closed := strings.Cut(rest, expandClose)
@@ -154,7 +177,7 @@ func expand(s string, vars map[string]string) string {
 			return b.String()
 		}
 		if validName(name) {
-			b.WriteString(vars[name])
+			add(x.vars[name])
 		}
 		s = after
 	}
