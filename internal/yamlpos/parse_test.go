@@ -229,3 +229,18 @@ func TestSequencesKeepPositions(t *testing.T) {
 		t.Errorf("b stands at %d:%d", b.Line, b.Column)
 	}
 }
+
+// TestLongIntegersAreRefused has integers that would take minutes to be read.
+func TestLongIntegersAreRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"decimal": strings.Repeat("1", 9<<20), "octal": "0" + strings.Repeat("7", 9<<20), "sexagesimal": "1" + strings.Repeat(":1", 4<<20),
+	} {
+		_, err := Parse("f", []byte("a: "+text))
+		if err == nil || !strings.Contains(err.Error(), "an integer has at most") {
+			t.Errorf("%s: no error, or another", name)
+		}
+	}
+	if n, err := Parse("f", []byte("a: "+strings.Repeat("9", maxDigits))); err != nil || n.Get("a").Value == nil {
+		t.Errorf("%d digits: %v", maxDigits, err)
+	}
+}

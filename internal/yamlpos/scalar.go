@@ -86,8 +86,15 @@ func isNumeric(text string) bool {
 	return true
 }
 
+// maxDigits is how long an integer may be: Python refuses longer ones too, since
+// reading them takes the square of their length.
+const maxDigits = 4300
+
 // parseInt reads an integer that matches intPattern.
 func parseInt(text string) (any, error) {
+	if len(text) > maxDigits {
+		return nil, fmt.Errorf("an integer has at most %d digits, not %d", maxDigits, len(text))
+	}
 	digits := strings.ReplaceAll(text, "_", "")
 	negative := strings.HasPrefix(digits, "-")
 	digits = strings.TrimLeft(digits, "+-")
