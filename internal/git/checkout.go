@@ -29,7 +29,7 @@ func Describe(ctx context.Context, dir string) (Checkout, error) {
 		return Checkout{}, err
 	}
 	c := Checkout{Root: root, Path: path}
-	status, err := run(ctx, dir, "status", "--porcelain=v2", "--branch", "--", ".")
+	status, err := run(ctx, dir, "status", "--porcelain=v2", "--branch", untracked, "--", ".")
 	if ctx.Err() != nil {
 		return Checkout{}, ctx.Err()
 	}

@@ -45,3 +45,16 @@ func TestErrorsHaveNoCredentials(t *testing.T) {
 		}
 	}
 }
+
+// TestSettingsDoNotHideChanges has a user who does not want to be told of new files.
+func TestSettingsDoNotHideChanges(t *testing.T) {
+	dir := repository(t)
+	git(t, dir, "", "config", "status.showUntrackedFiles", "no")
+	write(t, filepath.Join(dir, "a", "new"), "x")
+	if got, err := Head(t.Context(), filepath.Join(dir, "a")); err != nil || !got.Dirty {
+		t.Errorf("head: %+v, %v", got, err)
+	}
+	if got, err := Describe(t.Context(), filepath.Join(dir, "a")); err != nil || !got.Dirty {
+		t.Errorf("describe: %+v, %v", got, err)
+	}
+}

@@ -82,6 +82,9 @@ func Root(ctx context.Context, dir string) (string, error) {
 	return root, nil
 }
 
+// untracked has files told that git does not know: a setting can leave them out.
+const untracked = "--untracked-files=normal"
+
 // Head returns the revision of the work tree that contains dir.
 func Head(ctx context.Context, dir string) (Revision, error) {
 	if _, err := Root(ctx, dir); err != nil {
@@ -91,7 +94,7 @@ func Head(ctx context.Context, dir string) (Revision, error) {
 	if err != nil {
 		return Revision{}, fmt.Errorf("read revision of %s: %w", dir, err)
 	}
-	status, err := run(ctx, dir, "status", "--porcelain", "--", ".")
+	status, err := run(ctx, dir, "status", "--porcelain", untracked, "--", ".")
 	if err != nil {
 		return Revision{}, fmt.Errorf("read status of %s: %w", dir, err)
 	}
@@ -106,7 +109,7 @@ func LastChange(ctx context.Context, dir string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	out, err := run(ctx, dir, "log", "-1", "--format=%H %ct", "--", ".")
+	out, err := run(ctx, dir, "log", "-1", "--no-show-signature", "--format=%H %ct", "--", ".")
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read history of %s: %w", dir, err)
 	}
