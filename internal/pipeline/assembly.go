@@ -139,11 +139,14 @@ func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *local
 	return a, nil
 }
 
+// maxManifest bounds a manifest that is read from a local repository, in bytes.
+const maxManifest = 4 << 20
+
 // toldIndex fetches the index that is attached to a local image in the registry that
 // another one of its name comes from. That it lies costs a second attempt.
 func toldIndex(ctx context.Context, found Found, local *localrepo.Repo, r localrepo.Record) (chunk.Index, error) {
 	paths := local.Paths(r.Digest)
-	raw, err := os.ReadFile(paths.Manifest)
+	raw, err := readRegular(paths.Manifest, maxManifest)
 	if err != nil {
 		return chunk.Index{}, err
 	}

@@ -227,7 +227,12 @@ func (w *treeWriter) fetch(ctx context.Context, c stack.Clone, reference string)
 
 // defaultModules makes the modules.yaml that is Spack's own.
 func (w *treeWriter) defaultModules() error {
-	defaults, err := os.ReadFile(filepath.Join(w.dir, "spack", "etc", "spack", "defaults", "modules.yaml"))
+	tree, err := os.OpenRoot(w.dir) // the clone is a stranger's, and may have links
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	defaults, err := tree.ReadFile("spack/etc/spack/defaults/modules.yaml")
 	if err != nil {
 		return fmt.Errorf("read Spack's default modules.yaml: %w", err)
 	}

@@ -3,11 +3,13 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -85,12 +87,32 @@ func FileRunnable(path string) (Runnable, error) {
 }
 
 func readEnvFile(path string) (meta.Env, error) {
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path, maxEnv)
 	if err != nil {
 		return meta.Env{}, err
 	}
 	env, err := meta.ParseEnv(data)
 	return env, fault.Wrap(fault.Invalid, err, "read %s", path)
+}
+
+// maxEnv bounds an env.json that is read, in bytes.
+const maxEnv = 16 << 20
+
+// readRegular reads a file that others may have put there: it waits for no pipe.
+func readRegular(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fault.New(fault.Invalid, "%s is not a file of at most %d MiB", path, limit>>20)
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // MountOptions say how an image is made to appear.
