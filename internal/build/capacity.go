@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/pathcheck"
 )
 
 // The room a build needs if nothing is known about it, in bytes.
@@ -112,7 +113,7 @@ func cgroupAvailable() (least int64, ok bool) {
 // available returns what a cgroup and those above it still allow. File pages can
 // be given up.
 func (t cgroupTree) available(own string) (least int64, ok bool) {
-	for dir := filepath.Join(t.top, own); within(dir, t.top); dir = filepath.Dir(dir) {
+	for dir := filepath.Join(t.top, own); pathcheck.Within(dir, t.top); dir = filepath.Dir(dir) {
 		limit, hasLimit := number(filepath.Join(dir, t.limit))
 		used, hasUsed := number(filepath.Join(dir, t.used))
 		stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
 )
@@ -184,7 +185,7 @@ func (f *clashFinder) addFiles(owner int, dir, at string) error {
 // leads elsewhere.
 func (f *clashFinder) linkedDir(link string) string {
 	target, ok := locate(f.store, f.mount, path.Join(f.mount, link))
-	if !ok || !within(target, path.Dir(link)) || target == path.Dir(link) {
+	if !ok || !pathcheck.Within(target, path.Dir(link)) || target == path.Dir(link) {
 		return ""
 	}
 	if info, err := f.store.Lstat(target); err != nil || !info.IsDir() {
@@ -210,7 +211,7 @@ func (f *clashFinder) compare(found []Clash, view, name string) []Clash {
 	owners := f.more[name]
 	kept := owners[0]
 	link, err := f.store.Readlink(path.Join(f.root, name))
-	linked := slices.IndexFunc(owners, func(i int) bool { return within(link, path.Join(f.mount, f.packages[i].prefix)) })
+	linked := slices.IndexFunc(owners, func(i int) bool { return pathcheck.Within(link, path.Join(f.mount, f.packages[i].prefix)) })
 	if linked >= 0 {
 		kept = owners[linked]
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"uenv-ci.dev/internal/meta"
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
 )
@@ -85,7 +86,7 @@ func (b *spackBuild) activation(script string) meta.Variables {
 			if b.tree.Version == 3 && e.Name == "PATH" && slices.Contains(systemPath, value) {
 				return true
 			}
-			return slices.ContainsFunc(ours, func(dir string) bool { return within(value, dir) })
+			return slices.ContainsFunc(ours, func(dir string) bool { return pathcheck.Within(value, dir) })
 		})
 		vars.List[e.Name] = append(vars.List[e.Name], op)
 	}
@@ -113,11 +114,6 @@ func listOp(e spack.Export) meta.ListOp {
 		fields[i] = path.Clean(f)
 	}
 	return meta.ListOp{Op: op, Value: fields}
-}
-
-// within tells whether a path is a directory or below it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
 // linkCompilers links the executables of compilers into a directory of the store.

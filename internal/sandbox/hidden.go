@@ -124,7 +124,7 @@ func filesOf(name, value string) []string {
 func outermost(paths []string) []string {
 	var out []string
 	for _, path := range paths {
-		if !slices.ContainsFunc(out, func(o string) bool { return within(path, o) }) {
+		if !slices.ContainsFunc(out, func(o string) bool { return pathcheck.Within(path, o) }) {
 			out = append(out, path)
 		}
 	}

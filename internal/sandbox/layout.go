@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/pathcheck"
 )
 
 // layout collects the options that make the file system of a sandbox.
@@ -168,7 +169,7 @@ func (l *layout) isFlat(link string) bool {
 	if err != nil || !info.IsDir() {
 		return false
 	}
-	below := func(path string) bool { return within(path, to) || within(to, path) }
+	below := func(path string) bool { return pathcheck.Within(path, to) || pathcheck.Within(to, path) }
 	return !slices.ContainsFunc(l.hidden, below) && !slices.ContainsFunc(l.targets, below)
 }
 
@@ -216,22 +217,17 @@ func (l *layout) add(args ...string) { l.args = append(l.args, args...) }
 // isCovered tells whether nothing of the host is to be seen at a path, so that
 // what is missing there can be created.
 func (l *layout) isCovered(path string) bool {
-	below := func(dir string) bool { return within(path, dir) }
+	below := func(dir string) bool { return pathcheck.Within(path, dir) }
 	return slices.ContainsFunc(l.hidden, below) || slices.ContainsFunc(l.own, below)
 }
 
 // missingIn returns a missing target below a directory, "" if there is none.
 func (l *layout) missingIn(dir string) string {
-	i := slices.IndexFunc(l.missing, func(m string) bool { return within(m, dir) })
+	i := slices.IndexFunc(l.missing, func(m string) bool { return pathcheck.Within(m, dir) })
 	if i < 0 {
 		return ""
 	}
 	return l.missing[i]
-}
-
-// within reports whether path is dir or lies below it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // children returns the paths of a directory's entries, none if it cannot be read.
