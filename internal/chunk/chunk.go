@@ -74,7 +74,7 @@ func BuildAt(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, sp
 		if n, err := r.ReadAt(data, s.Offset); int64(n) < s.Length {
 			return x, fmt.Errorf("read chunks: %w", err)
 		}
-		x.Chunks = append(x.Chunks, Chunk{s, SumOf(data)})
+		x.Chunks = append(x.Chunks, Chunk{s, sumOf(data)})
 	}
 	return x, nil
 }
@@ -197,13 +197,13 @@ func (p part) read(r io.ReaderAt, gear *[256]uint64) ([]Chunk, error) {
 	}
 	chunks := make([]Chunk, len(spans))
 	for i, s := range spans {
-		chunks[i] = Chunk{s, SumOf(data[s.Offset-p.Offset : s.end()-p.Offset])}
+		chunks[i] = Chunk{s, sumOf(data[s.Offset-p.Offset : s.end()-p.Offset])}
 	}
 	return chunks, nil
 }
 
-// SumOf returns the sum of a chunk's content.
-func SumOf(data []byte) Sum {
+// sumOf returns the sum of a chunk's content.
+func sumOf(data []byte) Sum {
 	whole := sha256.Sum256(data)
 	return Sum(whole[:len(Sum{})])
 }

@@ -39,7 +39,7 @@ func check(t *testing.T, x Index, data []byte) {
 		if c.Offset != at || c.Length <= 0 || c.end() > int64(len(data)) {
 			t.Fatalf("chunk %d is %+v after %d", i, c.Span, at)
 		}
-		if SumOf(data[c.Offset:c.end()]) != c.Sum {
+		if sumOf(data[c.Offset:c.end()]) != c.Sum {
 			t.Fatalf("the sum of chunk %d is wrong", i)
 		}
 		at = c.end()

@@ -180,34 +180,6 @@ func ResolveRemote(ctx context.Context, url, reference string) (string, error) {
 	return "", fault.New(fault.NotFound, "%s has no branch or tag %q", WithoutCredentials(url), reference)
 }
 
-// ChangedPaths returns the paths below dir, relative to the root of its work
-// tree, that differ between revision and the work tree as it is, untracked files
-// included.
-func ChangedPaths(ctx context.Context, dir, revision string) ([]string, error) {
-	root, err := Root(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(revision, "-") {
-		return nil, fault.New(fault.Usage, "%q is not a revision", revision)
-	}
-	changed, err := run(ctx, root, "diff", "--name-only", "--no-renames", "-z", revision, "--", dir)
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "compare with revision %q", revision)
-	}
-	untracked, err := run(ctx, root, "ls-files", "--others", "--exclude-standard", "-z", "--", dir)
-	if err != nil {
-		return nil, fmt.Errorf("list untracked files: %w", err)
-	}
-	var paths []string
-	for _, p := range strings.Split(changed+"\x00"+untracked, "\x00") {
-		if p != "" {
-			paths = append(paths, p)
-		}
-	}
-	return paths, nil
-}
-
 // Clone makes dir a shallow checkout of a remote repository at a commit, branch
 // or tag; the empty reference is the remote's default branch. An abbreviated
 // commit costs the whole history, since only its repository can complete it. A

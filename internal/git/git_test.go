@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -111,19 +110,6 @@ func TestResolveRemote(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := ResolveRemote(t.Context(), filepath.Join(dir, "gone"), "main"); fault.KindOf(err) != fault.Network {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestChangedPaths(t *testing.T) {
-	dir := repository(t)
-	write(t, filepath.Join(dir, "a", "new"), "x")
-	got, err := ChangedPaths(t.Context(), dir, "HEAD~1")
-	slices.Sort(got)
-	if err != nil || !slices.Equal(got, []string{"a/new", "b/f"}) {
-		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := ChangedPaths(t.Context(), dir, "no-such"); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("got %v", err)
 	}
 }

@@ -69,15 +69,12 @@ type Subject struct {
 	Digest digest.Digest `json:"digest,omitempty"` // of the manifest; "" if a loose file was tested
 }
 
-// The names of runners.
-const (
-	RunnerReFrame = "reframe"
-	RunnerCommand = "command"
-)
+// RunnerReFrame is the name of ReFrame as a runner.
+const RunnerReFrame = "reframe"
 
 // Runner is the program that ran the tests.
 type Runner struct {
-	Name    string `json:"name"` // one of the Runner constants
+	Name    string `json:"name"` // RunnerReFrame, or command for extra/test, or none
 	Version string `json:"version,omitempty"`
 	Exit    int    `json:"exit"` // its exit status; 128+n if signal n ended it
 	// Sandbox tells that it ran in a sandbox, as an image's own tests do.

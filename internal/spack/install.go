@@ -19,21 +19,19 @@ const (
 
 // InstallEvent is something that happened in an installation.
 type InstallEvent struct {
-	Kind        InstallKind
-	Package     string // name-version
-	Hash        string
-	Done, Total int     // packages; 0, 0 if not known
-	Seconds     float64 // of an Installed package that was built
+	Kind    InstallKind
+	Package string // name-version
+	Hash    string
+	Seconds float64 // of an Installed package that was built
 }
 
 // InstallWatcher follows the output of `spack install`.
 type InstallWatcher struct {
-	last        InstallEvent
-	done, total int
+	last InstallEvent
 }
 
 var (
-	installing = regexp.MustCompile(`^==> Installing (\S+)-([a-z2-7]{32})(?: \[(\d+)/(\d+)\])?$`)
+	installing = regexp.MustCompile(`^==> Installing (\S+)-([a-z2-7]{32})(?: \[\d+/\d+\])?$`)
 	extracting = regexp.MustCompile(`^==> Extracting (\S+)-([a-z2-7]{32}) from binary cache$`)
 	installed  = regexp.MustCompile(`^==> \S+: Successfully installed (\S+)-([a-z2-7]{32})$`)
 )
@@ -44,14 +42,13 @@ func (w *InstallWatcher) Line(line string) InstallEvent {
 	switch {
 	case installing.MatchString(line):
 		m := installing.FindStringSubmatch(line)
-		w.done, w.total = max(number(m[3])-1, 0), number(m[4])
-		return InstallEvent{Kind: Installing, Package: m[1], Hash: m[2], Done: w.done, Total: w.total}
+		return InstallEvent{Kind: Installing, Package: m[1], Hash: m[2]}
 	case extracting.MatchString(line):
 		m := extracting.FindStringSubmatch(line)
-		return InstallEvent{Kind: Extracting, Package: m[1], Hash: m[2], Done: w.done, Total: w.total}
+		return InstallEvent{Kind: Extracting, Package: m[1], Hash: m[2]}
 	case installed.MatchString(line):
 		m := installed.FindStringSubmatch(line)
-		w.last = InstallEvent{Kind: Installed, Package: m[1], Hash: m[2], Done: w.done + 1, Total: w.total}
+		w.last = InstallEvent{Kind: Installed, Package: m[1], Hash: m[2]}
 	case w.last.Kind == Installed && strings.Contains(line, "Total: "):
 		e := w.last
 		e.Seconds = seconds(line[strings.LastIndex(line, "Total: ")+len("Total: "):])
@@ -59,11 +56,6 @@ func (w *InstallWatcher) Line(line string) InstallEvent {
 		return e
 	}
 	return InstallEvent{}
-}
-
-func number(s string) int {
-	n, _ := strconv.Atoi(s)
-	return n
 }
 
 // seconds reads a time as Spack writes it: 1.52s, 2m 3.00s, 1h 2m 3.00s.

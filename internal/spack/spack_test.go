@@ -103,9 +103,6 @@ func TestInstallWatcher(t *testing.T) {
 		switch e := w.Line(strings.TrimSuffix(line, "\n")); e.Kind {
 		case Installing:
 			begun = append(begun, e.Package)
-			if e.Total != 6 || e.Done != 1+len(begun) {
-				t.Errorf("%+v", e)
-			}
 		case Installed:
 			built[e.Package] = e.Seconds
 			if len(e.Hash) != 32 {
