@@ -1,23 +1,13 @@
 package build
 
 import (
-	"archive/tar"
-	"compress/gzip"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/git"
 )
-
-// LogArchive is the name of the file with the logs of a build that failed.
-const LogArchive = "build-logs.tar.gz"
 
 // Report says what a build did, how long it took and what it needed.
 type Report struct {
@@ -112,46 +102,4 @@ func sortPackages(packages []Package) {
 	slices.SortFunc(packages, func(a, b Package) int {
 		return strings.Compare(a.Name+" "+a.Version+" "+a.Hash, b.Name+" "+b.Version+" "+b.Hash)
 	})
-}
-
-// archive packs the files of a directory into a tar.gz.
-func archive(dir, file string) error {
-	out, err := atomicfile.Create(file, 0o644)
-	if err != nil {
-		return fmt.Errorf("keep the logs: %w", err)
-	}
-	defer out.Abort()
-	zip := gzip.NewWriter(out)
-	t := tar.NewWriter(zip)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("keep the logs: %w", err)
-	}
-	for _, e := range entries {
-		if err := addFile(t, dir, e.Name()); err != nil {
-			return fmt.Errorf("keep the logs: %w", err)
-		}
-	}
-	if err := errors.Join(t.Close(), zip.Close()); err != nil {
-		return fmt.Errorf("keep the logs: %w", err)
-	}
-	return out.Commit()
-}
-
-func addFile(t *tar.Writer, dir, name string) error {
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	header := &tar.Header{Name: "build-logs/" + name, Mode: 0o644, Size: info.Size(), ModTime: info.ModTime()}
-	if err := t.WriteHeader(header); err != nil {
-		return err
-	}
-	_, err = io.CopyN(t, f, info.Size())
-	return err
 }
