@@ -258,3 +258,14 @@ func FuzzDecode(f *testing.F) {
 		MakePlan(x, []Index{x})
 	})
 }
+
+// TestLargeChunksAreRefused has an index that says one chunk is the whole of a large file:
+// whoever compares chunks holds each in memory.
+func TestLargeChunksAreRefused(t *testing.T) {
+	for length, ok := range map[int64]bool{maxBlock: true, maxBlock + 1: false, 1 << 40: false} {
+		x := Index{Digest: digest.FromString("x"), Size: length, Grain: leastGrain, Chunks: []Chunk{{Span: Span{0, length}}}}
+		if _, err := Decode(x.Encode()); (err == nil) != ok {
+			t.Errorf("%d bytes: %v", length, err)
+		}
+	}
+}

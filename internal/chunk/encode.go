@@ -56,7 +56,7 @@ func Decode(data []byte) (Index, error) {
 	at := int64(0)
 	for range count {
 		length, n := binary.Uvarint(rest)
-		if n <= 0 || length == 0 || length > uint64(x.Size-at) || len(rest) < n+len(Sum{}) {
+		if n <= 0 || length == 0 || length > min(maxBlock, uint64(x.Size-at)) || len(rest) < n+len(Sum{}) {
 			return bad("chunk %d of %d cannot be", len(x.Chunks), count)
 		}
 		c := Chunk{Span{at, int64(length)}, Sum(rest[n : n+len(Sum{})])}
