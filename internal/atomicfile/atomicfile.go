@@ -21,17 +21,38 @@ type File struct {
 
 // Create opens a temporary file in the directory of path. The caller writes to
 // it and ends with Commit; a deferred Abort removes it on every other way out. What
-// writers of the same path have left that were killed is removed.
+// writers of the same path have left that were killed is removed. A device or a pipe,
+// such as /dev/null, is refused: the file would take its place for everybody.
 func Create(path string, perm fs.FileMode) (*File, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return nil, fmt.Errorf("create %s: it is not a regular file", path)
+	}
 	sweep(path)
 	f, err := createLocked(path)
 	if err != nil {
+		if at := (*fs.PathError)(nil); errors.As(err, &at) {
+			err = at.Err // of a name that nobody knows
+		}
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	if err := f.Chmod(perm); err != nil {
 		return nil, errors.Join(fmt.Errorf("create %s: %w", path, err), f.Close(), os.Remove(f.Name()))
 	}
 	return &File{File: f, path: path}, nil
+}
+
+// Check tells what would keep a file from being written, for work that takes long
+// before there is anything to write.
+func Check(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("create %s: it is a directory", path)
+	}
+	f, err := Create(path, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Abort()
+	return nil
 }
 
 // Commit makes the content durable and gives it its final name, replacing what

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -90,5 +92,51 @@ func TestAbortAfterCommitKeepsTheFile(t *testing.T) {
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)
+	}
+}
+
+// Nothing is left by looking, and what cannot be written is known before.
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := Check(path); err != nil {
+		t.Error(err)
+	}
+	if err := WriteBytes(path, 0o644, []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(path); err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "old" {
+		t.Errorf("%q %v", data, err)
+	}
+	if got := names(t, dir); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+	for _, bad := range []string{dir, filepath.Join(dir, "none", "f"), filepath.Join(path, "f")} {
+		if err := Check(bad); err == nil {
+			t.Errorf("%s can be written", bad)
+		}
+	}
+}
+
+// What is no file is not replaced by one: /dev/null is everybody's.
+func TestOnlyFilesAreReplaced(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := pipe + "-link"
+	if err := os.Symlink(pipe, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, link} {
+		if err := WriteBytes(path, 0o644, nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("%v %v", info, err)
 	}
 }

@@ -21,6 +21,7 @@ func catalogCommand() *command {
 				details: `Reads all of the namespace (default 'deploy') from the registry and publishes what
 there is as one artifact in the namespace NAMESPACE-index, from which everybody's
 'find' reads. Run it after each promotion, or by the clock.`,
+				examples: `uenv-ci catalog rebuild deploy`,
 			},
 			{
 				name: "listing", usage: "write the listing that the uenv client reads", args: "[NAMESPACE]", maxArgs: 1, run: runListing,

@@ -67,5 +67,16 @@ func (in *invocation) destination(i int, from label.Label) (label.Label, error) 
 	if err != nil {
 		return l, err
 	}
-	return pipeline.Complete(l, from), nil
+	return in.complete(i, l, from)
+}
+
+// complete gives argument i, read as to, the parts of another label that it leaves
+// out. A single word is a tag without its colon more often than another name, and what
+// is released is never deleted: another name needs a version.
+func (in *invocation) complete(i int, to, from label.Label) (label.Label, error) {
+	if to.Name == "" || to.Name == from.Name || to.Version != "" {
+		return pipeline.Complete(to, from), nil
+	}
+	err := fault.New(fault.Usage, "%s: %q would be another name of %s/%s, and has no version", in.Command.Name, in.arg(i), from.Name, from.Version)
+	return to, fault.WithHint(err, "':%s' is a tag, '%s/%s' a name", to.Name, to.Name, from.Version)
 }

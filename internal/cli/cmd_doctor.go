@@ -12,7 +12,9 @@ func doctorCommand() *command {
 	return &command{
 		name: "doctor", group: "Help", usage: "show what the program can use on this machine",
 		details: "Nothing of it is needed by every command; each line says what is done without it.",
-		run:     runDoctor,
+		examples: `uenv-ci doctor
+uenv-ci doctor --site site.yaml --format json`,
+		run: runDoctor,
 	}
 }
 

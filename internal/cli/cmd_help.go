@@ -11,7 +11,8 @@ import (
 func versionCommand() *command {
 	return &command{
 		name: "version", siteless: true, group: "Help", usage: "show the program's version",
-		run: func(context.Context, *invocation) (result, error) { return buildVersion(), nil },
+		examples: `uenv-ci version --format json`,
+		run:      func(context.Context, *invocation) (result, error) { return buildVersion(), nil },
 	}
 }
 
@@ -60,6 +61,8 @@ func helpCommand() *command {
 	return &command{
 		name: "help", siteless: true, group: "Help", usage: "explain a command",
 		args: "[COMMAND…]", maxArgs: 2,
+		examples: `uenv-ci help promote
+uenv-ci help repo verify`,
 		run: runHelp,
 	}
 }

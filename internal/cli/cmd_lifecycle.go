@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"os/user"
 	"time"
 
@@ -36,13 +38,16 @@ func undeprecateCommand() *command {
 	return &command{
 		name: "undeprecate", group: "Staff", usage: "take a deprecation back",
 		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
-		flags: []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "say why, in one `TEXT`"}, whoFlag()},
-		run:   runUndeprecate,
+		details: `The record of the deprecation stays, and one of this is added.
+The default namespace is 'deploy'.`,
+		examples: `uenv-ci undeprecate prgenv-gnu/24.7:v1@daint%gh200 --reason "it was the driver"`,
+		flags:    []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "say why, in one `TEXT`"}, whoFlag()},
+		run:      runUndeprecate,
 	}
 }
 
 func whoFlag() cli.Flag {
-	return &cli.StringFlag{Name: "who", Usage: "the `NAME` that is recorded", EnvVars: []string{"GITLAB_USER_LOGIN", "USER"}}
+	return &cli.StringFlag{Name: "who", Usage: "the `NAME` that is recorded (else the user's)", EnvVars: []string{"GITLAB_USER_LOGIN", "USER"}}
 }
 
 type deprecateResult struct {
@@ -134,7 +139,7 @@ func (in *invocation) who() string {
 	if u, err := user.Current(); err == nil {
 		return u.Username
 	}
-	return ""
+	return fmt.Sprintf("uid %d", os.Getuid()) // in a container that knows no users
 }
 
 // locate finds the image in the registry that argument 0 names.

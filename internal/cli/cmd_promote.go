@@ -88,7 +88,10 @@ func (in *invocation) destinations(from label.Label) ([]label.Label, error) {
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, pipeline.Complete(to, from))
+		if to, err = in.complete(i, to, from); err != nil {
+			return nil, err
+		}
+		names = append(names, to)
 	}
 	return names, nil
 }

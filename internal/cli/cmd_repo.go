@@ -30,6 +30,8 @@ func repoCommand() *command {
 				name: "verify", usage: "check the images against their digests", args: "[LABEL…]", maxArgs: -1, run: runRepoVerify,
 				details: `Every image is read whole. Exit code 1: some are missing, truncated or corrupt;
 'repo repair' mends them.`,
+				examples: `uenv-ci repo verify
+uenv-ci repo verify prgenv-gnu/25.11 --format json`,
 				flags: []cli.Flag{&cli.BoolFlag{Name: "quick", Usage: "compare sizes only"}},
 			},
 			{
@@ -37,6 +39,8 @@ func repoCommand() *command {
 				details: `Images are looked for by their digests in the registry's namespaces. One that
 another client has pulled without keeping its manifest gets it, so that it can be
 verified from then on.`,
+				examples: `uenv-ci repo repair
+uenv-ci repo repair prgenv-gnu/25.11 --quick`,
 				flags: []cli.Flag{
 					&cli.StringSliceFlag{Name: "namespace", Usage: "look in the `NAMESPACE` only; may be given more than once (else deploy, build, service)"},
 					&cli.BoolFlag{Name: "quick", Usage: "believe images of the right size"},
@@ -57,7 +61,8 @@ uenv-ci repo prune --unused 90d`,
 			},
 			{
 				name: "du", usage: "show what each image takes on disk", run: runRepoDu,
-				flags: []cli.Flag{&cli.StringFlag{Name: "unused", Usage: "only images that nobody has used for `TIME`, such as 90d"}},
+				examples: `uenv-ci repo du --unused 90d`,
+				flags:    []cli.Flag{&cli.StringFlag{Name: "unused", Usage: "only images that nobody has used for `TIME`, such as 90d"}},
 			},
 		},
 	}

@@ -155,7 +155,7 @@ func hintPull(err error, l label.Label) error {
 // isPath tells a file from a label as the uenv client does, and also takes what
 // is a file in the working directory.
 func isPath(arg string) bool {
-	if strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
+	if strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") || strings.HasSuffix(arg, ".squashfs") {
 		return true
 	}
 	info, err := os.Stat(arg)

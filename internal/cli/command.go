@@ -124,6 +124,8 @@ func (c *command) checkArgs(line arranged) error {
 		return usageError(line.path, "%s needs a subcommand: %s", strings.Join(line.path, " "), strings.Join(commandNames(c.sub), ", "))
 	case n < c.minArgs:
 		return usageError(line.path, "missing argument: %s %s", strings.Join(line.path, " "), c.args)
+	case c.takesCmd && c.maxArgs >= 0 && n > c.maxArgs:
+		return usageError(line.path, "unexpected argument %q: the command comes after '--'", line.args[c.maxArgs])
 	case c.maxArgs >= 0 && n > c.maxArgs:
 		return usageError(line.path, "unexpected argument %q", line.args[c.maxArgs])
 	case line.hasTail && !c.takesCmd:

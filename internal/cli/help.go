@@ -87,6 +87,9 @@ func writeFlags(w io.Writer, flags []cli.Flag) {
 		if doc.TakesValue() {
 			left += " " + placeholder
 		}
+		if value := doc.GetValue(); doc.TakesValue() && !slices.Contains([]string{"", "0", "0s", "[]"}, value) {
+			usage += fmt.Sprintf(" (default %s)", value)
+		}
 		if env := doc.GetEnvVars(); len(env) > 0 {
 			usage += fmt.Sprintf(" [$%s]", strings.Join(env, ", $"))
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
@@ -78,6 +79,9 @@ type imageBuild struct {
 }
 
 func (b *imageBuild) run(ctx context.Context) (err error) {
+	if err := b.checkFiles(); err != nil {
+		return err
+	}
 	if b.in, err = b.Build.Load(ctx); err != nil {
 		return err
 	}
@@ -115,6 +119,21 @@ func (b *imageBuild) run(ctx context.Context) (err error) {
 	}
 	if err != nil && b.Push != nil && b.done.Pushed == nil {
 		err = errors.Join(err, b.keepUnpublished())
+	}
+	return err
+}
+
+// checkFiles finds out before the build, which may take hours, that what it makes
+// could not be written.
+func (b *imageBuild) checkFiles() error {
+	var err error
+	for _, path := range nonEmpty(b.ReportFile, b.Out) {
+		if failed := atomicfile.Check(path); failed != nil {
+			err = fmt.Errorf("build %s: %w", b.done.Label, failed)
+			if path == b.ReportFile {
+				b.ReportFile = "" // there is no place to tell of it
+			}
+		}
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -94,6 +95,9 @@ func (r *reproduction) run(ctx context.Context) error {
 		return build.OpenShell(ctx, options, *r.Shell)
 	}
 	pack, err := r.packing()
+	if err == nil && r.Out != "" {
+		err = atomicfile.Check(r.Out)
+	}
 	if err != nil {
 		return err
 	}

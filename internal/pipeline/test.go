@@ -45,7 +45,10 @@ func (o TestOptions) Check() error {
 	if err == nil && len(entries) > 0 {
 		return fault.New(fault.Usage, "keep the results in %s: the directory is not empty", o.Out)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.MkdirAll(o.Out, 0o777)
+	}
+	if err != nil {
 		return fault.New(fault.Usage, "keep the results: %w", err)
 	}
 	return nil

@@ -139,13 +139,24 @@ func (l *loader) warnFile(name, rule, hint, format string, args ...any) {
 	l.warn(&yamlpos.Node{File: l.path(name)}, rule, hint, format, args...)
 }
 
+// below is a hint for who names the directory of all versions instead of one.
+func (l *loader) below(name string) string {
+	entries, _ := os.ReadDir(l.dir)
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(l.dir, e.Name(), name)); err == nil && name == "config.yaml" {
+			return "there is one in " + filepath.Join(l.dir, e.Name())
+		}
+	}
+	return ""
+}
+
 // document reads a YAML file of the recipe; nil if it is absent or unreadable.
 func (l *loader) document(name string, required bool) *yamlpos.Node {
 	data, err := l.readFile(name, yamlpos.MaxBytes+1)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if required {
-			l.failFile(name, "", "the file is missing")
+			l.failFile(name, l.below(name), "the file is missing")
 		}
 		return nil
 	case err != nil:

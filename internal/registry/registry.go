@@ -126,12 +126,14 @@ var (
 // which every start of the program would pay for.
 const maxPathLength, maxTagLength = 255, 128
 
+const pathHint = "registries allow lower-case letters and digits, separated by single '.', '_', '-' or '/'"
+
 func validPath(path string) error {
 	if len(path) <= maxPathLength && pathPattern.MatchString(path) {
 		return nil
 	}
 	err := fault.New(fault.Usage, "%q is not a legal repository path", path)
-	return fault.WithHint(err, "registries allow lower-case letters and digits, separated by single '.', '_', '-' or '/'")
+	return fault.WithHint(err, "%s", pathHint)
 }
 
 func legalTag(tag string) bool { return len(tag) <= maxTagLength && tagPattern.MatchString(tag) }

@@ -84,7 +84,8 @@ func checkAddress(address, scheme, host, prefix string) error {
 	case err != nil || u.Hostname() == "" || u.Host != host:
 		return fault.New(fault.Usage, "registry address %q: %q is not HOST or HOST:PORT", address, host)
 	case prefix != "" && !pathPattern.MatchString(prefix):
-		return fault.New(fault.Usage, "registry address %q: %q is not a legal path", address, prefix)
+		err := fault.New(fault.Usage, "registry address %q: %q is not a legal path", address, prefix)
+		return fault.WithHint(err, "%s", pathHint)
 	}
 	return nil
 }
