@@ -77,6 +77,9 @@ func (b *spackBuild) saveSources() {
 	defer fetched.Close()
 	saved := 0
 	err = fs.WalkDir(fetched.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if name == indexDir { // made by us alone, see useIndexes; a package could have put one here
+			return fs.SkipDir
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
