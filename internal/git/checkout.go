@@ -96,7 +96,8 @@ func WithoutCredentials(remote string) string {
 }
 
 // Export writes the files of a revision of the work tree at root below the
-// directory to, as a checkout would. Neither the work tree nor its index changes.
+// directory to, as a checkout would, and nothing else. Neither the work tree nor its
+// index changes.
 func Export(ctx context.Context, root, revision, to string) error {
 	commit, err := run(ctx, root, "rev-parse", "--verify", "--quiet", "--end-of-options", revision+"^{commit}")
 	if err != nil {
@@ -106,7 +107,12 @@ func Export(ctx context.Context, root, revision, to string) error {
 		err = fault.New(fault.NotFound, "there is no revision '%s' in %s", revision, root)
 		return fault.WithHint(err, "a shallow clone lacks earlier ones: 'git fetch' them first")
 	}
-	index := "GIT_INDEX_FILE=" + filepath.Join(to, ".index")
+	own, err := os.MkdirTemp(filepath.Dir(to), ".index-") // it goes with that if we are killed
+	if err != nil {
+		return fmt.Errorf("check out revision '%s' of %s: %w", revision, root, err)
+	}
+	defer os.RemoveAll(own)
+	index := "GIT_INDEX_FILE=" + filepath.Join(own, "index")
 	if _, err = runWith(ctx, root, []string{index}, "read-tree", commit); err == nil {
 		_, err = runWith(ctx, root, []string{index}, "checkout-index", "--all", "--prefix="+to+"/")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"uenv-ci.dev/internal/fault"
@@ -92,5 +93,29 @@ func TestCloneOfAnAbbreviatedCommit(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(to, "b", "f")); err != nil || string(got) != "2" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestExportAddsNothing exports a repository that has a file of a name that an index
+// could have.
+func TestExportAddsNothing(t *testing.T) {
+	dir := repository(t)
+	write(t, filepath.Join(dir, ".index"), "theirs")
+	git(t, dir, "", "add", ".")
+	git(t, dir, "", "commit", "--quiet", "-m", "third")
+	to := t.TempDir()
+	if err := Export(t.Context(), dir, "HEAD", to); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(to)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if err != nil || !slices.Equal(names, []string{".index", "a", "b"}) {
+		t.Errorf("exported %q, %v", names, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(to, ".index")); err != nil || string(data) != "theirs" {
+		t.Errorf("%q, %v", data, err)
 	}
 }
