@@ -40,6 +40,7 @@ func (b *imageBuild) keepUnpublished() error {
 			b.Pack.Events.Warn("publish", "the image is in %s: %v", to, why)
 			return nil
 		}
+		err = errors.Join(err, os.Remove(dir))
 	}
 	return fmt.Errorf("keep the image: %w", errors.Join(why, err))
 }
