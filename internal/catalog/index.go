@@ -88,7 +88,22 @@ func Rebuild(ctx context.Context, reg *registry.Registry, namespace string, o Op
 }
 
 func indexRepository(reg *registry.Registry, namespace string) (*registry.Repository, error) {
-	return reg.Repository(namespace + indexSuffix + "/" + indexName)
+	return reg.Repository(indexPath(namespace))
+}
+
+func indexPath(namespace string) string { return namespace + indexSuffix + "/" + indexName }
+
+// HasIndex tells whether the index of a namespace is published, in the registry whose
+// repositories open opens.
+func HasIndex(ctx context.Context, open func(path string) (*registry.Repository, error), namespace string) (bool, error) {
+	repo, err := open(indexPath(namespace))
+	if err == nil {
+		_, err = repo.Resolve(ctx, indexTag)
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // encodeIndex gives the same bytes for the same records: whoever has them cached

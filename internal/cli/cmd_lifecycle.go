@@ -97,10 +97,12 @@ func runDeprecate(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	notes := in.indexNotes(ctx, found.Repo.Beside, found.Label)
 	d, err := lifecycle.Deprecate(ctx, found.Repo, found.Descriptor, n)
 	if err != nil {
 		return nil, err
 	}
+	notes[found.Label.Namespace]()
 	return deprecateResult{found.Label.String(), d}, nil
 }
 
@@ -113,10 +115,12 @@ func runUndeprecate(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	notes := in.indexNotes(ctx, found.Repo.Beside, found.Label)
 	d, err := lifecycle.Undeprecate(ctx, found.Repo, found.Descriptor, n)
 	if err != nil {
 		return nil, err
 	}
+	notes[found.Label.Namespace]()
 	return deprecateResult{found.Label.String(), d}, nil
 }
 

@@ -66,6 +66,10 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	res := promoteResult{explain: o.Explain}
+	var notes map[string]func()
+	if !o.Explain {
+		notes = in.indexNotes(ctx, target.Repository, names...)
+	}
 	var refused error
 	for _, to := range names {
 		done, err := pipeline.Promote(ctx, from, target, to, o)
@@ -75,6 +79,9 @@ func runPromote(ctx context.Context, in *invocation) (result, error) {
 		res.Promotions = append(res.Promotions, done)
 		if err != nil && refused == nil {
 			refused = err
+		}
+		if changed := !done.Result.Already || done.Result.Copy.Manifests > 0; err == nil && changed && !o.Explain {
+			notes[to.Namespace]()
 		}
 	}
 	return res, refused

@@ -1,0 +1,38 @@
+package cli
+
+import (
+	"context"
+	"sync"
+
+	"uenv-ci.dev/internal/catalog"
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/registry"
+)
+
+// indexNotes finds out whether indexes of the labels' namespaces are published, in the
+// registry whose repositories open opens. That goes on beside what the command does, so
+// that nobody waits for it. A command that has changed something then calls what is
+// there for its namespace, which says once that 'find' shows it later.
+func (in *invocation) indexNotes(ctx context.Context, open func(path string) (*registry.Repository, error), labels ...label.Label) map[string]func() {
+	notes := map[string]func(){}
+	for _, l := range labels {
+		namespace := l.Namespace
+		if notes[namespace] != nil {
+			continue
+		}
+		if notes[namespace] = func() {}; in.Bool("quiet") {
+			continue
+		}
+		found := make(chan bool, 1)
+		go func() {
+			there, err := catalog.HasIndex(ctx, open, namespace)
+			found <- there && err == nil // what this user may not read, 'find' does not use
+		}()
+		notes[namespace] = sync.OnceFunc(func() {
+			if <-found {
+				in.events.Info("find", "'find' shows this after 'uenv-ci catalog rebuild %s'", namespace)
+			}
+		})
+	}
+	return notes
+}
