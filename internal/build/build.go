@@ -148,14 +148,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
-		if m != nil && m.BuildCache != nil && m.BuildCache.Key != "" {
-			o.Hide = append(o.Hide, m.BuildCache.Key)
-		}
-		if m != nil && m.BuildCache != nil && m.BuildCache.Credentials != "" {
-			o.Hide = append(o.Hide, m.BuildCache.Credentials)
-		}
+		o.Hide = append(o.Hide, secretFiles(m)...)
 	}
 	o.redact = newRedactor(o.Hide, values)
+	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
+		o.Hide = append(o.Hide, holders(m)...) // what else they say is no secret
+	}
 	h := &heart{to: o.redact.sink(o.Events)}
 	o.Events = h.sink
 	beating, stop := context.WithCancel(ctx)
@@ -163,6 +161,34 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	go h.beat(beating, heartInterval)
 	result, err := o.build(ctx)
 	return result, o.redact.error(err)
+}
+
+// secretFiles are the files with keys and credentials of a build cache.
+func secretFiles(m *site.Mirrors) []string {
+	if m == nil || m.BuildCache == nil {
+		return nil
+	}
+	files := []string{m.BuildCache.Key, m.BuildCache.Credentials}
+	for _, k := range m.Keys {
+		if k.Private && !k.Inline {
+			files = append(files, k.File)
+		}
+	}
+	return slices.DeleteFunc(files, func(file string) bool { return file == "" })
+}
+
+// holders are the mirror files that have a private key in them.
+func holders(m *site.Mirrors) []string {
+	if m == nil {
+		return nil
+	}
+	var files []string
+	for _, k := range m.Keys {
+		if k.Private && k.Inline {
+			files = append(files, k.File)
+		}
+	}
+	return files
 }
 
 func (o *Options) build(ctx context.Context) (*Result, error) {

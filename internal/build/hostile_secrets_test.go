@@ -1,12 +1,14 @@
 package build_test
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
 	"uenv-ci.dev/internal/testdirs"
 )
@@ -26,6 +28,30 @@ func TestRelativeCredentials(t *testing.T) {
 		"cd '"+base+"'; cat control token docker/config.json kerberos/tkt >> $UENV_MOUNT/got || :\n")}})
 	if what := got(t, r); what != "seen" {
 		t.Errorf("the program saw %q", what)
+	}
+}
+
+// TestSigningKeysAreHidden has a program look for the private keys of a mirror file: in
+// a file of its own, and in the mirror file itself.
+func TestSigningKeysAreHidden(t *testing.T) {
+	needSandbox(t)
+	base := testdirs.Visible(t)
+	const key = "-----BEGIN PGP PRIVATE KEY BLOCK-----\ncanary\n"
+	inline := base64.StdEncoding.EncodeToString([]byte(key))
+	write(t, filepath.Join(base, "control"), "seen", 0o644)
+	write(t, filepath.Join(base, "key.asc"), key, 0o644)
+	for given, looked := range map[string]string{"key.asc": "key.asc", inline: "mirrors.yaml"} {
+		mirrors := filepath.Join(base, "mirrors.yaml")
+		write(t, mirrors, "buildcache:\n  url: file:///nonexistent\n  private_key: "+given+"\n", 0o644)
+		m, err := site.LoadMirrors(mirrors, 2, "/user-environment")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := mustBuild(t, build.Options{Root: buildRoot(t), Stack: stack.Input{Mirrors: m, Recipe: script(t,
+			"cd '"+base+"'; cat control "+looked+" >> $UENV_MOUNT/got || :\n")}})
+		if what := got(t, r); what != "seen" {
+			t.Errorf("%s: the program saw %q", looked, what)
+		}
 	}
 }
 

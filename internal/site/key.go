@@ -26,12 +26,14 @@ func (m *Mirrors) addKey(r *mirrorReader, n *yamlpos.Node, mirror string, privat
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(r.dir, path)
 	}
+	inline := false
 	data, err := readFile(path, maxKey)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ENOTDIR) {
 		if data, err = decodeBase64(given); err != nil {
 			r.fail(n, "give the path of a key file, or the key in base64", "the key of mirror '%s' is neither a file nor base64 text", mirror)
 			return
 		}
+		path, inline = n.File, true
 	}
 	switch {
 	case err != nil:
@@ -43,7 +45,7 @@ func (m *Mirrors) addKey(r *mirrorReader, n *yamlpos.Node, mirror string, privat
 	if private {
 		suffix = ".priv.gpg"
 	}
-	m.Keys = append(m.Keys, KeyFile{Path: "key_store/" + mirror + suffix, Private: private, Data: data})
+	m.Keys = append(m.Keys, KeyFile{Path: "key_store/" + mirror + suffix, Private: private, Data: data, File: path, Inline: inline})
 }
 
 func decodeBase64(s string) ([]byte, error) {

@@ -65,6 +65,9 @@ type KeyFile struct {
 	Path    string // key_store/<name>.priv.gpg or key_store/<name>.pub.gpg
 	Private bool
 	Data    []byte
+	// File is where it was read: a file of its own, or, if Inline, the mirror file.
+	File   string
+	Inline bool
 }
 
 // LoadMirrors reads the mirror file for a recipe version and a mount point: a
