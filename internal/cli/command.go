@@ -98,6 +98,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		if err != nil {
 			return err
 		}
+		g.reporter.dumb = s.getenv("TERM") == "dumb"
 		r, err := newReporter(s.stderr, g.reporter)
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
@@ -30,7 +31,7 @@ type reporter struct {
 	mu       sync.Mutex
 	log      zerolog.Logger
 	fields   bool      // machines read it
-	terminal io.Writer // nil where there is none
+	terminal io.Writer // nil where there is none that can show a bar
 	stages   map[string]*stage
 }
 
@@ -44,6 +45,7 @@ type stage struct {
 type logOptions struct {
 	quiet bool
 	json  bool
+	dumb  bool // a terminal is one that writes lines, and cannot go back in them
 	level string
 }
 
@@ -57,7 +59,7 @@ func newReporter(w io.Writer, o logOptions) (*reporter, error) {
 		r.log = zerolog.Nop()
 		return r, nil
 	}
-	if isTerminal(w) && !o.json {
+	if isTerminal(w) && !o.json && !o.dumb {
 		r.terminal = w
 	}
 	out := w
@@ -182,32 +184,81 @@ func (r *reporter) progress(e event.Event) {
 	}
 	if s.bar == nil || s.total != e.Total {
 		s.total = e.Total
-		s.bar = newBar(r.terminal, e)
+		s.bar = newBar(r.terminal, e, columnsOf(r.terminal))
 	}
-	s.bar.Describe(joined(e.Stage, e.Message))
+	s.bar.Describe(describe(e, columnsOf(r.terminal)))
 	s.bar.Set64(e.Done)
 	if e.Total > 0 && e.Done >= e.Total {
 		r.clearBar(e.Stage)
 	}
 }
 
-func newBar(w io.Writer, e event.Event) *progressbar.ProgressBar {
+// columnsOf is how wide a terminal is; as the usual one, if it does not say.
+func columnsOf(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+	}
+	return 80
+}
+
+// Widths of what stands around a bar.
+const (
+	percentWidth = 9  // " 100% |" and "|"
+	countWidth   = 25 // " (999/999 MB, 999 MB/s)"
+	timesWidth   = 18 // " [59m59s:59m59s]"
+	barWidth     = 40 // at most, and
+	leastBar     = 8
+)
+
+// describe is what stands before a bar: at most a third of the line.
+func describe(e event.Event, columns int) string {
+	text, most := []rune(joined(e.Stage, e.Message)), max(columns/3, leastBar)
+	if len(text) > most {
+		return string(text[:most-1]) + "…"
+	}
+	return string(text)
+}
+
+// fitBar says how wide a bar is, and whether counts and times stand behind it: a line
+// that is wider than the terminal cannot be written over.
+func fitBar(e event.Event, columns int) (width int, counts, times bool) {
+	before := len([]rune(e.Stage))
+	if e.Message != "" { // which will change
+		before = columns / 3
+	}
+	left := columns - 1 - before - percentWidth
+	counts = left >= countWidth+leastBar
+	if counts {
+		left -= countWidth
+	}
+	if times = counts && left >= timesWidth+leastBar; times {
+		left -= timesWidth
+	}
+	return min(max(left, 1), barWidth), counts, times
+}
+
+func newBar(w io.Writer, e event.Event, columns int) *progressbar.ProgressBar {
+	width, counts, times := fitBar(e, columns)
 	total := e.Total
 	if total == 0 {
 		total = -1
 	}
 	options := []progressbar.Option{
 		progressbar.OptionSetWriter(w),
-		progressbar.OptionSetDescription(e.Stage),
+		progressbar.OptionSetDescription(describe(e, columns)),
+		progressbar.OptionSetWidth(width),
 		progressbar.OptionThrottle(barRefresh),
 		progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionSetPredictTime(times),
+		progressbar.OptionSetElapsedTime(times),
 		progressbar.OptionSetSpinnerChangeInterval(0), // we say when: it would go on after the end
 	}
-	if e.Total > 0 || e.Done > 0 {
+	if counts && (e.Total > 0 || e.Done > 0) {
 		options = append(options, progressbar.OptionShowCount())
 	}
-	if e.Unit == "B" {
+	if counts && e.Unit == "B" {
 		options = append(options, progressbar.OptionShowBytes(true))
 	}
 	return progressbar.NewOptions64(total, options...)

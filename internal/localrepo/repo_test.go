@@ -2,6 +2,7 @@ package localrepo
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"os"
@@ -263,4 +264,20 @@ func TestDates(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, got, ok)
 		}
 	}
+}
+
+// On a full disk SQLite takes a transaction back by itself: that is not told besides.
+func TestTransactionThatIsTakenBack(t *testing.T) {
+	r := open(t, t.TempDir())
+	full := errors.New("database or disk is full")
+	err := transact(t.Context(), r.db, func(tx *sql.Tx) error {
+		if _, err := tx.Exec("ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		return full
+	})
+	if err != full {
+		t.Errorf("got %v", err)
+	}
+	pull(t, r, []byte("x"), "hello/1.0:v1@demo%amd64")
 }

@@ -46,16 +46,10 @@ func transact(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 		return err
 	}
 	if err := f(tx); err != nil {
-		return errors.Join(err, ignoreDone(tx.Rollback()))
+		_ = tx.Rollback() // SQLite may have done so; what keeps it from that is in err
+		return err
 	}
 	return tx.Commit()
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
 }
 
 // explain says what was being done and, where the cause is known, what helps.
