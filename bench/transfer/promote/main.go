@@ -1,7 +1,7 @@
 // Command promote measures 'uenv-ci promote' of an image with three referrers from
 // one namespace of a registry to another, for a small and for a large image.
 //
-//	go build -o uenv-ci ./cmd/uenv-ci && go run ./bench/transfer/promote -program ./uenv-ci
+//	go tool -modfile tools/go.mod task build && go run ./bench/transfer/promote -program bin/uenv-ci
 //
 // docker-registry has its files in memory and no referrers API; each promotion goes
 // to a name of its own. The times are those of whole processes; what the program
