@@ -2,10 +2,14 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -26,10 +30,14 @@ type buildCache struct {
 	signed bool
 	write  bool
 	keys   []string // files with public keys
-	// private are the files with the key to sign with. No program of the build
-	// sees them.
-	private []string
+	// private are the files with the key to sign with, material is what was read of
+	// such. No program of the build sees them.
+	private  []string
+	material [][]byte
 }
+
+// signs tells whether there is a key to sign with.
+func (c buildCache) signs() bool { return len(c.private)+len(c.material) > 0 }
 
 // stagingMirror is the name of the mirror into which Spack puts every package as
 // it finishes. It is a directory of the build; what comes there is signed and
@@ -128,7 +136,10 @@ func (j *job) openCache(m *site.Mirrors, write bool) (buildCache, error) {
 	if m.BuildCache.Key != "" {
 		c.private = append(c.private, m.BuildCache.Key)
 	}
-	c.signed = len(c.keys)+len(c.private) > 0
+	if err := j.readKeys(&c, m.Keys); err != nil {
+		return c, err
+	}
+	c.signed = len(c.keys) > 0 || c.signs()
 	if value, ok := c.Entry.Get("signed"); ok {
 		c.signed = value == true
 	}
@@ -145,6 +156,23 @@ func (j *job) openCache(m *site.Mirrors, write bool) (buildCache, error) {
 		c.write = false
 	}
 	return c, nil
+}
+
+// readKeys takes over the keys of a mirror file.
+func (j *job) readKeys(c *buildCache, keys []site.KeyFile) error {
+	for _, k := range keys {
+		if k.Private {
+			c.material = append(c.material, k.Data)
+			continue
+		}
+		sum := sha256.Sum256(k.Data)
+		name := path.Join(engineScope, "trusted-"+hex.EncodeToString(sum[:8]))
+		if err := j.cell.files.write(name, k.Data, 0o644); err != nil {
+			return fmt.Errorf("write the public key of %s: %w", c.Name, err)
+		}
+		c.keys = append(c.keys, j.cell.path(name))
+	}
+	return nil
 }
 
 // fileURL returns the directory that a mirror is, "" if it is none.

@@ -12,6 +12,7 @@ import (
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/site"
+	"uenv-ci.dev/internal/testdirs"
 )
 
 func formatConfig(format int, tables string) string {
@@ -108,6 +109,33 @@ func TestFormatsBuildCompilers(t *testing.T) {
 				t.Errorf("its packages: %q", out)
 			}
 		})
+	}
+}
+
+// TestFormatsSign: the mirror file of formats 2 and 3 names the key of a build cache.
+// What is put there is signed by it, and what is taken from there has to be.
+func TestFormatsSign(t *testing.T) {
+	needSpack(t)
+	key := signingKey(t)
+	base := testdirs.Visible(t)
+	cache := filepath.Join(base, "cache")
+	write(t, filepath.Join(base, "mirrors.yaml"), "buildcache:\n  url: file://"+cache+"\n  private_key: "+key+"\n", 0o644)
+	o := formatOptions(t, 2, nil)
+	o.Protected = true
+	var err error
+	if o.Stack.Mirrors, err = site.LoadMirrors(filepath.Join(base, "mirrors.yaml"), 2, "/user-environment"); err != nil {
+		t.Fatal(err)
+	}
+	r := mustBuild(t, o)
+	dir := filepath.Join(cache, "build_cache")
+	if c := r.Report.Cache; c == nil || c.Built == 0 || c.Pushed != c.Built {
+		t.Fatalf("the first build: %+v", c)
+	}
+	if signed := names(t, dir, "*.spec.json.sig"); len(signed) != r.Report.Cache.Pushed || len(names(t, dir, "*.spec.json")) > 0 || len(names(t, dir, "_pgp/*.pub")) != 1 {
+		t.Errorf("cache: %q", names(t, dir, "*"))
+	}
+	if c := mustBuild(t, o).Report.Cache; c.Hits == 0 || c.Built != 0 {
+		t.Errorf("the second build: %+v", c)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"uenv-ci.dev/internal/atomicfile"
@@ -45,7 +46,7 @@ func newPublisher(ctx context.Context, j *job, c buildCache) (*publisher, error)
 		p.exclude = append(p.exclude, env.CacheExclude...)
 		p.noGit = p.noGit || env.CacheExcludeGit
 	}
-	if len(c.private) > 0 {
+	if c.signs() {
 		if err := p.prepareKey(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("prepare the key of the build cache: %w", err), p.forgetKey())
 		}
@@ -69,7 +70,15 @@ func (p *publisher) prepareKey(ctx context.Context) error {
 	if err := os.MkdirAll(p.home, 0o700); err != nil {
 		return err
 	}
-	if err := gpg(ctx, p.home, append([]string{"--import"}, p.cache.private...)...); err != nil {
+	files := slices.Clone(p.cache.private)
+	for i, key := range p.cache.material {
+		file := filepath.Join(p.home, fmt.Sprint("key-", i))
+		if err := os.WriteFile(file, key, 0o600); err != nil {
+			return err
+		}
+		files = append(files, file)
+	}
+	if err := gpg(ctx, p.home, append([]string{"--import"}, files...)...); err != nil {
 		return err
 	}
 	public := p.cell.path(engineScope, "signing.pub")
