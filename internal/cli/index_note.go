@@ -3,11 +3,16 @@ package cli
 import (
 	"context"
 	"sync"
+	"time"
 
 	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/registry"
 )
+
+// noteLimit is how much longer a command may take for a note that is worth no more: by
+// then its own requests were answered.
+const noteLimit = 2 * time.Second
 
 // indexNotes finds out whether indexes of the labels' namespaces are published, in the
 // registry whose repositories open opens. That goes on beside what the command does, so
@@ -29,8 +34,12 @@ func (in *invocation) indexNotes(ctx context.Context, open func(path string) (*r
 			found <- there && err == nil // what this user may not read, 'find' does not use
 		}()
 		notes[namespace] = sync.OnceFunc(func() {
-			if <-found {
-				in.events.Info("find", "'find' shows this after 'uenv-ci catalog rebuild %s'", namespace)
+			select {
+			case there := <-found:
+				if there {
+					in.events.Info("find", "'find' shows this after 'uenv-ci catalog rebuild %s'", namespace)
+				}
+			case <-time.After(noteLimit):
 			}
 		})
 	}
