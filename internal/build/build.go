@@ -202,6 +202,9 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 	for _, job := range swept {
 		o.Events.Warn("build", "removed what the dead build %s left behind", job)
 	}
+	if w.stuck != nil {
+		o.Events.Warn("build", "%v", w.stuck)
+	}
 	if err := o.checkRoom(); err != nil {
 		return nil, errors.Join(err, w.close())
 	}

@@ -34,6 +34,7 @@ type workspace struct {
 	parent *os.Root
 	lock   *os.File
 	job    string
+	stuck  error // why something of dead builds could not be removed; nil if all was
 }
 
 const lockSuffix = ".lock"
@@ -50,10 +51,11 @@ func openWorkspace(root, name string) (w *workspace, swept []string, err error) 
 			parent.Close()
 		}
 	}()
-	if swept, err = sweep(parent); err != nil {
+	swept, stuck, err := sweep(parent)
+	if err != nil {
 		return nil, nil, err
 	}
-	w = &workspace{parent: parent, job: name + "-" + strings.ToLower(rand.Text()[:8])}
+	w = &workspace{parent: parent, stuck: stuck, job: name + "-" + strings.ToLower(rand.Text()[:8])}
 	w.Dir = filepath.Join(parent.Name(), w.job)
 	if w.lock, err = lockNew(parent, w.job+lockSuffix); err != nil {
 		return nil, swept, fmt.Errorf("lock %s: %w", w.Dir, err)
@@ -177,11 +179,12 @@ func (w *workspace) unlock() error {
 	return errors.Join(w.parent.Remove(w.job+lockSuffix), w.lock.Close())
 }
 
-// sweep removes the workspaces whose owners are dead.
-func sweep(parent *os.Root) (swept []string, err error) {
+// sweep removes the workspaces whose owners are dead. One that cannot be removed, as
+// something may be mounted in it, keeps no build from beginning.
+func sweep(parent *os.Root) (swept []string, stuck, err error) {
 	entries, err := fs.ReadDir(parent.FS(), ".")
 	if err != nil {
-		return nil, fmt.Errorf("read the build root: %w", err)
+		return nil, nil, fmt.Errorf("read the build root: %w", err)
 	}
 	for _, e := range entries {
 		job, ok := strings.CutSuffix(e.Name(), lockSuffix)
@@ -190,13 +193,13 @@ func sweep(parent *os.Root) (swept []string, err error) {
 		}
 		gone, err := sweepJob(parent, job)
 		if err != nil {
-			return swept, fmt.Errorf("remove what a dead build left at %s: %w", filepath.Join(parent.Name(), job), err)
+			stuck = errors.Join(stuck, fmt.Errorf("remove what a dead build left at %s: %w", filepath.Join(parent.Name(), job), err))
 		}
 		if gone {
 			swept = append(swept, job)
 		}
 	}
-	return swept, nil
+	return swept, stuck, nil
 }
 
 func sweepJob(parent *os.Root, job string) (gone bool, err error) {

@@ -43,6 +43,43 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	}
 }
 
+// TestSweepGoesOn: what cannot be removed of one dead build keeps neither others from
+// being removed nor a new one from beginning.
+func TestSweepGoesOn(t *testing.T) {
+	root := t.TempDir()
+	dead := map[string]string{}
+	for _, name := range []string{"a", "b"} {
+		w, _, err := openWorkspace(root, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.parent.Close()
+		defer w.lock.Close()
+		dead[name] = w.Dir
+	}
+	if err := os.MkdirAll(filepath.Join(dead["a"]+keepSuffix, "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} { // the lock of a dead process is free
+		lock, err := os.Create(dead[name] + ".new")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = errors.Join(lock.Close(), os.Rename(lock.Name(), dead[name]+lockSuffix))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, swept, err := openWorkspace(root, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	if len(swept) != 1 || swept[0] != filepath.Base(dead["b"]) || w.stuck == nil || !strings.Contains(w.stuck.Error(), dead["a"]) {
+		t.Errorf("swept %q, stuck %v", swept, w.stuck)
+	}
+}
+
 func TestForeignBuildRootIsRefused(t *testing.T) {
 	name := func(root string) string {
 		w, _, err := openWorkspace(root, "a")
