@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -52,8 +50,6 @@ func runMount(ctx context.Context, in *invocation) (result, error) {
 	if err := image.Verify(ctx, in.events); err != nil {
 		return nil, err
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
-	defer stop()
 	var shown error
 	err = mount.Serve(ctx, mount.Served{
 		Image: image.Path, Dir: in.arg(1), Alone: in.Bool("alone"), Events: in.events,

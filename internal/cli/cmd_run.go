@@ -98,7 +98,7 @@ func (in *invocation) mount(ctx context.Context, image pipeline.Runnable) (*moun
 func (in *invocation) execute(ctx context.Context, m *mount.Mount, image pipeline.Runnable, views, environ []string) error {
 	environ = append(environ, m.Session(image.Env.Name, views)...)
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, unlessIgnored(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)...)
 	defer signal.Stop(signals)
 	err := m.Run(ctx, proc.Cmd{
 		Path: in.tail[0], Args: in.tail[1:], Env: environ,

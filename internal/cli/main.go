@@ -34,14 +34,20 @@ func (s streams) getenv(name string) string {
 }
 
 // Main runs one command line (without the program's name) and returns the exit
-// code. The first SIGINT or SIGTERM cancels the work, which cleans up behind
-// itself; a second one ends the program at once.
+// code. The first SIGINT or SIGTERM, or the end of the terminal, cancels the work,
+// which cleans up behind itself; a second one ends the program at once.
 func Main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), unlessIgnored(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)...)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	s := streams{os.Stdin, os.Stdout, os.Stderr, os.Environ()}
 	return run(ctx, s, args)
+}
+
+// unlessIgnored returns the signals, without a SIGHUP that is to be ignored: under nohup
+// the work outlives its terminal.
+func unlessIgnored(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, func(s os.Signal) bool { return s == syscall.SIGHUP && signal.Ignored(s) })
 }
 
 func run(ctx context.Context, s streams, args []string) int {
