@@ -73,11 +73,23 @@ func (in *invocation) readSite() error {
 	if err != nil {
 		return err
 	}
-	for _, w := range s.Warnings {
+	in.site = s
+	if !slices.Contains(needsNoTrust(), in.root) {
+		in.tellWarnings()
+	}
+	return nil
+}
+
+// needsNoTrust are commands of users: what is not believed of a site file that was found
+// concerns them only where it would be the token for an image.
+func needsNoTrust() []string {
+	return []string{"find", "ls", "inspect", "diff", "pull", "upgrade", "run", "rm", "repo", "mount"}
+}
+
+func (in *invocation) tellWarnings() {
+	for _, w := range in.site.Warnings {
 		in.events.Warn("site", "%s", w.Plain())
 	}
-	in.site = s
-	return nil
 }
 
 // settings are values of which a flag wins over the site file. The first that cannot
@@ -131,6 +143,9 @@ func (in *invocation) openRegistry() (*registry.Registry, error) {
 // uenv, unless others were given.
 func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
 	u := in.site.Uenv(l.Name)
+	if u.Restricted && !u.Token.Given() && in.String("token") == "" && slices.Contains(needsNoTrust(), in.root) {
+		in.tellWarnings()
+	}
 	if !u.Token.Given() || in.String("token") != "" || in.String("registry") == "" && !in.site.Registry.Given() {
 		return in.openRegistry()
 	}
