@@ -114,7 +114,7 @@ func (r Request) apply(ctx context.Context, d Decision) (Result, error) {
 	if tagged {
 		return out, nil
 	}
-	return out, r.tag(ctx)
+	return out, r.tag(ctx, d.occupant)
 }
 
 // catchUp brings what was attached to the image at its source since it was
@@ -181,15 +181,18 @@ func (r Request) artifacts(p meta.Promotion) ([]registry.Artifact, error) {
 	}}, nil
 }
 
-func (r Request) tag(ctx context.Context) error {
-	if err := r.Target.Tag(ctx, r.Image, r.To.Tag); err != nil {
+// tag sets the name that users find. Rules and copy took their time: what the name is
+// now must be what it was when the rules were asked.
+func (r Request) tag(ctx context.Context, occupant digest.Digest) error {
+	before, err := r.Target.Resolve(ctx, r.To.Tag)
+	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return err
 	}
-	now, err := r.Target.Resolve(ctx, r.To.Tag)
-	if err == nil && now.Digest != r.Image.Digest {
-		err = fault.New(fault.Network, "tag %s is %s after it was set: somebody else sets it too", r.To.Tag, now.Digest)
+	if err == nil && before.Digest != occupant && before.Digest != r.Image.Digest {
+		err := fault.New(fault.Refused, "%s has become another image meanwhile, %s", r.To, before.Digest)
+		return fault.WithHint(err, "released names stay what they are: choose another tag")
 	}
-	return err
+	return r.Target.Tag(ctx, r.Image, r.To.Tag)
 }
 
 func keep(ctx context.Context, repo *registry.Repository, d digest.Digest) error {

@@ -1,8 +1,10 @@
 package promote
 
 import (
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -441,6 +443,37 @@ func TestReleasedNamesStay(t *testing.T) {
 		if d, err := s.request.Target.Resolve(t.Context(), tag); err != nil || d.Digest != want {
 			t.Errorf("%s is %s, %v", tag, d.Digest, err)
 		}
+	}
+}
+
+// Somebody else releases another image under the name while this one is copied.
+func TestNameTakenMeanwhile(t *testing.T) {
+	for _, kind := range registrytest.InProcess {
+		t.Run(string(kind), func(t *testing.T) {
+			var other atomic.Pointer[shop]
+			takes := func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/deploy/") {
+						if o := other.Swap(nil); o != nil {
+							if _, err := Apply(t.Context(), o.request); err != nil {
+								t.Error(err)
+							}
+						}
+					}
+					next.ServeHTTP(w, r)
+				})
+			}
+			address := registrytest.Start(t, kind, takes)
+			s := image(t, open(t, address), "x").tested(nil, meta.Passed)
+			faster := image(t, open(t, address), "faster").tested(nil, meta.Passed)
+			other.Store(faster)
+			if _, err := Apply(t.Context(), s.request); fault.KindOf(err) != fault.Refused {
+				t.Errorf("got %v", err)
+			}
+			if d, err := s.request.Target.Resolve(t.Context(), "v1"); err != nil || d.Digest != faster.request.Image.Digest {
+				t.Errorf("v1 is %s, %v", d.Digest, err)
+			}
+		})
 	}
 }
 
