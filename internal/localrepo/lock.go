@@ -90,12 +90,13 @@ func (r *Repo) lock(ctx context.Context, d digest.Digest, wait bool) (*Lock, err
 	}
 }
 
-// openLock opens the lock file, with the repository's mode if it makes it.
+// openLock opens the lock file, with the repository's mode if it makes it. It is
+// written to: in a shared repository a link could lead to any file of ours.
 func (r *Repo) openLock(d digest.Digest) (*os.File, error) {
 	path := r.Paths(d).Lock
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, r.fileMode)
 	if errors.Is(err, os.ErrExist) {
-		return os.OpenFile(path, os.O_RDWR|os.O_CREATE, r.fileMode)
+		return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, r.fileMode)
 	}
 	if err == nil {
 		err = file.Chmod(r.fileMode)

@@ -128,3 +128,30 @@ func TestLockWaitsAndCanBeCancelled(t *testing.T) {
 		t.Errorf("two hold the lock: %v, %v", l, err)
 	}
 }
+
+// Whoever may write to a shared repository could put a link in the place of a lock.
+func TestLockIsNoLink(t *testing.T) {
+	r, err := Open(t.Context(), t.TempDir(), Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := digest.FromString("image")
+	if err := os.Mkdir(filepath.Dir(r.Paths(d).Lock), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, r.Paths(d).Lock); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := r.Lock(t.Context(), d); err == nil {
+		l.Unlock()
+		t.Error("a link was taken for a lock")
+	}
+	if data, err := os.ReadFile(victim); err != nil || string(data) != "precious" {
+		t.Errorf("the link's target is %q, %v", data, err)
+	}
+}

@@ -254,6 +254,31 @@ func TestRedirectedBlobsCarryNoCredentials(t *testing.T) {
 	}
 }
 
+// Who is asked last is not told by which address the client came: that may have a token
+// in it. Another port of the host is another server.
+func TestRedirectedRequestsTellNoSecrets(t *testing.T) {
+	noDocker(t)
+	var told http.Header
+	elsewhere := Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told = r.Header.Clone()
+		fmt.Fprintf(w, `{"container_registry":{"username":%q,"password":%q}}`, username, password)
+	}))
+	service := Serve(t, http.RedirectHandler("http://"+elsewhere+"/", http.StatusFound))
+	address := Start(t, Referrers, Basic(username, password), Faults(Rule{Method: "GET", Path: "manifests", Times: 2, Fault: Redirect("http://" + elsewhere)}))
+	o := registry.Options{Retry: quickly, Credentials: registry.Credentials{
+		Getenv: environment("CSCS_CI_MW_URL", "http://"+service, "CI_JOB_TOKEN", "job-t0ken", "CI_JOB_ID", "42"),
+	}}
+	p := backend{address: address, options: o}.repository(t, "hello/1.0")
+	push(t, p, artifact(image, "hello", nil))
+	if told == nil || told.Get("Referer") != "" || told.Get("Authorization") != "" {
+		t.Errorf("the middleware's redirection tells %v", told)
+	}
+	told = nil
+	if _, err := p.Resolve(t.Context(), "1"); err == nil || told == nil || told.Get("Referer") != "" || told.Get("Authorization") != "" {
+		t.Errorf("the registry's redirection tells %v, %v", told, err)
+	}
+}
+
 func TestSecretsStayOutOfMessages(t *testing.T) {
 	noDocker(t)
 	var mu sync.Mutex // blobs are sent several at a time

@@ -122,10 +122,19 @@ func (p *packer) file(name string, h *tar.Header) error {
 	return nil
 }
 
-// staysInside tells whether a relative link at name points into the same tree.
+// staysInside tells whether a relative link at name points into the same tree. It goes
+// up at its beginning only: the parent of what a name stands for is another directory
+// where that is a link itself.
 func staysInside(name, target string) bool {
 	if target == "" || path.IsAbs(target) {
 		return false
+	}
+	down := false
+	for part := range strings.SplitSeq(target, "/") {
+		if part == ".." && down {
+			return false
+		}
+		down = down || part != ".." && part != "." && part != ""
 	}
 	inside := path.Join(path.Dir(name), target)
 	return inside == "." || fs.ValidPath(inside)

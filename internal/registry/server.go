@@ -153,7 +153,8 @@ func certificates(file string) (*x509.CertPool, error) {
 const maxRedirects = 10
 
 // checkRedirect follows registries to their object storage, but not from HTTPS
-// to HTTP. The client removes the Authorization header on the way elsewhere.
+// to HTTP. The client removes the Authorization header on the way elsewhere, and we the
+// address that it tells as the referer: that may have a token in it.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) >= maxRedirects:
@@ -161,6 +162,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	case via[0].URL.Scheme == "https" && req.URL.Scheme != "https":
 		return fault.New(fault.Network, "the registry redirects from HTTPS to %s", strings.ToUpper(req.URL.Scheme))
 	}
+	req.Header.Del("Referer")
 	return nil
 }
 

@@ -87,6 +87,7 @@ func TestDirectoryLayerHasTheNamesAndModesOfTheFormat(t *testing.T) {
 func TestDirectoryLayerRefusesWhatLeadsOut(t *testing.T) {
 	for name, files := range map[string]fstest.MapFS{
 		"link up":       {"a/link": {Data: []byte("../../x"), Mode: fs.ModeSymlink}},
+		"link through":  {"a/b/top": {Data: []byte("../.."), Mode: fs.ModeSymlink}, "link": {Data: []byte("a/b/top/../x"), Mode: fs.ModeSymlink}},
 		"absolute link": {"link": {Data: []byte("/etc/passwd"), Mode: fs.ModeSymlink}},
 		"device":        {"dev": {Mode: fs.ModeDevice}},
 	} {
@@ -180,6 +181,7 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"the title a link":         {layer: packed(t, "meta", sym("meta", "."))},
 		"through a link":           {layer: packed(t, "meta", sym("meta/here", "."), reg("meta/here/evil"))},
 		"deeper through a link":    {layer: packed(t, "meta", dir("meta/a/b"), sym("meta/a/b/c", "../.."), sym("meta/a/b/c/l", "../../../evil"))},
+		"link through a link":      {layer: packed(t, "meta", sym("meta/a/b/top", "../.."), sym("meta/link", "a/b/top/../../evil"))},
 		"hard link out":            {layer: packed(t, "meta", hard("meta/link", "../../etc/passwd"))},
 		"hard link to a link":      {layer: packed(t, "meta", dir("meta/a"), sym("meta/a/l", ".."), hard("meta/l", "meta/a/l"))},
 		"hard link to nothing":     {layer: packed(t, "meta", hard("meta/link", "meta/none"))},
