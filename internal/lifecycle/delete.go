@@ -27,8 +27,9 @@ type Doomed struct {
 	Stays []string `json:"stays,omitempty"`
 	Key   string   `json:"key,omitempty"` // its content key
 
-	repo  *registry.Repository
-	image ocispec.Descriptor
+	repo   *registry.Repository
+	image  ocispec.Descriptor
+	listed []string // tags of the repository
 }
 
 // Examine finds out what deleting one tag comes to. An image that was promoted to
@@ -65,7 +66,7 @@ func Examine(ctx context.Context, repo *registry.Repository, tag string) (Doomed
 func (s *stock) examine(ctx context.Context, image ocispec.Descriptor) (Doomed, string, error) {
 	d := Doomed{
 		Repository: s.repo.Name(), Tags: append([]string{}, s.tags[image.Digest]...), Digest: image.Digest, Attached: []string{},
-		repo: s.repo, image: image,
+		repo: s.repo, image: image, listed: s.list.Tags,
 	}
 	m, _, err := s.repo.Manifest(ctx, image)
 	if fault.KindOf(err) == fault.Invalid {
@@ -129,13 +130,43 @@ func (s *stock) promoted(ctx context.Context, image ocispec.Descriptor, family [
 	return slices.ContainsFunc(records, func(p meta.Promotion) bool { return p.To.Repository == s.repo.Name() }), nil
 }
 
-// Delete takes away what was examined. It may be done again after it was broken
-// off.
+// unchanged looks whether an image has got a tag since the tags were listed.
+func (d Doomed) unchanged(ctx context.Context) error {
+	list, err := d.repo.TagList(ctx)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil // it was its last
+	}
+	if err != nil {
+		return err
+	}
+	if list.Kept(d.Digest) {
+		return fault.New(fault.Refused, "%s@%s was promoted meanwhile: users may have it", d.Repository, d.Digest)
+	}
+	for _, tag := range list.Tags {
+		if slices.Contains(d.listed, tag) {
+			continue
+		}
+		if now, err := d.repo.Resolve(ctx, tag); err == nil && now.Digest == d.Digest {
+			return fault.New(fault.Refused, "%s@%s has got the tag %s meanwhile", d.Repository, d.Digest, tag)
+		}
+	}
+	return nil
+}
+
+// Delete takes away what was examined, unless that has got another tag since, as by a
+// build that found it, or its tag has moved: that is refused. It may be done again after
+// it was broken off.
 func (d Doomed) Delete(ctx context.Context) error {
 	if len(d.Stays) == 0 {
+		if err := d.unchanged(ctx); err != nil {
+			return err
+		}
 		return d.repo.RemoveFamily(ctx, d.image, d.Tags)
 	}
 	for _, tag := range d.Tags {
+		if now, err := d.repo.Resolve(ctx, tag); err == nil && now.Digest != d.Digest {
+			return fault.New(fault.Refused, "%s:%s has become another image meanwhile, %s", d.Repository, tag, now.Digest)
+		}
 		if err := d.repo.Untag(ctx, tag); err != nil {
 			return fmt.Errorf("delete tag %s: %w", tag, err)
 		}

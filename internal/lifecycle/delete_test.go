@@ -1,7 +1,9 @@
 package lifecycle
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -129,6 +131,81 @@ func TestDeleteTakesTheLabelThenTheImage(t *testing.T) {
 			t.Errorf("again: %v", err)
 		}
 	})
+}
+
+// Between the look and the deletion a build may find the image and give it a tag, or
+// another image gets the tag.
+func TestWhatChangesMeanwhileStays(t *testing.T) {
+	everyRegistry(t, func(t *testing.T, address string) {
+		repo := openAt(t, address)
+		old := family(t, repo, "old", day0, "1")
+		d, err := Examine(t.Context(), repo, "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := repo.Tag(t.Context(), old[0], "2"); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Delete(t.Context()); fault.KindOf(err) != fault.Refused {
+			t.Errorf("tagged again: %v", err)
+		}
+		wantThere(t, openAt(t, address), true, old...)
+		if d, err = Examine(t.Context(), repo, "1"); err != nil {
+			t.Fatal(err)
+		}
+		other := family(t, repo, "other", day0, "1")
+		if err := d.Delete(t.Context()); fault.KindOf(err) != fault.Refused {
+			t.Errorf("moved: %v", err)
+		}
+		wantTags(t, repo, "1", "2")
+		wantThere(t, openAt(t, address), true, append(old, other...)...)
+	})
+}
+
+// A list of referrers is written by whoever may push, and can name anything.
+func TestForgedListDeletesNothingElse(t *testing.T) {
+	address := registrytest.Start(t, registrytest.Fallback)
+	repo := openAt(t, address)
+	doomed, stays := family(t, repo, "doomed", day0, "1"), family(t, repo, "stays", day0, "2")
+	forgeList(t, address, repo, doomed[0], append(doomed[1:3:3], stays[0])...)
+	if refs, err := repo.Referrers(t.Context(), doomed[0], ""); err != nil || len(refs) != 3 {
+		t.Fatalf("the list was not forged: %v, %v", refs, err)
+	}
+	d, err := Examine(t.Context(), repo, "1")
+	if err == nil {
+		err = d.Delete(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantThere(t, openAt(t, address), false, doomed...)
+	wantThere(t, openAt(t, address), true, stays...)
+	wantTags(t, openAt(t, address), "2")
+}
+
+// forgeList puts a list of referrers under the fallback tag of an image.
+func forgeList(t *testing.T, address string, repo *registry.Repository, image ocispec.Descriptor, list ...ocispec.Descriptor) {
+	t.Helper()
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
+	index.SchemaVersion = 2
+	text, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := "http://" + address + "/v2/" + repo.Name() + "/manifests/" + strings.Replace(image.Digest.String(), ":", "-", 1)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, where, bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", index.MediaType)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatal(resp.Status)
+	}
 }
 
 func TestPromotedImagesAreNotDeleted(t *testing.T) {

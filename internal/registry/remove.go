@@ -104,6 +104,9 @@ func (p *Repository) removeFamily(ctx context.Context, d ocispec.Descriptor, tag
 	if err != nil {
 		return err
 	}
+	if family, err = p.own(ctx, d, family); err != nil {
+		return err
+	}
 	p.blobs.clear()
 	unmark, err := p.markDeletion(ctx, d, family, list)
 	if err != nil {
@@ -130,6 +133,25 @@ func (p *Repository) removeFamily(ctx context.Context, d ocispec.Descriptor, tag
 		}
 	}
 	return unmark()
+}
+
+// own leaves of a family, the nearest first, what does refer to d or to one that does.
+// Whoever may push can write a list of referrers with anything in it.
+func (p *Repository) own(ctx context.Context, d ocispec.Descriptor, family []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	owned := map[string]bool{d.Digest.String(): true}
+	var all []ocispec.Descriptor
+	for _, r := range family {
+		data, err := p.readManifest(ctx, plain(r))
+		gone := fault.KindOf(err) == fault.NotFound // by a deletion that was broken off: what refers to it goes too
+		if err != nil && !gone {
+			return nil, err
+		}
+		if gone || owned[subjectDigest(data)] {
+			owned[r.Digest.String()] = true
+			all = append(all, r)
+		}
+	}
+	return all, nil
 }
 
 // markDeletion gives what is deleted last a tag that names the image, since what is
