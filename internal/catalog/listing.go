@@ -117,7 +117,7 @@ func readListing(ctx context.Context, from, namespace string, c cache) ([]Record
 	}
 	records, err := ParseListing(data)
 	if err != nil {
-		return nil, fmt.Errorf("read the listing %s: %w", from, err)
+		return nil, fmt.Errorf("read the listing of %s: %w", namespace, err)
 	}
 	return slices.DeleteFunc(records, func(r Record) bool { return r.Label.Namespace != namespace }), nil
 }
@@ -132,7 +132,7 @@ func listingBytes(ctx context.Context, from, namespace string, c cache) ([]byte,
 	}
 	u, err := url.Parse(from)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "%w", err)
+		return nil, fault.New(fault.Usage, "its address is not a URL") // the error may quote a password
 	}
 	q := u.Query()
 	q.Set("namespace", namespace)
@@ -157,7 +157,7 @@ func getListing(ctx context.Context, address string, c cache) ([]byte, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fault.New(fault.Network, "%w", err)
+		return nil, fault.New(fault.Network, "%s: %w", req.URL.Host, withoutAddress(err))
 	}
 	if resp.StatusCode == http.StatusNotModified && known {
 		resp.Body.Close()
@@ -176,6 +176,15 @@ func getListing(ctx context.Context, address string, c cache) ([]byte, error) {
 		c.write(kindListing, address, now)
 	}
 	return data, nil
+}
+
+// withoutAddress leaves out the URL that an error names: it may have credentials in it.
+func withoutAddress(err error) error {
+	var link *url.Error
+	if errors.As(err, &link) {
+		return link.Err
+	}
+	return err
 }
 
 // cachedListing is a listing with what tells whether it has changed.

@@ -180,3 +180,23 @@ func TestListingThatFailsIsAnError(t *testing.T) {
 		server.Close()
 	}
 }
+
+func TestListingErrorsHaveNoCredentials(t *testing.T) {
+	const secret = "s3cret"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/gone" {
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprint(w, "no listing")
+	}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	for _, from := range []string{
+		"http://user:" + secret + "@" + host + "/list", server.URL + "/gone?token=" + secret, "http://user:" + secret + "@a b/", "http://user:" + secret + "/x@host/",
+	} {
+		_, err := Search(t.Context(), testRegistry(t), parse(t, "deploy::"), SearchOptions{Listing: from})
+		if err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
