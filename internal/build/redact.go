@@ -136,16 +136,18 @@ func secretsIn(file string) []string {
 	return secrets
 }
 
-// urlSecret matches the password of a URL, or a token that stands for the user.
-var urlSecret = regexp.MustCompile(`(?i)https?://(?:[^/@\s:]*:)?([^/@\s]+)@`)
+// urlSecret matches the password of a URL, or a token that stands for the user. With a
+// slash in the password it looks like a port that is no number.
+var urlSecret = regexp.MustCompile(`(?i)https?://(?:(?:[^/@\s:]*:)?([^/\s]+)|[^/@\s:\[]*:(\d*[^/@\s\d][^@\s]*))@`)
 
 // secretsInURLs returns the passwords and tokens in the URLs of a text, as they are
 // there and as they are meant.
 func secretsInURLs(text string) []string {
 	var secrets []string
 	for _, m := range urlSecret.FindAllStringSubmatch(text, -1) {
-		secrets = append(secrets, m[1])
-		if plain, err := url.PathUnescape(m[1]); err == nil && plain != m[1] {
+		secret := cmp.Or(m[1], m[2])
+		secrets = append(secrets, secret)
+		if plain, err := url.PathUnescape(secret); err == nil && plain != secret {
 			secrets = append(secrets, plain)
 		}
 	}

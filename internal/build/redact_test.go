@@ -63,13 +63,17 @@ func TestSecretsInURLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("https_proxy", "http://me:pr0xyword@proxy.example:3128")
+	t.Setenv("http_proxy", "http://me:sl/ashword@proxy.example:3128")
 	t.Setenv("SOME_HOME_PAGE", "https://www.example/index.html?mail=somebody@www.example")
+	t.Setenv("SOME_PORT", "https://www.example:8443/docs/page@2")
 	r := newRedactor([]string{file}, nil)
 	for said, want := range map[string]string{
 		"bad password pr0xyword":                  "bad password [secret]",
 		"http://me:pr0xyword@proxy.example:3128/": "http://me:[secret]@proxy.example:3128/",
 		"t0ken-of-git is not valid":               "[secret] is not valid",
 		"p@ssw0rd and p%40ssw0rd":                 "[secret] and [secret]",
+		"http://me:sl/ashword@proxy.example:1/":   "http://me:[secret]@proxy.example:1/",
+		"8443/docs/page":                          "8443/docs/page",
 		"git.example, oauth2, www.example":        "git.example, oauth2, www.example",
 		"index.html?mail=somebody":                "index.html?mail=somebody",
 	} {

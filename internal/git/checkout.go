@@ -79,20 +79,29 @@ func findRoot(dir string) (root, path string, err error) {
 // password need not make a URL that can be parsed.
 func WithoutCredentials(remote string) string {
 	scheme, rest, ok := strings.Cut(remote, "://")
-	authority, path, hasPath := strings.Cut(rest, "/")
-	at := strings.LastIndexByte(authority, '@')
+	at := endOfCredentials(rest)
 	if !ok || at < 0 {
 		return remote
 	}
 	user := ""
 	if scheme == "ssh" {
-		user, _, _ = strings.Cut(authority[:at], ":")
+		user, _, _ = strings.Cut(rest[:at], ":")
 		user += "@"
 	}
-	if hasPath {
-		path = "/" + path
+	return scheme + "://" + user + rest[at+1:]
+}
+
+// endOfCredentials returns where the "@" is behind the user and the password of a URL
+// without its scheme, -1 if it has none. With a slash in the password it looks as if it
+// had a port that is no number.
+func endOfCredentials(rest string) int {
+	authority, _, _ := strings.Cut(rest, "/")
+	at := strings.LastIndexByte(authority, '@')
+	_, port, _ := strings.Cut(authority, ":")
+	if at < 0 && strings.Trim(port, "0123456789") != "" && authority[0] != '[' {
+		at = strings.LastIndexByte(rest, '@')
 	}
-	return scheme + "://" + user + authority[at+1:] + path
+	return at
 }
 
 // Export writes the files of a revision of the work tree at root below the

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"uenv-ci.dev/internal/fault"
@@ -51,9 +52,30 @@ func TestWithoutCredentials(t *testing.T) {
 		"https://u:p%zz@example.org:1/x":  "https://example.org:1/x",
 		"https://u:a@b@example.org":       "https://example.org",
 		"ssh://git:p@example.org/x.git":   "ssh://git@example.org/x.git",
+		"https://u:pa/ss@example.org/x":   "https://example.org/x",
+		"https://u:1/p@s@example.org/x":   "https://u:1/p@s@example.org/x", // may be a port and a path
+		"https://u:a/p@s@example.org/x":   "https://example.org/x",
+		"https://example.org:1/x@2":       "https://example.org:1/x@2",
+		"https://example.org/x@2":         "https://example.org/x@2",
+		"https://[::1]:1/x@2":             "https://[::1]:1/x@2",
+		"https://":                        "https://",
 	} {
 		if got := WithoutCredentials(remote); got != want {
 			t.Errorf("%s: got %s", remote, got)
+		}
+	}
+}
+
+// Git itself takes passwords out of its messages, but for those with a slash.
+func TestMessagesHaveNoPassword(t *testing.T) {
+	const url = "https://u:pa/ss@127.0.0.1:1/x.git"
+	_, resolve := ResolveRemote(t.Context(), url, "main")
+	_, list := ListRemote(t.Context(), url)
+	_, clone := Clone(t.Context(), url, "main", t.TempDir())
+	_, abbreviated := Clone(t.Context(), url, "0123456", t.TempDir())
+	for name, err := range map[string]error{"resolve": resolve, "list": list, "clone": clone, "abbreviated": abbreviated} {
+		if err == nil || strings.Contains(err.Error(), "pa/ss") || !strings.Contains(err.Error(), "https://127.0.0.1:1/x.git") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -53,7 +53,21 @@ func runWith(ctx context.Context, dir string, variables []string, args ...string
 	env := append(environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0")
 	env = append(env, variables...)
 	out, err := proc.Cmd{Path: "git", Args: append([]string{"-C", dir}, args...), Env: env}.Output(ctx)
+	hideCredentials(err)
 	return strings.TrimSpace(string(out)), err
+}
+
+// hideCredentials takes the credentials of URLs out of what git said. Git does so
+// itself only where it can tell what they are.
+func hideCredentials(err error) {
+	var exit *proc.ExitError
+	if !errors.As(err, &exit) {
+		return
+	}
+	words := strings.FieldsFunc(exit.Stderr, func(r rune) bool { return strings.ContainsRune(" \t\n'\"", r) })
+	for _, word := range words {
+		exit.Stderr = strings.ReplaceAll(exit.Stderr, word, WithoutCredentials(word))
+	}
 }
 
 // ofRepository are variables that name a repository, or parts of one. Git sets them

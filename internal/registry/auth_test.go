@@ -312,6 +312,17 @@ func TestSecretsStayOutOfMessages(t *testing.T) {
 	}
 }
 
+// What stands before an "@" may be a password, wherever it is.
+func TestAddressesWithCredentialsAreRefused(t *testing.T) {
+	for _, address := range []string{"https://me:pa/ss@r.example", "me:pass@r.example/x", "r.example/me:pass@x", "https://me:pa%/ss@r.example"} {
+		_, err := registry.Open(address, registry.Options{})
+		wantKind(t, err, fault.Usage)
+		if strings.Contains(fmt.Sprint(err), "pa") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestCertificates(t *testing.T) {
 	address, ca := ServeTLS(t, Handler(Referrers))
 	trusting := backend{address: address, options: registry.Options{CAFile: ca}}.repository(t, "hello/1.0")

@@ -179,8 +179,9 @@ func (e *redacted) Unwrap() error { return e.err }
 
 // Signed URLs and tokens are secrets, wherever a library quotes them.
 var (
-	urlQuery    = regexp.MustCompile(`(https?://[^\s"'?]*)\?[^\s"']*`)
-	urlUser     = regexp.MustCompile(`(https?://)[^\s"'/@]*@`)
+	urlQuery = regexp.MustCompile(`(https?://[^\s"'?]*)\?[^\s"']*`)
+	// Behind a ":" that no port follows, a password may have slashes.
+	urlUser     = regexp.MustCompile(`(https?://)(?:[^\s"'/]*|[^\s"'/@:]*:\d*[^\s"'/@\d][^\s"']*)@`)
 	authPattern = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{6,}`)
 )
 

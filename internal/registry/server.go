@@ -77,7 +77,7 @@ func splitAddress(address string) (scheme, host, prefix string, err error) {
 func checkAddress(address, scheme, host, prefix string) error {
 	u, err := url.Parse("https://" + host)
 	switch {
-	case strings.Contains(host, "@"):
+	case strings.Contains(address, "@"): // also behind a slash: of a password
 		return fault.New(fault.Usage, "a registry address must not contain credentials")
 	case scheme != "" && scheme != "http" && scheme != "https":
 		return fault.New(fault.Usage, "registry address %q: unknown scheme %q", address, scheme)

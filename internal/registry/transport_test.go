@@ -72,3 +72,15 @@ func TestAHostThatNobodyAnswersForIsTriedTwice(t *testing.T) {
 		})
 	}
 }
+
+func TestCleanTextHasNoPassword(t *testing.T) {
+	for text, want := range map[string]string{
+		`invalid proxy address "http://me:pa/ss@proxy.example:3128": parse`: `invalid proxy address "http://…@proxy.example:3128": parse`,
+		"Get https://me:p@ss@r.example/v2/":                                 "Get https://…@r.example/v2/",
+		"Get https://me@r.example/v2/, https://r.example:8443/x@2":          "Get https://…@r.example/v2/, https://r.example:8443/x@2",
+	} {
+		if got := clean(text); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
