@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/registry"
@@ -53,7 +55,7 @@ func runCopy(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	report, err := registry.Copy(ctx, found.Repo, found.Descriptor, repo, registry.CopyOptions{Tag: to.Tag})
+	report, err := image.Copy(ctx, found.Repo, found.Descriptor, repo, to.Tag, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -38,8 +38,8 @@ func pruneCommand() *command {
 	return &command{
 		name: "prune", group: "Staff", usage: "delete old images of a namespace from the registry",
 		args: "[LABEL]", maxArgs: 1,
-		details: `Only shows what would go, unless --yes is given. An image goes if nothing was made of
-it or attached to it (test results, records) since --older-than, and if it is not
+		details: `Only shows what would go, unless --yes is given. An image goes if it was not published
+and nothing was attached to it (test results, records) since --older-than, and if it is not
 among the newest of its name and version (--keep). Promoted images stay always, as
 with 'delete', and so does what an index lists or what is no image of ours. A name
 matches all names that begin with it; the default namespace is 'build'.`,

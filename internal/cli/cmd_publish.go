@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/event"
@@ -75,6 +76,9 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, NoChunks: in.site.Uenv(l.Name).Restricted, Events: in.events}
+	o.First = func(ctx context.Context, desc ocispec.Descriptor) error {
+		return image.AttachPublication(ctx, repo, desc, time.Now())
+	}
 	if dir := in.String("meta"); dir != "" {
 		o.Meta = os.DirFS(dir)
 	}

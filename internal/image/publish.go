@@ -24,6 +24,9 @@ type PublishOptions struct {
 	// Meta is the directory that becomes uenv/meta for an image that has no
 	// meta/ of its own. An image's own meta/ cannot be replaced.
 	Meta fs.FS
+	// First attaches what tells when the image was published, before anything else is:
+	// what is attached to an image without a tag makes it be found by its age.
+	First func(context.Context, ocispec.Descriptor) error
 	// NoChunks leaves out the index by which others fetch differences: it tells of
 	// a restricted image what it shares with others.
 	NoChunks bool
@@ -49,6 +52,11 @@ func Publish(ctx context.Context, repo *registry.Repository, file File, o Publis
 	desc, err := repo.Push(ctx, artifact)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("publish %s: %w", repo.Name(), err)
+	}
+	if o.First != nil {
+		if err := o.First(ctx, desc); err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("publish %s: %w", repo.Name(), err)
+		}
 	}
 	if err := attachMeta(ctx, repo, desc, metadata, o.Created); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("publish metadata of %s: %w", repo.Name(), err)

@@ -83,7 +83,7 @@ func (s *stock) examine(ctx context.Context, image ocispec.Descriptor) (Doomed, 
 	if err != nil {
 		return d, "", err
 	}
-	d.Newest = newest(append([]ocispec.Descriptor{{Annotations: m.Annotations}}, family...))
+	d.Newest = meta.Newest(append([]ocispec.Descriptor{{Annotations: m.Annotations}}, family...))
 	for _, r := range family {
 		d.Attached = append(d.Attached, r.ArtifactType)
 	}
@@ -98,20 +98,6 @@ func (s *stock) examine(ctx context.Context, image ocispec.Descriptor) (Doomed, 
 		return d, "is not an image", nil
 	}
 	return d, "", nil
-}
-
-// newest is when something was last made or attached, as far as annotations tell;
-// the zero time if they do not.
-func newest(all []ocispec.Descriptor) time.Time {
-	var at time.Time
-	for _, d := range all {
-		for _, name := range []string{ocispec.AnnotationCreated, meta.AnnotationWhen} {
-			if t, err := time.Parse(time.RFC3339, d.Annotations[name]); err == nil && t.After(at) {
-				at = t
-			}
-		}
-	}
-	return at.UTC()
 }
 
 // promoted tells whether the image was let through to this repository. A record

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/registry"
 )
 
@@ -99,6 +100,6 @@ func (s *stock) remains(ctx context.Context, image ocispec.Descriptor) (Doomed, 
 	for _, r := range family {
 		d.Attached = append(d.Attached, r.ArtifactType)
 	}
-	d.Newest = newest(family)
+	d.Newest = meta.Newest(family)
 	return d, err
 }

@@ -118,6 +118,20 @@ func annotatedTime(d ocispec.Descriptor) time.Time {
 	return time.Time{}
 }
 
+// Newest is when the newest of some manifests was made, as far as their annotations
+// tell; the zero time if they do not.
+func Newest(all []ocispec.Descriptor) time.Time {
+	var at time.Time
+	for _, d := range all {
+		for _, name := range []string{ocispec.AnnotationCreated, AnnotationWhen} {
+			if t, err := time.Parse(time.RFC3339, d.Annotations[name]); err == nil && t.After(at) {
+				at = t
+			}
+		}
+	}
+	return at.UTC()
+}
+
 // Deprecations reads the deprecation records of an image, newest first, and says
 // what is wrong with those that it cannot read.
 func Deprecations(ctx context.Context, s Source, image ocispec.Descriptor) (found []Deprecation, problems []string, err error) {

@@ -14,6 +14,7 @@ const (
 	TypeChunks      = "uenv/chunks"
 	TypePromotion   = "uenv/promotion"
 	TypeDeprecation = "uenv/deprecation"
+	TypePublication = "uenv/publication"
 )
 
 // The titles of layers: names of files and directories once pulled.

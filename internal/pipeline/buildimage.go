@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
@@ -205,13 +207,16 @@ func (b *imageBuild) publishOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	desc, err := image.Publish(ctx, repo, b.done.Image, image.PublishOptions{Created: b.Pack.Created, Key: b.done.Key, NoChunks: b.Restricted, Events: b.Pack.Events})
+	found := Found{Label: b.done.Label, Repo: repo}
+	desc, err := image.Publish(ctx, repo, b.done.Image, image.PublishOptions{
+		Created: b.Pack.Created, Key: b.done.Key, NoChunks: b.Restricted, Events: b.Pack.Events,
+		First: func(ctx context.Context, desc ocispec.Descriptor) error {
+			found.Descriptor = desc
+			return b.attach(ctx, found)
+		},
+	})
 	if err != nil {
 		return err
-	}
-	found := Found{Label: b.done.Label, Repo: repo, Descriptor: desc}
-	if err := b.attach(ctx, found); err != nil {
-		return fmt.Errorf("publish %s: %w", repo.Name(), err)
 	}
 	if err := repo.Tag(ctx, desc, b.done.Label.Tag); err != nil {
 		return fmt.Errorf("tag %s:%s: %w", repo.Name(), b.done.Label.Tag, err)
@@ -243,7 +248,7 @@ func (b *imageBuild) reuse(ctx context.Context, found *keyedImage) error {
 	}
 	b.done.Existing = found.repo.Name() + "@" + found.Descriptor.Digest.String()
 	b.Pack.Events.Info("key", "not built: %s is the same image", b.done.Existing)
-	if _, err := registry.Copy(ctx, found.repo, found.Descriptor, repo, registry.CopyOptions{Tag: b.done.Label.Tag}); err != nil {
+	if _, err := image.Copy(ctx, found.repo, found.Descriptor, repo, b.done.Label.Tag, time.Now()); err != nil {
 		return fmt.Errorf("publish %s: %w", repo.Name(), err)
 	}
 	b.done.Pushed = &found.Descriptor

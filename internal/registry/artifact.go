@@ -98,8 +98,9 @@ func titled(title, mediaType string, d digest.Digest, size int64) ocispec.Descri
 	}
 }
 
-// configLayer is the empty configuration that every artifact refers to.
-func configLayer() Layer {
+// EmptyLayer is the empty JSON object: the configuration that every artifact refers
+// to, and the content of those that are told by their annotations alone.
+func EmptyLayer() Layer {
 	d := ocispec.DescriptorEmptyJSON
 	return Layer{Descriptor: d, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Data)), nil }}
 }

@@ -56,7 +56,7 @@ func (p *Repository) pushArtifact(ctx context.Context, a Artifact, d ocispec.Des
 // putArtifact stores blobs and manifest, and tells whether the registry lists it
 // with its subject.
 func (p *Repository) putArtifact(ctx context.Context, a Artifact, d ocispec.Descriptor, data []byte) (indexed bool, err error) {
-	if err := p.pushBlobs(ctx, append([]Layer{configLayer()}, a.Layers...)); err != nil {
+	if err := p.pushBlobs(ctx, append([]Layer{EmptyLayer()}, a.Layers...)); err != nil {
 		return false, err
 	}
 	indexed, err = p.store.putManifest(ctx, plain(d), data, "")

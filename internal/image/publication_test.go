@@ -1,0 +1,67 @@
+package image
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"uenv-ci.dev/internal/meta"
+)
+
+// Images that can be reproduced say when their recipe changed: when they came has to be
+// told by something else, before their tag.
+func TestPublicationTellsWhenAnImageCame(t *testing.T) {
+	repo, file := repository(t), pack(t, map[string]string{"meta/env.json": env})
+	for _, c := range []struct {
+		after time.Duration // since the image was made
+		more  int
+	}{{time.Minute, 0}, {48 * time.Hour, 1}, {48*time.Hour + time.Minute, 1}, {96 * time.Hour, 2}} {
+		now := day.Add(c.after)
+		o := PublishOptions{Created: day, Tags: []string{"1"}, First: func(ctx context.Context, desc ocispec.Descriptor) error {
+			return AttachPublication(ctx, repo, desc, now)
+		}}
+		image, err := Publish(t.Context(), repo, file, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attached, err := repo.Referrers(t.Context(), image, meta.TypePublication)
+		if err != nil || len(attached) != c.more {
+			t.Errorf("%v later: %d, %v", c.after, len(attached), err)
+		}
+		if newest := meta.Newest(append(attached, image)); now.Sub(newest) >= fresh {
+			t.Errorf("%v later: it seems to be of %v", c.after, newest)
+		}
+	}
+}
+
+func TestCopyTellsWhenAnImageCame(t *testing.T) {
+	repo, file := repository(t), pack(t, map[string]string{"meta/env.json": env})
+	made, err := Publish(t.Context(), repo, file, PublishOptions{Created: day, Tags: []string{"1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := ocispec.Descriptor{MediaType: made.MediaType, Digest: made.Digest, Size: made.Size} // as a tag is resolved
+	elsewhere, now := repository(t), day.Add(48*time.Hour)
+	for _, dst := range []struct {
+		name  string
+		after time.Duration
+		more  int
+	}{{"at once", time.Minute, 0}, {"later", 48 * time.Hour, 1}} {
+		if _, err := Copy(t.Context(), repo, image, elsewhere, "2", day.Add(dst.after)); err != nil {
+			t.Fatal(err)
+		}
+		attached, err := elsewhere.Referrers(t.Context(), image, meta.TypePublication)
+		if err != nil || len(attached) != dst.more {
+			t.Errorf("%s: %d, %v", dst.name, len(attached), err)
+		}
+	}
+	if _, err := Copy(t.Context(), repo, image, repo, "2", now); err != nil {
+		t.Fatal(err)
+	}
+	attached, err := repo.Referrers(t.Context(), image, "")
+	if err != nil || len(attached) != 2 || !meta.Newest(attached).Equal(now) {
+		t.Errorf("another tag: %v, %v", attached, err)
+	}
+}
