@@ -2,6 +2,7 @@ package localrepo
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,10 +19,26 @@ const (
 	configLimit  = 1 << 20
 )
 
-// clientConfig is what the uenv client's own configuration says of repositories.
+// clientConfig is what the uenv client's own configuration says.
 type clientConfig struct {
 	repo   *Location  // in place of the default search
 	others []Location // searched as well
+	rest   ClientSettings
+}
+
+// ClientSettings is what the uenv client's own configuration says of other things
+// than local repositories; "" stands for nothing.
+type ClientSettings struct {
+	System   string // that labels mean which name none; * is every one
+	Registry string // [http://|https://]HOST[:PORT][/PREFIX]
+	Listing  string // URL of the listing of images in that registry
+}
+
+// ReadClientSettings reads the client's configuration files: those of the user,
+// then those of the machine.
+func ReadClientSettings(getenv func(string) string) (ClientSettings, error) {
+	c, err := readClientConfig(getenv)
+	return c.rest, err
 }
 
 // readClientConfig reads the client's configuration files. Version 10 reads
@@ -54,6 +71,7 @@ func (c *clientConfig) read(newFile, oldFile string, getenv func(string) string)
 	}
 	if found {
 		c.others = append(c.others, tomlRepositories(newFile, lines, getenv)...)
+		c.rest = c.rest.or(tomlSettings(lines))
 		return nil
 	}
 	lines, _, err = readLines(oldFile)
@@ -131,6 +149,48 @@ func tomlRepositories(source string, lines []string, getenv func(string) string)
 		}
 	}
 	return withPath(all)
+}
+
+var tomlSetting = regexp.MustCompile(`^\s*(system_name|url|listing_url)\s*=\s*(?:"([^"\\]*)"|'([^']*)')\s*(?:#.*)?$`)
+
+// tomlSettings picks system_name and the table [registry] out of a configuration of
+// version 10.
+func tomlSettings(lines []string) ClientSettings {
+	var s ClientSettings
+	table := ""
+	for _, line := range lines {
+		if text := strings.TrimSpace(line); strings.HasPrefix(text, "[") {
+			text, _, _ = strings.Cut(text, "#")
+			table = strings.ReplaceAll(text, " ", "")
+			continue
+		}
+		m := tomlSetting.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		switch value := m[2] + m[3]; table + m[1] {
+		case "system_name":
+			s.System = value
+		case "[registry]url":
+			s.Registry = value
+		case "[registry]listing_url":
+			s.Listing = value
+			if !strings.Contains(value, "://") {
+				s.Listing = "https://" + value
+			}
+		}
+	}
+	return s
+}
+
+// or returns s with what it lacks taken from another level. A registry and its
+// listing go together.
+func (s ClientSettings) or(other ClientSettings) ClientSettings {
+	s.System = cmp.Or(s.System, other.System)
+	if s.Registry == "" {
+		s.Registry, s.Listing = other.Registry, other.Listing
+	}
+	return s
 }
 
 func withPath(all []Location) []Location {

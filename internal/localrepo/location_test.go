@@ -109,3 +109,33 @@ name = "without path"
 		t.Errorf("by XDG_CONFIG_HOME: %s", got)
 	}
 }
+
+func TestClientSettings(t *testing.T) {
+	const user = `system_name = 'santis'
+[[repositories]]
+url = "not/a/registry"
+[ registry ] # of the site
+url = "registry.example.org/uenv"
+default_namespace = 'deploy'
+listing_url = 'list.example.org/list' # without a scheme
+[elastic]
+url = "https://telemetry.example.org"
+`
+	whole := ClientSettings{System: "santis", Registry: "registry.example.org/uenv", Listing: "https://list.example.org/list"}
+	for text, want := range map[string]ClientSettings{
+		user: whole,
+		"":   {},
+		"[registry]\nurl = \"http://127.0.0.1:5000\"\nlisting_url = \"http://127.0.0.1/list\"\nsystem_name = \"x\"\n": {Registry: "http://127.0.0.1:5000", Listing: "http://127.0.0.1/list"},
+		"url = \"x\"\nsystem_name = '*'\n": {System: "*"},
+		"\x00\xff[registry]url":            {},
+	} {
+		_, getenv, _ := home(t, map[string]string{".config/uenv/config.toml": text})
+		if got, err := ReadClientSettings(getenv); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	machine := ClientSettings{System: "daint", Registry: "other.example.org", Listing: "https://other.example.org/list"}
+	if got := (ClientSettings{Registry: "own.example.org"}).or(machine); got != (ClientSettings{System: "daint", Registry: "own.example.org"}) {
+		t.Errorf("a registry of the user with the listing of another: %+v", got)
+	}
+}
