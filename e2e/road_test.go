@@ -259,7 +259,7 @@ func (w *road) locate(text string) (*registry.Registry, pipeline.Found, error) {
 	if err != nil {
 		return nil, pipeline.Found{}, err
 	}
-	found, err := pipeline.Locate(w.ctx, reg, l)
+	found, err := pipeline.Locate(w.ctx, reg, l, "")
 	return reg, found, err
 }
 

@@ -99,9 +99,10 @@ func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
 }
 
 // planRegistry returns what opens the registry that may have images already: the one
-// that is named, or the site file's unless all has to be done offline. Nil is none.
+// that is named, or the usual one unless all has to be done offline. Nil is none.
 func (in *invocation) planRegistry() func(label.Label) (*registry.Registry, error) {
-	if in.String("registry") == "" && (!in.site.Registry.Given() || in.Bool("offline")) {
+	usual := in.site.Registry.Given() || in.client.Registry != ""
+	if in.String("registry") == "" && (!usual || in.Bool("offline")) {
 		in.events.Info("plan", "no registry is asked for what is built already")
 		return nil
 	}

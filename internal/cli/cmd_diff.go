@@ -71,11 +71,7 @@ func (in *invocation) side(ctx context.Context, i int) (pipeline.Side, error) {
 			}
 		}
 	}
-	reg, err := in.registryFor(l)
-	if err != nil {
-		return pipeline.Side{}, err
-	}
-	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(in.deploy()))
+	found, err := in.located(ctx, l.WithNamespace(in.deploy()))
 	if err != nil {
 		return pipeline.Side{}, err
 	}

@@ -22,7 +22,8 @@ func findCommand() *command {
 		name: "find", group: "Users", usage: "list the images in the registry",
 		args: "[LABEL]", maxArgs: 1,
 		details: `A name matches all names that begin with it. The default namespace is 'deploy';
-without @system the cluster that CLUSTER_NAME names is meant, '@*' means all.
+without @system this cluster is meant, as the uenv client's configuration or
+CLUSTER_NAME names it, '@*' means all.
 
 Where staff publish an index of the namespace ('catalog rebuild'), the list comes
 from it, and changes show when it is published again. Else it comes from the
@@ -157,7 +158,7 @@ func (in *invocation) searchOptions() (catalog.SearchOptions, error) {
 	if in.Bool("refresh") && in.Bool("offline") {
 		return catalog.SearchOptions{}, fault.New(fault.Usage, "--refresh and --offline exclude each other")
 	}
-	listing, err := in.site.Listing.Get()
+	listing, err := in.listing()
 	return catalog.SearchOptions{
 		Options: catalog.Options{Exact: in.Bool("no-partials")},
 		Listing: listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,

@@ -53,11 +53,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 			return res, err
 		}
 	}
-	reg, err := in.registryFor(l)
-	if err != nil {
-		return nil, err
-	}
-	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(in.deploy()))
+	found, err := in.located(ctx, l.WithNamespace(in.deploy()))
 	if err != nil {
 		return nil, err
 	}

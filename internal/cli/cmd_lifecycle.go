@@ -152,9 +152,18 @@ func (in *invocation) locate(ctx context.Context, namespace string) (pipeline.Fo
 	if err != nil {
 		return pipeline.Found{}, err
 	}
+	return in.located(ctx, l)
+}
+
+// located finds the image in the registry that a label names.
+func (in *invocation) located(ctx context.Context, l label.Label) (pipeline.Found, error) {
 	reg, err := in.registryFor(l)
 	if err != nil {
 		return pipeline.Found{}, err
 	}
-	return pipeline.Locate(ctx, reg, l)
+	listing, err := in.listing()
+	if err != nil {
+		return pipeline.Found{}, err
+	}
+	return pipeline.Locate(ctx, reg, l, listing)
 }

@@ -24,8 +24,8 @@ func pullCommand() *command {
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `The image's digest is checked before it gets its final name. What is there already
 is not fetched again, and an interrupted pull goes on where it was. Parts of the
-label may be left out as long as it names one image; without @system the cluster
-that CLUSTER_NAME names is meant.`,
+label may be left out as long as it names one image; without @system this cluster
+is meant, as the uenv client's configuration or CLUSTER_NAME names it.`,
 		examples: `# an image of the deploy namespace
 uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
 # a build that has not been promoted
@@ -49,7 +49,7 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	defer f.local.Close()
-	found, err := pipeline.Locate(ctx, f.reg, f.label)
+	found, err := pipeline.Locate(ctx, f.reg, f.label, f.listing)
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +65,11 @@ func runPull(ctx context.Context, in *invocation) (result, error) {
 
 // fetching is what is to be fetched: an image, from where to where, and how fast.
 type fetching struct {
-	label label.Label
-	reg   *registry.Registry
-	local *localrepo.Repo
-	limit int64 // bytes per second; 0 is none
+	label   label.Label
+	reg     *registry.Registry
+	listing string // of what is in it; "" if there is none
+	local   *localrepo.Repo
+	limit   int64 // bytes per second; 0 is none
 }
 
 // fetching reads what argument 0 and the flags say. Its local repository must be closed.
@@ -80,6 +81,9 @@ func (in *invocation) fetching(ctx context.Context) (f fetching, err error) {
 		return f, err
 	}
 	if f.reg, err = in.registryFor(f.label); err != nil {
+		return f, err
+	}
+	if f.listing, err = in.listing(); err != nil {
 		return f, err
 	}
 	f.local, err = in.openLocal(ctx, localrepo.Options{Create: true})

@@ -183,11 +183,7 @@ func runAttach(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.registryFor(l)
-	if err != nil {
-		return nil, err
-	}
-	found, err := pipeline.Locate(ctx, reg, l)
+	found, err := in.located(ctx, l)
 	if err != nil {
 		return nil, err
 	}

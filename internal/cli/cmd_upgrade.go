@@ -41,7 +41,7 @@ func runUpgrade(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	defer f.local.Close()
-	u, err := pipeline.FindUpgrade(ctx, f.reg, f.label, f.local, in.cacheDir("bases"))
+	u, err := pipeline.FindUpgrade(ctx, f.reg, f.label, f.listing, f.local, in.cacheDir("bases"))
 	if err != nil {
 		return nil, err
 	}

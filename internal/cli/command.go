@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/event"
+	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/site"
 )
 
@@ -45,8 +46,9 @@ type invocation struct {
 	args   []string
 	tail   []string // what followed "--"
 	out    *printer
-	events event.Sink // shows what the work says
-	site   *site.Site // the site file; empty without one
+	events event.Sink               // shows what the work says
+	site   *site.Site               // the site file; empty without one
+	client localrepo.ClientSettings // what flags and site file leave unset
 	// siteWrong is set for lint if the site file has mistakes; of it only File is
 	// known then.
 	siteWrong bool

@@ -11,6 +11,7 @@ import (
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/site"
 )
@@ -19,7 +20,7 @@ import (
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "site", Usage: "read the site's settings from `FILE` (else uenv-ci.yaml upwards from here, the user's configuration, /etc/uenv-ci/site.yaml)", EnvVars: []string{"UENV_CI_SITE"}},
-		&cli.StringFlag{Name: "registry", Usage: "the registry `R`: HOST[:PORT][/PREFIX], or oci:DIR for a directory", EnvVars: []string{"UENV_CI_REGISTRY"}},
+		&cli.StringFlag{Name: "registry", Usage: "the registry `R`: HOST[:PORT][/PREFIX], or oci:DIR for a directory (else as the site file or the uenv client's configuration says)", EnvVars: []string{"UENV_CI_REGISTRY"}},
 		&cli.StringFlag{Name: "repo", Usage: "the local repository `DIR`, or its name in the uenv client's configuration (else where that client looks)", EnvVars: []string{"UENV_CI_REPO"}},
 		&cli.StringFlag{Name: "token", Usage: "`FILE` with a registry token, or a directory with a file TOKEN"},
 		&cli.StringFlag{Name: "username", Usage: "the `NAME` that goes with --token"},
@@ -74,6 +75,9 @@ func (in *invocation) readSite() error {
 		return err
 	}
 	in.site = s
+	if in.client, err = localrepo.ReadClientSettings(in.getenv); err != nil {
+		in.events.Warn("site", "%v", err)
+	}
 	if !slices.Contains(needsNoTrust(), in.root) {
 		in.tellWarnings()
 	}
@@ -124,19 +128,41 @@ func (in *invocation) refuseDeploy(l label.Label) error {
 	return fault.WithHint(err, "put it into another namespace and use 'uenv-ci promote'")
 }
 
-// openRegistry opens the registry that the flags or the site file name.
-func (in *invocation) openRegistry() (*registry.Registry, error) {
+// registryAddress is the registry that the flags or the site file name, or the
+// configuration of the uenv client.
+func (in *invocation) registryAddress() (string, error) {
 	address, err := in.site.Registry.Or(in.String("registry"))
+	if err != nil {
+		return "", err
+	}
+	if address = cmp.Or(address, in.client.Registry); address == "" {
+		err := fault.New(fault.Usage, "no registry is named")
+		return "", fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
+	}
+	return address, nil
+}
+
+// openRegistry opens that registry.
+func (in *invocation) openRegistry() (*registry.Registry, error) {
+	address, err := in.registryAddress()
 	if err != nil {
 		return nil, err
 	}
-	if address == "" {
-		err := fault.New(fault.Usage, "no registry is named")
-		return nil, fault.WithHint(err, "use --registry HOST/PREFIX or oci:DIR, UENV_CI_REGISTRY, or 'registry:' in the site file")
-	}
 	c := in.credentials()
-	c.HostOnly = in.site.Here && in.String("registry") == ""
+	c.HostOnly = in.site.Here && in.site.Registry.Given() && in.String("registry") == ""
 	return in.openRegistryAt(address, c, !in.mayFound())
+}
+
+// listing is the listing of the images in the registry that is asked, an URL or a file;
+// "" if none is known. One belongs to the registry that is named beside it.
+func (in *invocation) listing() (string, error) {
+	switch {
+	case in.site.Listing.Given() && (in.String("registry") == "" || !in.site.Registry.Given()):
+		return in.site.Listing.Get()
+	case in.String("registry") == "" && !in.site.Registry.Given():
+		return in.client.Listing, nil
+	}
+	return "", nil
 }
 
 // registryFor is openRegistry with the credentials that the site file has for a
@@ -146,16 +172,18 @@ func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
 	if u.Restricted && !u.Token.Given() && in.String("token") == "" && slices.Contains(needsNoTrust(), in.root) {
 		in.tellWarnings()
 	}
-	if !u.Token.Given() || in.String("token") != "" || in.String("registry") == "" && !in.site.Registry.Given() {
+	if !u.Token.Given() || in.String("token") != "" {
 		return in.openRegistry()
 	}
-	c := in.credentials()
-	use := settings{in: in}
-	address := use.or("registry", in.site.Registry)
-	c.TokenFile, c.Username = use.or("token", u.Token), cmp.Or(in.String("username"), u.Username)
-	if use.err != nil {
-		return nil, use.err
+	address, err := in.registryAddress()
+	if err != nil {
+		return nil, err
 	}
+	c := in.credentials()
+	if c.TokenFile, err = u.Token.Get(); err != nil {
+		return nil, err
+	}
+	c.Username = cmp.Or(in.String("username"), u.Username)
 	return in.openRegistryAt(address, c, !in.mayFound())
 }
 
@@ -197,11 +225,12 @@ func (in *invocation) fullLabel(i int, namespace string) (label.Label, error) {
 }
 
 // hereLabel is label for users' commands: without a system it means the cluster
-// that we are on, if the environment says which that is.
+// that we are on, if the uenv client's configuration or the environment says which
+// that is.
 func (in *invocation) hereLabel(i int, namespace string) (label.Label, error) {
 	l, err := in.label(i, namespace)
 	if err == nil && l.System == "" {
-		l.System = in.getenv("CLUSTER_NAME")
+		l.System = cmp.Or(in.client.System, in.getenv("CLUSTER_NAME"))
 	}
 	return l, err
 }

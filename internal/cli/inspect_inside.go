@@ -125,11 +125,7 @@ func (in *invocation) openInside(ctx context.Context) (*squashfs.Image, error) {
 			return squashfs.Open(local.Path)
 		}
 	}
-	reg, err := in.openRegistry()
-	if err != nil {
-		return nil, err
-	}
-	found, err := pipeline.Locate(ctx, reg, l.WithNamespace(in.deploy()))
+	found, err := in.located(ctx, l.WithNamespace(in.deploy()))
 	if err != nil {
 		return nil, err
 	}

@@ -78,7 +78,7 @@ var toolsLabel = label.Label{Namespace: "build", Name: "tools", Version: "1.0", 
 
 func located(t *testing.T, reg *registry.Registry, l label.Label) Found {
 	t.Helper()
-	found, err := Locate(t.Context(), reg, l)
+	found, err := Locate(t.Context(), reg, l, "")
 	if err != nil {
 		t.Fatal(err)
 	}

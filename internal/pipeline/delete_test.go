@@ -42,7 +42,7 @@ func TestDeleteForgetsTheKey(t *testing.T) {
 		if err != nil || (hit != nil) != dry {
 			t.Errorf("dry %v: %v, %v", dry, hit, err)
 		}
-		if _, err := Locate(t.Context(), reg, found.Label); (err == nil) != dry {
+		if _, err := Locate(t.Context(), reg, found.Label, ""); (err == nil) != dry {
 			t.Errorf("dry %v: %v", dry, err)
 		}
 	}
@@ -73,7 +73,7 @@ func TestPruneOfANamespace(t *testing.T) {
 		left := 0
 		for _, name := range []string{"build::x/1:%d@s%%u", "build::xy/2:%d@s%%u", "deploy::x/1:%d@s%%u", "build::z/1:%d@s%%u"} {
 			for tag := range 2 {
-				_, err := Locate(t.Context(), reg, parse(t, fmt.Sprintf(name, tag)))
+				_, err := Locate(t.Context(), reg, parse(t, fmt.Sprintf(name, tag)), "")
 				if err == nil {
 					left++
 				} else if fault.KindOf(err) != fault.NotFound {

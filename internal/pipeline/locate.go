@@ -23,13 +23,13 @@ type Found struct {
 	Descriptor ocispec.Descriptor
 }
 
-// Locate finds the one image that a label names. An incomplete label is looked
-// up in the list of the namespace and must name a single image.
-func Locate(ctx context.Context, reg *registry.Registry, l label.Label) (Found, error) {
+// Locate finds the one image that a label names. An incomplete label must name a
+// single image; it is looked up as catalog.Lookup does, in a listing too if there is one.
+func Locate(ctx context.Context, reg *registry.Registry, l label.Label, listing string) (Found, error) {
 	reference := l.Tag
 	var also []label.Label
 	if len(l.Missing()) > 0 {
-		records, err := complete(ctx, reg, l)
+		records, err := complete(ctx, reg, l, listing)
 		if err != nil {
 			return Found{}, err
 		}
@@ -55,11 +55,11 @@ func Locate(ctx context.Context, reg *registry.Registry, l label.Label) (Found, 
 
 // complete finds the image in the registry that l, which lacks parts, stands for.
 // Several labels of the same image are as good as one.
-func complete(ctx context.Context, reg *registry.Registry, l label.Label) ([]catalog.Record, error) {
+func complete(ctx context.Context, reg *registry.Registry, l label.Label, listing string) ([]catalog.Record, error) {
 	if l.Name == "" {
 		return nil, fault.New(fault.Usage, "label %q has no name", l)
 	}
-	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true, Depth: catalog.Digests})
+	records, err := catalog.Lookup(ctx, reg, l, listing, catalog.Digests)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func TestLocateTakesAllLabelsOfOneImage(t *testing.T) {
 	reg := openRegistry(t, "oci:"+t.TempDir())
 	publish(t, reg, []byte("one"), "deploy::x/1:v1@s%u", "deploy::x/1:v2@s%u")
 	publish(t, reg, []byte("two"), "deploy::y/1:v1@s%u")
-	found, err := Locate(t.Context(), reg, parse(t, "deploy::x"))
+	found, err := Locate(t.Context(), reg, parse(t, "deploy::x"), "")
 	if err != nil || len(found.Also) != 1 {
 		t.Fatalf("%+v, %v", found, err)
 	}
@@ -102,7 +102,7 @@ func TestLocateTakesAllLabelsOfOneImage(t *testing.T) {
 	if err != nil || len(records) != 2 || records[0].Label.Tag != "v1" || records[1].Label.Tag != "v2" {
 		t.Errorf("recorded %+v, %v", records, err)
 	}
-	if _, err := Locate(t.Context(), reg, parse(t, "deploy::@s")); fault.KindOf(err) != fault.Usage {
+	if _, err := Locate(t.Context(), reg, parse(t, "deploy::@s"), ""); fault.KindOf(err) != fault.Usage {
 		t.Errorf("without a name: %v", err)
 	}
 }

@@ -76,9 +76,9 @@ type Upgrade struct {
 }
 
 // FindUpgrade looks for the newest image that a label names, and says what is new
-// in it over the newest one here. In the directory cache, unless it is "", it keeps
-// what local images consist of.
-func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, local *localrepo.Repo, cache string) (Upgrade, error) {
+// in it over the newest one here. The label is looked up as catalog.Lookup does. In the
+// directory cache, unless it is "", it keeps what local images consist of.
+func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, listing string, local *localrepo.Repo, cache string) (Upgrade, error) {
 	if l.Name == "" {
 		return Upgrade{}, fault.New(fault.Usage, "label %q has no name", l)
 	}
@@ -89,7 +89,7 @@ func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, loc
 	if len(here) > 0 {
 		l.System, l.UArch = cmp.Or(l.System, here[0].Label.System), cmp.Or(l.UArch, here[0].Label.UArch)
 	}
-	records, err := catalog.Find(ctx, reg, l, catalog.Options{Exact: true})
+	records, err := catalog.Lookup(ctx, reg, l, listing, catalog.All)
 	if err != nil {
 		return Upgrade{}, err
 	}

@@ -275,7 +275,7 @@ func TestPullWithABaseThatChanges(t *testing.T) {
 	_, file := release(t, reg, "deploy::x/2:v1@s%u", makeStore(t, map[int]byte{7: 1}), image.PublishOptions{})
 	local := openLocal(t, t.TempDir(), nil)
 	p := pull(t, local, old)
-	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x"}, local, "")
+	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x"}, "", local, "")
 	if err != nil || u.assembly == nil {
 		t.Fatalf("%+v, %v", u, err)
 	}
@@ -363,29 +363,29 @@ func TestFindUpgrade(t *testing.T) {
 	release(t, reg, "deploy::xy/11:v1@s%u", makeStore(t, map[int]byte{9: 1}), image.PublishOptions{})
 	local := openLocal(t, t.TempDir(), nil)
 	of := label.Label{Namespace: "deploy", Name: "x"}
-	if _, err := FindUpgrade(t.Context(), reg, of, local, ""); fault.KindOf(err) != fault.Usage {
+	if _, err := FindUpgrade(t.Context(), reg, of, "", local, ""); fault.KindOf(err) != fault.Usage {
 		t.Errorf("two systems and nothing here: %v", err)
 	}
-	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x", System: "s"}, local, "")
+	u, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "x", System: "s"}, "", local, "")
 	if err != nil || u.From != nil || u.Fetch != u.To.Size || u.To.Label.Version != "10" {
 		t.Errorf("nothing here: %+v, %v", u, err)
 	}
 	pull(t, local, old)
-	u, err = FindUpgrade(t.Context(), reg, of, local, "")
+	u, err = FindUpgrade(t.Context(), reg, of, "", local, "")
 	if err != nil || u.Current || u.From == nil || u.From.Label.Version != "9" || u.To.Label.Version != "10" || u.Fetch > u.To.Size/8 {
 		t.Fatalf("%+v, %v", u, err)
 	}
 	if _, err := u.Pull(t.Context(), local, PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	u, err = FindUpgrade(t.Context(), reg, of, local, "")
+	u, err = FindUpgrade(t.Context(), reg, of, "", local, "")
 	if err != nil || !u.Current || u.Fetch != 0 {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if records, err := local.Find(t.Context(), label.Label{Name: "x"}, false); err != nil || len(records) != 2 {
 		t.Errorf("%v, %v", records, err)
 	}
-	if _, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "none"}, local, ""); fault.KindOf(err) != fault.NotFound {
+	if _, err := FindUpgrade(t.Context(), reg, label.Label{Namespace: "deploy", Name: "none"}, "", local, ""); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("none: %v", err)
 	}
 	findings, err := local.Verify(t.Context(), localrepo.VerifyOptions{})
