@@ -169,6 +169,20 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+func TestInspectTellsOfSeveralMetadata(t *testing.T) {
+	repo, image := push(t, testRegistry(t), "build::x/1:1@daint%gh200", imageOf("x"))
+	for n, env := range []string{`{"mount": "/user-environment"}`, `{"mount": "/x"}`} {
+		attachJSON(t, repo, image, meta.TypeMeta, meta.EnvFile, []byte(env), nil)
+		about, err := Inspect(t.Context(), repo, image)
+		if err != nil || about.Env == nil {
+			t.Fatalf("got %+v, %v", about, err)
+		}
+		if len(about.Problems) != n {
+			t.Errorf("%d attached: problems %q", n+1, about.Problems)
+		}
+	}
+}
+
 func TestFindShowsDeprecationsAndForeignResults(t *testing.T) {
 	for _, kind := range registrytest.InProcess {
 		reg := at(t, registrytest.Start(t, kind))

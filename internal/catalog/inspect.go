@@ -130,6 +130,9 @@ func (about *About) readEnv(ctx context.Context, repo source, image ocispec.Desc
 		about.Problems = append(about.Problems, "no "+meta.TypeMeta+" is attached")
 		return nil
 	}
+	if n := len(attached); n > 1 {
+		about.Problems = append(about.Problems, fmt.Sprintf("%d %s are attached, of which clients take the first that they are told of", n, meta.TypeMeta))
+	}
 	data, err := repo.Document(ctx, attached[0], meta.EnvFile)
 	if err != nil {
 		return about.tolerate(err)

@@ -40,7 +40,9 @@ func (r Request) metadata(ctx context.Context, d *Decision) (finding, error) {
 		return finding{}, err
 	}
 	if len(attached) != 1 {
-		return refuse("it has %d %s attached, not one", len(attached), meta.TypeMeta)
+		f, _ := refuse("it has %d %s attached, not one", len(attached), meta.TypeMeta)
+		f.hint = "publish the file under another tag, with 'uenv-ci push'"
+		return f, nil
 	}
 	data, err := r.Source.Document(ctx, attached[0], meta.EnvFile)
 	var env meta.Env

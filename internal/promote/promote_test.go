@@ -342,6 +342,9 @@ func TestRules(t *testing.T) {
 			if rule == "" {
 				rule = RuleTests
 			}
+			if c.by == RuleMetadata && !strings.Contains(d.hints[c.by], "uenv-ci push") {
+				t.Errorf("hint %q", d.hints[c.by])
+			}
 			if by != c.by || !strings.Contains(reason(d, rule), c.says) {
 				t.Errorf("refused by %q: %s", by, reason(d, rule))
 			}
