@@ -39,7 +39,6 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 	if err := in.limit(&o.Build, l); err != nil {
 		return o, err
 	}
-	o.Restricted = in.site.Uenv(l.Name).Restricted
 	o.Verify = in.Bool("verify-reproducible")
 	o.Unpublished = filepath.Join(filepath.Dir(in.reportFile()), strings.Join([]string{"unpublished", l.Name, l.Version, l.Tag, l.System, l.UArch}, "-")+".squashfs")
 	o.ReportFile, o.ReportAlways = in.reportFile(), in.String("report") != ""

@@ -92,12 +92,16 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		}
 	}
 	o := pipeline.BuildOptions{
-		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: use.or("mirrors", ofSite.Mirrors), ChangeCache: use.or("change-cache", ofSite.ChangeCache), CAFile: in.String("ca-file"), System: system, UArch: uarch,
-		Mount: in.String("mount"), Develop: in.Bool("develop"), Spack: use.or("spack", ofSite.Spack), Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: use.or("build-root", ofSite.Root),
-		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"), StrictViews: in.Bool("strict-views"),
-		SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), ofSite.Jobs),
-		MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), ofSite.MemoryPerJob)) << 20, LogDir: in.String("logs"),
-		Hide: nonEmpty(in.String("token"), in.String("registry-config")),
+		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: use.or("mirrors", ofSite.Mirrors),
+		ChangeCacheFile: use.or("change-cache", ofSite.ChangeCache), Mount: in.String("mount"), Develop: in.Bool("develop"),
+		Options: build.Options{
+			CAFile: in.String("ca-file"), System: system, UArch: uarch, Spack: use.or("spack", ofSite.Spack),
+			Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: use.or("build-root", ofSite.Root),
+			NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"), StrictViews: in.Bool("strict-views"),
+			SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), ofSite.Jobs),
+			MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), ofSite.MemoryPerJob)) << 20, LogDir: in.String("logs"),
+			Hide: nonEmpty(in.String("token"), in.String("registry-config")),
+		},
 	}
 	return o, use.err
 }

@@ -108,11 +108,13 @@ func (in *invocation) reproduceOptions() (pipeline.ReproduceOptions, error) {
 	}
 	about, use := in.site.Uenv(o.Report.Label.Name), settings{in: in}
 	o.Build = pipeline.BuildOptions{
-		Recipe: in.String("recipe"), Cluster: in.String("cluster"), Mirrors: in.String("mirrors"), CAFile: in.String("ca-file"), Spack: in.String("spack"),
-		Root: use.or("build-root", in.site.Build.Root), NoSandbox: in.Bool("no-sandbox"), Offline: in.Bool("offline"),
-		Jobs: in.Int("jobs"), LogDir: in.String("logs"), Hide: nonEmpty(in.String("token"), in.String("registry-config")),
-		Protected: in.Bool("trusted"), Restricted: about.Restricted, Events: in.events,
-		Hooks: build.Hooks{Network: about.Network},
+		Recipe: in.String("recipe"), Cluster: in.String("cluster"), Mirrors: in.String("mirrors"),
+		Options: build.Options{
+			CAFile: in.String("ca-file"), Spack: in.String("spack"), Root: use.or("build-root", in.site.Build.Root),
+			NoSandbox: in.Bool("no-sandbox"), Offline: in.Bool("offline"), Jobs: in.Int("jobs"), LogDir: in.String("logs"),
+			Hide:      nonEmpty(in.String("token"), in.String("registry-config")),
+			Protected: in.Bool("trusted"), Restricted: about.Restricted, Hooks: build.Hooks{Network: about.Network}, Events: in.events,
+		},
 	}
 	if in.Bool("trusted") {
 		o.Build.Hooks.Secrets = about.HookSecrets

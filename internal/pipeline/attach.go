@@ -28,7 +28,7 @@ func (b *imageBuild) attach(ctx context.Context, found Found) error {
 		Type: meta.TypeProvenance, Created: finished.Time,
 		Layers: []registry.Layer{registry.BytesLayer(meta.ProvenanceTitle, meta.MediaTypeStatement, data)},
 	})
-	if err != nil || b.Restricted || len(b.done.Report.Packages) == 0 {
+	if err != nil || b.Build.Restricted || len(b.done.Report.Packages) == 0 {
 		return err
 	}
 	if data, err = b.sbom(found).Encode(); err != nil {

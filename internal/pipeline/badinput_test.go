@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
@@ -50,7 +51,7 @@ func configure(t *testing.T, root, recipe, mirrors string) (string, error) {
 		cluster = "old"
 	}
 	out := filepath.Join(t.TempDir(), "tree")
-	o := pipeline.BuildOptions{Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, cluster), Offline: true}
+	o := pipeline.BuildOptions{Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, cluster), Options: build.Options{Offline: true}}
 	if mirrors != "" {
 		o.Mirrors = filepath.Join(root, mirrors)
 	}
@@ -79,12 +80,12 @@ func TestConfigureTellsNoCredentials(t *testing.T) {
 		writeTree(t, root, files)
 		cluster := map[string]string{"v1": "old", "v2": "new"}[recipe]
 		done, err := pipeline.Configure(t.Context(), pipeline.ConfigureOptions{Out: filepath.Join(t.TempDir(), "tree"), Build: pipeline.BuildOptions{
-			Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, cluster), Offline: true,
-			Events: func(e event.Event) {
+			Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, cluster),
+			Options: build.Options{Offline: true, Events: func(e event.Event) {
 				if strings.Contains(e.Message, secret) {
 					t.Errorf("%s: an event says %q", recipe, e.Message)
 				}
-			},
+			}},
 		}})
 		if err != nil {
 			t.Fatal(err)

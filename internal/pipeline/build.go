@@ -3,57 +3,30 @@ package pipeline
 import (
 	"context"
 	"fmt"
+
 	"uenv-ci.dev/internal/build"
-	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
 )
 
-// BuildOptions say what is built, where and how.
+// BuildOptions are what package build takes, with files and directories in place of
+// what is read from them: Stack, ChangeCache and Report of build.Options are set here.
 type BuildOptions struct {
+	build.Options
+
 	Recipe  string // directory
 	Cluster string // directory of the cluster configuration; "" for recipes that need none
 	// ClusterFor finds it by the version of the recipe where Cluster is ""; it
 	// may return "".
 	ClusterFor func(recipeVersion int) (string, error)
 	Mirrors    string // mirrors or cache file; "" for none
-	// ChangeCache is a mirrors or cache file with the build cache of changes; "" for
-	// none. A build that is Protected does not even read it.
-	ChangeCache string
-	CAFile      string // certificates to trust, for build caches in registries; "" for none
-	System      string
-	UArch       string
-	Mount       string // "" is what the recipe says
-	Develop     bool   // Spack's development version is meant
-
-	Spack       string // Spack checkout; "" is found or cloned
-	Root        string // of builds; "" is in memory
-	Engine      string // build.EngineDirect, "" or build.EngineStackinator
-	Stackinator string // program or directory of the latter; "" is found on PATH
-
-	NoSandbox bool     // build on the bare machine
-	Network   bool     // leave the network on for the recipe's own programs
-	Offline   bool     // no network at all
-	Env       []string // variables of ours that the build may see
-	Hide      []string // paths that the build must not see
-	Jobs      int
-	// MemoryPerJob in bytes limits Jobs where it is 0; 0 is the default.
-	MemoryPerJob int64
-	LogDir       string
-
-	AirGapped   bool // offline, and what is missing is told before the build
-	Protected   bool // of a protected ref: hooks may have secrets, the shared cache may be written
-	Hooks       build.Hooks
-	Restricted  bool // what programs say is told nobody
-	Limits      build.Limits
-	SourceCache string // directory of sources; "" for none
-	// NoBuildCache leaves build caches aside: every package is built.
-	NoBuildCache bool
-	StrictViews  bool   // clashes in views are errors
-	ArchiveDir   string // receives the logs of a build that failed
-	Events       event.Sink
+	// ChangeCacheFile is a mirrors or cache file with the build cache of changes; ""
+	// for none. A build that is Protected does not even read it.
+	ChangeCacheFile string
+	Mount           string // "" is what the recipe says
+	Develop         bool   // Spack's development version is meant
 }
 
 // Load reads the inputs of a build.
@@ -117,12 +90,12 @@ func (o BuildOptions) run(ctx context.Context, in stack.Input, report *build.Rep
 
 // changeCache reads the build cache of changes, where it matters.
 func (o BuildOptions) changeCache(in stack.Input) (*site.Mirrors, error) {
-	if o.ChangeCache == "" || o.Protected || in.Recipe.Builder == recipe.BuilderScript {
+	if o.ChangeCacheFile == "" || o.Protected || in.Recipe.Builder == recipe.BuilderScript {
 		return nil, nil
 	}
-	m, err := site.LoadMirrors(o.ChangeCache, in.Recipe.Version, in.Mount)
+	m, err := site.LoadMirrors(o.ChangeCacheFile, in.Recipe.Version, in.Mount)
 	if err == nil && m.BuildCache == nil {
-		err = fault.New(fault.Invalid, "%s names no build cache", o.ChangeCache)
+		err = fault.New(fault.Invalid, "%s names no build cache", o.ChangeCacheFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load the build cache of changes: %w", err)
@@ -131,11 +104,9 @@ func (o BuildOptions) changeCache(in stack.Input) (*site.Mirrors, error) {
 }
 
 func (o BuildOptions) options(in stack.Input, report *build.Report) (build.Options, error) {
-	change, err := o.changeCache(in)
-	return build.Options{
-		ChangeCache: change, CAFile: o.CAFile,
-		Stack: in, System: o.System, UArch: o.UArch, Root: o.Root, Spack: o.Spack, Engine: o.Engine, Stackinator: o.Stackinator, NoSandbox: o.NoSandbox,
-		Network: o.Network, Offline: o.Offline, Env: o.Env, Hide: o.Hide, Jobs: o.Jobs, MemoryPerJob: o.MemoryPerJob, LogDir: o.LogDir, Events: o.Events,
-		AirGapped: o.AirGapped, Protected: o.Protected, Hooks: o.Hooks, Restricted: o.Restricted, Limits: o.Limits, ArchiveDir: o.ArchiveDir, Report: report, NoBuildCache: o.NoBuildCache, StrictViews: o.StrictViews, SourceCache: o.SourceCache,
-	}, err
+	options := o.Options
+	options.Stack, options.Report = in, report
+	var err error
+	options.ChangeCache, err = o.changeCache(in)
+	return options, err
 }

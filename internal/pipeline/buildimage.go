@@ -23,13 +23,11 @@ import (
 
 // BuildImageOptions say what becomes of what was built.
 type BuildImageOptions struct {
-	Build BuildOptions
-	Pack  image.PackOptions
-	Out   string             // the image file; "" keeps none
-	Push  *registry.Registry // nil: not pushed
-	Key   KeyOptions
-	// Restricted leaves out what must not be known of the image in public.
-	Restricted bool
+	Build      BuildOptions
+	Pack       image.PackOptions
+	Out        string             // the image file; "" keeps none
+	Push       *registry.Registry // nil: not pushed
+	Key        KeyOptions
 	Versions   map[string]string // of this program, by name
 	Invocation string            // names this run, such as the URL of the CI job
 	// ReportFile receives the build report, "" for none. ReportAlways is set to write
@@ -209,7 +207,7 @@ func (b *imageBuild) publishOnce(ctx context.Context) error {
 	}
 	found := Found{Label: b.done.Label, Repo: repo}
 	desc, err := image.Publish(ctx, repo, b.done.Image, image.PublishOptions{
-		Created: b.Pack.Created, Key: b.done.Key, NoChunks: b.Restricted, Events: b.Pack.Events,
+		Created: b.Pack.Created, Key: b.done.Key, NoChunks: b.Build.Restricted, Events: b.Pack.Events,
 		First: func(ctx context.Context, desc ocispec.Descriptor) error {
 			found.Descriptor = desc
 			return b.attach(ctx, found)

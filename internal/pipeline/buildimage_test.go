@@ -43,7 +43,7 @@ func packed(t *testing.T, reg *registry.Registry, l label.Label, o KeyOptions) *
 	}
 	b := &imageBuild{
 		BuildImageOptions: BuildImageOptions{
-			Build: BuildOptions{System: l.System, UArch: l.UArch}, Pack: image.PackOptions{Created: time.Unix(1767225600, 0)},
+			Build: BuildOptions{Options: build.Options{System: l.System, UArch: l.UArch}}, Pack: image.PackOptions{Created: time.Unix(1767225600, 0)},
 			Push: reg, Key: o, Versions: map[string]string{"uenv-ci": "1.2"}, Invocation: "https://ci.example.org/7",
 		},
 		in:   stack.Input{Recipe: &recipe.Recipe{Name: l.Name, Dir: t.TempDir()}, Mount: "/user-tools"},
@@ -154,7 +154,7 @@ func TestPublishAgainIsTheSameImage(t *testing.T) {
 func TestRestrictedImagesHaveNoSBOM(t *testing.T) {
 	reg := layoutRegistry(t)
 	b := packed(t, reg, toolsLabel, KeyOptions{})
-	b.Restricted = true
+	b.Build.Restricted = true
 	if err := b.publish(t.Context()); err != nil {
 		t.Fatal(err)
 	}

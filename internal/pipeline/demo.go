@@ -190,8 +190,10 @@ func (d *demo) note(format string, args ...any) {
 
 func (d *demo) buildOptions() BuildOptions {
 	return BuildOptions{
-		Recipe: d.recipe, Cluster: d.Cluster, System: d.System, UArch: d.UArch, Mount: d.mount, Spack: d.Spack,
-		NoSandbox: !d.boxed, Root: d.BuildRoot, Events: d.Events,
+		Recipe: d.recipe, Cluster: d.Cluster, Mount: d.mount,
+		Options: build.Options{
+			System: d.System, UArch: d.UArch, Spack: d.Spack, NoSandbox: !d.boxed, Root: d.BuildRoot, Events: d.Events,
+		},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/pipeline"
 )
 
@@ -46,7 +47,7 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 	}
 	for _, recipe := range []string{"v2", "v3"} {
 		_, err := pipeline.Configure(t.Context(), pipeline.ConfigureOptions{
-			Build: pipeline.BuildOptions{Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, "clusters", "demo"), Offline: true},
+			Build: pipeline.BuildOptions{Recipe: filepath.Join(root, recipe), Cluster: filepath.Join(root, "clusters", "demo"), Options: build.Options{Offline: true}},
 			Out:   t.TempDir(),
 		})
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/plan"
@@ -15,7 +16,7 @@ import (
 func keyOfJob(t *testing.T, root string, j plan.Job, clusterFor func(string, int) string, pack image.PackOptions, o pipeline.KeyOptions) pipeline.ContentKey {
 	t.Helper()
 	k, err := pipeline.KeyOfBuild(t.Context(), pipeline.BuildOptions{
-		Recipe: filepath.Join(root, j.Recipe), System: j.System, UArch: j.UArch, Mount: j.Mount,
+		Recipe: filepath.Join(root, j.Recipe), Mount: j.Mount, Options: build.Options{System: j.System, UArch: j.UArch},
 		ClusterFor: func(recipeVersion int) (string, error) { return clusterFor(j.System, recipeVersion), nil },
 	}, pack, o)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
@@ -101,7 +102,8 @@ func PublishBuilt(ctx context.Context, to *registry.Registry, file string, o Pub
 	perChange := o.PerChange || !r.Inputs.Protected
 	b := &imageBuild{
 		BuildImageOptions: BuildImageOptions{
-			Push: to, Pack: image.PackOptions{Created: created, Events: o.Events}, Restricted: o.Restricted || r.Inputs.Restricted,
+			Build: BuildOptions{Options: build.Options{Restricted: o.Restricted || r.Inputs.Restricted}},
+			Push:  to, Pack: image.PackOptions{Created: created, Events: o.Events},
 		},
 		keys: keyStore{to, o.Label, perChange, o.Events}, done: r,
 	}

@@ -144,7 +144,7 @@ func (b *imageBuild) verify(ctx context.Context) error {
 		return again.Close()
 	}
 	n := len(r.Differ)
-	if b.Restricted {
+	if b.Build.Restricted {
 		r.Differ = []Difference{}
 	}
 	return notReproducible(n, r.Differ)
