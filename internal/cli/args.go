@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/schema"
 )
 
 // arranged is a command line sorted into its parts. urfave/cli takes flags only
@@ -94,7 +95,7 @@ func (a *arranger) unknownFlag(word, name string) error {
 		known = append(known, flagNames(a.line.command.flags)...)
 	}
 	err := usageError(a.line.path, "unknown flag %s", word)
-	if guess := closest(name, known); guess != "" {
+	if guess := schema.Nearest(name, known); guess != "" {
 		return fault.WithHint(err, "did you mean --%s?", guess)
 	}
 	return err
@@ -109,7 +110,7 @@ func (a *arranger) name(word string) error {
 	i := slices.IndexFunc(commands, func(c *command) bool { return c.name == word })
 	if i < 0 {
 		err := usageError(a.line.path, "unknown command %q", word)
-		if guess := closest(word, commandNames(commands)); guess != "" {
+		if guess := schema.Nearest(word, commandNames(commands)); guess != "" {
 			return fault.WithHint(err, "did you mean '%s'?", strings.Join(append(slices.Clone(a.line.path), guess), " "))
 		}
 		return err
@@ -153,35 +154,4 @@ func commandNames(commands []*command) []string {
 		names = append(names, c.name)
 	}
 	return names
-}
-
-// closest returns the candidate that a typing mistake most likely meant, or "".
-func closest(word string, candidates []string) string {
-	best, bestDistance := "", len(word)/3+2
-	for _, c := range candidates {
-		if d := distance(word, c); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of two words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -71,17 +71,6 @@ func TestHelpAnywhere(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"a", "", 1}, {"pull", "pul", 1}, {"kitten", "sitting", 3}} {
-		if got := distance(c.a, c.b); got != c.want {
-			t.Errorf("%s, %s: got %d, want %d", c.a, c.b, got, c.want)
-		}
-	}
-}
-
 func TestEveryKindHasAnExitCode(t *testing.T) {
 	seen := map[int]fault.Kind{}
 	for kind := fault.Failure; kind <= fault.Interrupted; kind++ {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"path/filepath"
 	"time"
 
@@ -49,7 +50,7 @@ func (in *invocation) previousBuild(l label.Label) (*build.Report, error) {
 	if file == likeNothing {
 		return nil, nil
 	}
-	previous, err := pipeline.ReadBuildReport(first(file, in.reportFile()))
+	previous, err := pipeline.ReadBuildReport(cmp.Or(file, in.reportFile()))
 	if file != "" {
 		return &previous.Report, err
 	}

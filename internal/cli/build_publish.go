@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -79,7 +80,7 @@ func (in *invocation) perChange() bool {
 
 // reportFile says where the build report goes.
 func (in *invocation) reportFile() string {
-	return first(in.String("report"), filepath.Join(filepath.Dir(in.imageFile()), pipeline.BuildReportFile))
+	return cmp.Or(in.String("report"), filepath.Join(filepath.Dir(in.imageFile()), pipeline.BuildReportFile))
 }
 
 // imageFile says where the image goes; "" is nowhere but into the registry.

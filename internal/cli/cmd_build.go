@@ -45,7 +45,7 @@ func buildCommand() *command {
 		&cli.StringFlag{Name: "logs", Usage: "keep the logs of the build in `DIR`"},
 	)
 	return &command{
-		name: "build", group: "Recipes", usage: "build a recipe into an image",
+		name: "build", group: "Recipes", creates: true, writes: true, usage: "build a recipe into an image",
 		args: "LABEL --recipe DIR", minArgs: 1, maxArgs: 1,
 		details: `The recipe is built in memory, in a sandbox in which the store appears at the mount
 point; nothing is left of the build but the image. LABEL needs @system and %uarch;
@@ -118,16 +118,6 @@ func (in *invocation) withoutCaches(settings site.BuildSettings) site.BuildSetti
 		}
 	}
 	return settings
-}
-
-func nonEmpty(values ...string) []string {
-	var kept []string
-	for _, v := range values {
-		if v != "" {
-			kept = append(kept, v)
-		}
-	}
-	return kept
 }
 
 // clusterOf finds the configuration of a system in the site's directories; ""

@@ -14,7 +14,7 @@ import (
 
 func catalogCommand() *command {
 	return &command{
-		name: "catalog", group: "Staff", usage: "make finding images fast, and write listings",
+		name: "catalog", group: "Staff", writes: true, usage: "make finding images fast, and write listings",
 		sub: []*command{
 			{
 				name: "rebuild", usage: "publish the index of a namespace", args: "[NAMESPACE]", maxArgs: 1, run: runRebuild,

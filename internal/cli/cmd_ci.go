@@ -21,7 +21,7 @@ import (
 
 func ciCommand() *command {
 	return &command{
-		name: "ci", group: "CI", usage: "plan and run the jobs of a pipeline",
+		name: "ci", group: "CI", creates: true, usage: "plan and run the jobs of a pipeline",
 		sub: []*command{ciPlanCommand()},
 	}
 }
@@ -65,7 +65,7 @@ func runPlan(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Events.Info("plan", "%s, %d left out", count(len(made.Jobs), "job", "jobs"), len(made.Dropped))
+	o.Events.Info("plan", "%s, %d left out", plural(len(made.Jobs), "job"), len(made.Dropped))
 	if err := made.Problems.Err(); err != nil {
 		return planResult(made), fmt.Errorf("what is selected cannot all be planned:\n%w", err)
 	}

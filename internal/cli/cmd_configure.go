@@ -81,6 +81,3 @@ func (r configureResult) text(p *printer) {
 	}
 	p.rows(rows, nil)
 }
-
-// shortCommit is enough of a commit for people to tell commits apart.
-func shortCommit(commit string) string { return commit[:min(len(commit), 12)] }

@@ -16,7 +16,7 @@ import (
 
 func copyCommand() *command {
 	return &command{
-		name: "copy", group: "Staff", usage: "copy an image with all that is attached to it",
+		name: "copy", group: "Staff", writes: true, usage: "copy an image with all that is attached to it",
 		args: "SRC DST", minArgs: 2, maxArgs: 2,
 		details: `What DST leaves out is taken from SRC. The digest stays. Nothing is checked, so the
 deploy namespace is closed to it: 'promote' is the way there.`,

@@ -18,7 +18,7 @@ import (
 
 func deleteCommand() *command {
 	return &command{
-		name: "delete", group: "Staff", usage: "delete an image from the registry",
+		name: "delete", group: "Staff", writes: true, usage: "delete an image from the registry",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `Only shows what would go, unless --yes is given. With the last label of an image go
 the image, all that is attached to it, and what finds it by its content key; while
@@ -36,7 +36,7 @@ uenv-ci delete prgenv-gnu/25.11:2078663062@daint%gh200 --yes`,
 
 func pruneCommand() *command {
 	return &command{
-		name: "prune", group: "Staff", usage: "delete old images of a namespace from the registry",
+		name: "prune", group: "Staff", writes: true, usage: "delete old images of a namespace from the registry",
 		args: "[LABEL]", maxArgs: 1,
 		details: `Only shows what would go, unless --yes is given. An image goes if it was not published
 and nothing was attached to it (test results, records) since --older-than, and if it is not
@@ -57,7 +57,7 @@ uenv-ci prune 'build::prgenv-gnu@*' --older-than 30d --keep 3 --yes`,
 
 func repairCommand() *command {
 	return &command{
-		name: "repair", group: "Staff", usage: "list again what was attached to an image and got lost",
+		name: "repair", group: "Staff", writes: true, usage: "list again what was attached to an image and got lost",
 		args: "LABEL [DIGEST…]", minArgs: 1, maxArgs: -1,
 		details: `Registries without the referrers API keep what is attached to an image in a list that
 two hosts may write at once; then one of them can lose its entry, though not what it
@@ -189,11 +189,7 @@ func runRepair(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespaces := commaList(in.StringSlice("namespace"))
-	if len(namespaces) == 0 {
-		namespaces = []string{in.deploy(), in.build(), "service"}
-	}
-	r, err := pipeline.Relist(ctx, reg, found, namespaces, given)
+	r, err := pipeline.Relist(ctx, reg, found, in.namespaces(), given)
 	if err != nil {
 		return nil, fmt.Errorf("repair %s: %w", found.Label, err)
 	}

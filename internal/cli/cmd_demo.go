@@ -17,7 +17,7 @@ import (
 
 func demoCommand() *command {
 	return &command{
-		name: "demo", siteless: true, group: "Help", usage: "walk the whole road with an example: no server, no root, no network",
+		name: "demo", siteless: true, group: "Help", creates: true, writes: true, usage: "walk the whole road with an example: no server, no root, no network",
 		details: `Builds an example recipe in memory, packs it, publishes it to a directory of OCI
 layouts, tests it, promotes it, pulls it, and runs, finds and inspects it. All is
 gone afterwards unless --keep is given.`,

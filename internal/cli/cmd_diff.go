@@ -15,7 +15,7 @@ import (
 
 func diffCommand() *command {
 	return &command{
-		name: "diff", group: "Users", usage: "show what changed between two images",
+		name: "diff", group: "Users", forUsers: true, usage: "show what changed between two images",
 		args: "A B", minArgs: 2, maxArgs: 2,
 		details: `Packages with versions, variants and compilers, views and sizes. A and B are labels
 or files; a label with a namespace is looked up in the registry, one without in the

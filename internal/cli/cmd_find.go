@@ -19,7 +19,7 @@ import (
 
 func findCommand() *command {
 	return &command{
-		name: "find", group: "Users", usage: "list the images in the registry",
+		name: "find", group: "Users", forUsers: true, usage: "list the images in the registry",
 		args: "[LABEL]", maxArgs: 1,
 		details: `A name matches all names that begin with it. The default namespace is 'deploy';
 without @system this cluster is meant, as the uenv client's configuration or
@@ -76,52 +76,28 @@ func namesOf(records []catalog.Record) namesResult {
 }
 
 func runFind(ctx context.Context, in *invocation) (result, error) {
-	pattern, err := in.findPattern()
+	w, err := in.wanted()
 	if err != nil {
 		return nil, err
 	}
-	order, err := catalog.ParseOrder(in.String("sort"))
+	reg, err := in.registryFor(w.pattern)
 	if err != nil {
 		return nil, err
 	}
-	since, err := in.since("since")
+	a, err := catalog.Search(ctx, reg, w.pattern, w.options)
 	if err != nil {
 		return nil, err
 	}
-	reg, err := in.registryFor(pattern)
-	if err != nil {
-		return nil, err
+	if !w.since.IsZero() {
+		a.Records = catalog.Since(a.Records, w.since)
 	}
-	o, err := in.searchOptions()
-	if err != nil {
-		return nil, err
-	}
-	var query catalog.Query
-	if in.String("package") != "" {
-		if query, err = catalog.ParseQuery(in.String("package")); err != nil {
-			return nil, err
-		}
-	}
-	switch {
-	case in.Bool("names") && !in.IsSet("package") && since.IsZero() && !in.IsSet("sort"):
-		o.Depth = catalog.Labels
-	case in.Bool("names"), in.Bool("no-tests"):
-		o.Depth = catalog.Images
-	}
-	a, err := catalog.Search(ctx, reg, pattern, o)
-	if err != nil {
-		return nil, err
-	}
-	if !since.IsZero() {
-		a.Records = catalog.Since(a.Records, since)
-	}
-	if in.String("package") != "" {
-		a.Records, err = catalog.WithPackage(ctx, reg, a.Records, query, catalog.PackageOptions{Cache: in.cacheDir("packages"), Events: in.events})
+	if w.packages != nil {
+		a.Records, err = catalog.WithPackage(ctx, reg, a.Records, *w.packages, catalog.PackageOptions{Cache: in.cacheDir("packages"), Events: in.events})
 		if err != nil {
 			return nil, err
 		}
 	}
-	order.Sort(a.Records)
+	w.order.Sort(a.Records)
 	in.tellAge(a)
 	if len(a.Denied) > 0 {
 		in.events.Info("find", "left out what may not be read with these credentials: %s", someOf(a.Denied))
@@ -132,7 +108,45 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	if a.Records == nil {
 		a.Records = []catalog.Record{}
 	}
-	return findResult{a, in.Bool("no-header"), o.Depth != catalog.All, in.nothingFound(pattern, reg)}, nil
+	return findResult{a, in.Bool("no-header"), w.options.Depth != catalog.All, in.nothingFound(w.pattern, reg)}, nil
+}
+
+// wanted is what find looks for, and how.
+type wanted struct {
+	pattern  label.Label
+	options  catalog.SearchOptions
+	packages *catalog.Query // nil for any
+	since    time.Time      // zero for any
+	order    catalog.Order
+}
+
+func (in *invocation) wanted() (w wanted, err error) {
+	if w.pattern, err = in.findPattern(); err != nil {
+		return w, err
+	}
+	if w.order, err = catalog.ParseOrder(in.String("sort")); err != nil {
+		return w, err
+	}
+	if w.since, err = in.since("since"); err != nil {
+		return w, err
+	}
+	if spec := in.String("package"); spec != "" {
+		query, err := catalog.ParseQuery(spec)
+		if err != nil {
+			return w, err
+		}
+		w.packages = &query
+	}
+	if w.options, err = in.searchOptions(); err != nil {
+		return w, err
+	}
+	switch {
+	case in.Bool("names") && w.packages == nil && w.since.IsZero() && !in.IsSet("sort"):
+		w.options.Depth = catalog.Labels
+	case in.Bool("names"), in.Bool("no-tests"):
+		w.options.Depth = catalog.Images
+	}
+	return w, nil
 }
 
 // findPattern is the label to look for, with what the flags add to it.
@@ -163,19 +177,6 @@ func (in *invocation) searchOptions() (catalog.SearchOptions, error) {
 		Options: catalog.Options{Exact: in.Bool("no-partials")},
 		Listing: listing, Cache: in.cacheDir("catalog"), Refresh: in.Bool("refresh"), Offline: in.Bool("offline"), Events: in.events,
 	}, err
-}
-
-// since reads a day, or how long ago; zero if the flag is unset.
-func (in *invocation) since(flag string) (time.Time, error) {
-	text := in.String(flag)
-	if t, err := time.Parse(time.DateOnly, text); text == "" || err == nil {
-		return t, nil
-	}
-	ago, err := in.days(flag)
-	if err != nil {
-		return time.Time{}, fault.New(fault.Usage, "--%s %q is neither a day such as 2026-01-31 nor a time such as 30d", flag, text)
-	}
-	return time.Now().Add(-ago), nil
 }
 
 // tellAge says so if what is shown was true some time ago.
@@ -244,16 +245,6 @@ func (p *printer) verdicts(results []catalog.Result) string {
 	return strings.Join(texts, " ")
 }
 
-func (p *printer) verdict(s meta.State) string {
-	switch s {
-	case meta.Pass:
-		return p.green(string(s))
-	case meta.Fail:
-		return p.red(string(s))
-	}
-	return p.yellow(string(s))
-}
-
 func (p *printer) remark(r catalog.Record) string {
 	switch {
 	case r.Problem != "":
@@ -262,13 +253,4 @@ func (p *printer) remark(r catalog.Record) string {
 		return p.yellow("deprecated")
 	}
 	return ""
-}
-
-// someOf names the first few of a list.
-func someOf(names []string) string {
-	const few = 3
-	if more := len(names) - few; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), more)
-	}
-	return strings.Join(names, ", ")
 }

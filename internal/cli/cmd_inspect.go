@@ -16,7 +16,7 @@ import (
 
 func inspectCommand() *command {
 	return &command{
-		name: "inspect", group: "Users", usage: "show what an image is and what is known of it",
+		name: "inspect", group: "Users", forUsers: true, takesLocal: true, usage: "show what an image is and what is known of it",
 		args: "(LABEL|FILE) [PATH]", minArgs: 1, maxArgs: 2,
 		details: `A label with a namespace is looked up in the registry, one without in the local
 repository first. Nothing is downloaded but the metadata.

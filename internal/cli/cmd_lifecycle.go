@@ -18,7 +18,7 @@ import (
 
 func deprecateCommand() *command {
 	return &command{
-		name: "deprecate", group: "Staff", usage: "tell users to leave an image",
+		name: "deprecate", group: "Staff", writes: true, usage: "tell users to leave an image",
 		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
 		details: `'find', 'inspect' and 'pull' show it. The image stays; 'undeprecate' takes it back.
 The default namespace is 'deploy'.`,
@@ -36,7 +36,7 @@ The default namespace is 'deploy'.`,
 
 func undeprecateCommand() *command {
 	return &command{
-		name: "undeprecate", group: "Staff", usage: "take a deprecation back",
+		name: "undeprecate", group: "Staff", writes: true, usage: "take a deprecation back",
 		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
 		details: `The record of the deprecation stays, and one of this is added.
 The default namespace is 'deploy'.`,

@@ -23,7 +23,7 @@ func lintCommand() *command {
 		&cli.StringFlag{Name: "report-format", Usage: "write it for `FORGE`: gitlab (code quality) or sarif (else sarif if the file's name ends so, else gitlab)"},
 	)
 	return &command{
-		name: "lint", group: "Recipes", usage: "check recipes, the matrix and cluster configurations",
+		name: "lint", group: "Recipes", checksSite: true, usage: "check recipes, the matrix and cluster configurations",
 		args: "[PATH…]", maxArgs: -1,
 		details: `PATHs are recipes, the pipeline's config.yaml, cluster configurations and site files, or
 directories of them; they are told apart by what they hold. Without any, what the site file
@@ -194,12 +194,5 @@ func findingsText(r pipeline.LintReport) string {
 	if r.Errors == 0 && r.Warnings == 0 {
 		return "nothing wrong"
 	}
-	return count(r.Errors, "error", "errors") + ", " + count(r.Warnings, "warning", "warnings")
-}
-
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
+	return plural(r.Errors, "error") + ", " + plural(r.Warnings, "warning")
 }

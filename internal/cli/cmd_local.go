@@ -3,10 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"math"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,7 +17,7 @@ import (
 
 func pullCommand() *command {
 	return &command{
-		name: "pull", group: "Users", usage: "fetch an image into the local repository",
+		name: "pull", group: "Users", forUsers: true, usage: "fetch an image into the local repository",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `The image's digest is checked before it gets its final name. What is there already
 is not fetched again, and an interrupted pull goes on where it was. Parts of the
@@ -30,14 +27,20 @@ is meant, as the uenv client's configuration or CLUSTER_NAME names it.`,
 uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
 # a build that has not been promoted
 uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
-		flags: []cli.Flag{
+		flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "force", Usage: "fetch it again even if it is there"},
 			&cli.BoolFlag{Name: "only-meta", Usage: "fetch the metadata, not the image"},
-			&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
-			&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
-			stripesFlag(),
-		},
+		}, fetchFlags()...),
 		run: runPull,
+	}
+}
+
+// fetchFlags say how images are fetched into the local repository.
+func fetchFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
+		&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
+		stripesFlag(),
 	}
 }
 
@@ -90,25 +93,6 @@ func (in *invocation) fetching(ctx context.Context) (f fetching, err error) {
 	return f, err
 }
 
-// parseRate reads a number of bytes with an optional k, M or G (powers of 1000).
-func parseRate(text string) (int64, error) {
-	if text == "" {
-		return 0, nil
-	}
-	factor := map[byte]int64{'k': 1e3, 'M': 1e6, 'G': 1e9}[text[len(text)-1]]
-	number := text
-	if factor == 0 {
-		factor = 1
-	} else {
-		number = text[:len(text)-1]
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n <= 0 || n > math.MaxInt64/factor {
-		return 0, fault.New(fault.Usage, "--bwlimit %q is not a number of bytes such as 800k, 50M or 1G", text)
-	}
-	return n * factor, nil
-}
-
 func (r pulledResult) text(p *printer) {
 	how := "was there already"
 	if r.Fetched {
@@ -128,7 +112,7 @@ func (r pulledResult) text(p *printer) {
 
 func lsCommand() *command {
 	return &command{
-		name: "ls", group: "Users", usage: "list the images in the local repository",
+		name: "ls", group: "Users", forUsers: true, takesLocal: true, usage: "list the images in the local repository",
 		args: "[LABEL]", maxArgs: 1,
 		details: "A name matches all names that begin with it.",
 		examples: `uenv-ci ls
@@ -207,16 +191,9 @@ func (r lsResult) text(p *printer) {
 	p.listing(r.noHeader, header, rows, 4)
 }
 
-func formatDate(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.Format(time.DateOnly)
-}
-
 func rmCommand() *command {
 	return &command{
-		name: "rm", group: "Users", usage: "remove an image from the local repository",
+		name: "rm", group: "Users", forUsers: true, takesLocal: true, usage: "remove an image from the local repository",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `The image's files go with its last label. An id or a digest, as 'ls' shows it,
 removes all labels of the image. Nothing in the registry changes.`,

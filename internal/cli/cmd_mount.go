@@ -11,7 +11,7 @@ import (
 
 func mountCommand() *command {
 	return &command{
-		name: "mount", group: "Image files", usage: "show what is in an image at a directory",
+		name: "mount", group: "Image files", forUsers: true, usage: "show what is in an image at a directory",
 		args: "(LABEL|FILE) DIR", minArgs: 2, maxArgs: 2,
 		details: `The content is there, read-only, until somebody unmounts DIR or this program is
 ended, as by Ctrl-C. It is served by FUSE; an ordinary user needs the program

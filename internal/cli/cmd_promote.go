@@ -18,7 +18,7 @@ import (
 
 func promoteCommand() *command {
 	return &command{
-		name: "promote", group: "Staff", usage: "give a tested image the name that users see",
+		name: "promote", group: "Staff", writes: true, usage: "give a tested image the name that users see",
 		args: "SRC DST…", minArgs: 2, maxArgs: -1,
 		details: `The image keeps its digest and all that is attached to it. It must have passed its
 tests on the system it goes to (or failed only tests that the site waives), carry

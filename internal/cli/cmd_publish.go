@@ -22,7 +22,7 @@ import (
 
 func pushCommand() *command {
 	return &command{
-		name: "push", group: "CI", usage: "publish an image file, its metadata and then its tag",
+		name: "push", group: "CI", creates: true, writes: true, usage: "publish an image file, its metadata and then its tag",
 		args: "FILE LABEL", minArgs: 2, maxArgs: 2,
 		details: `The image's own meta/ directory is attached as uenv/meta before the tag appears, so
 nobody ever sees an image without it. Pushing the same image again changes
@@ -123,7 +123,7 @@ func (in *invocation) createdOf(ctx context.Context, file string) (time.Time, er
 
 func attachCommand() *command {
 	return &command{
-		name: "attach", group: "CI", usage: "attach a file or directory to an image",
+		name: "attach", group: "CI", writes: true, usage: "attach a file or directory to an image",
 		args: "LABEL PATH --type T", minArgs: 2, maxArgs: 2,
 		details: `A directory becomes one tar layer that clients unpack. Records that decide about an
 image (promotions, deprecations) have commands of their own.`,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,14 +12,13 @@ import (
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
-	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/pipeline"
 )
 
 func repoCommand() *command {
 	return &command{
-		name: "repo", group: "Users", usage: "look after the local repository",
+		name: "repo", group: "Users", forUsers: true, usage: "look after the local repository",
 		sub: []*command{
 			{
 				name: "status", usage: "sum up: images, space, what is wrong", run: runRepoStatus,
@@ -116,13 +114,6 @@ func (r repoStatus) text(p *printer) {
 	}
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // digests returns the images that the arguments name; nil without arguments.
 func (in *invocation) digests(ctx context.Context, local *localrepo.Repo) ([]digest.Digest, error) {
 	var found []digest.Digest
@@ -190,13 +181,6 @@ func (r verifiedResult) text(p *printer) {
 	p.rows(rows, nil)
 }
 
-func labelsText(labels []label.Label) string {
-	if len(labels) == 0 {
-		return "no label"
-	}
-	return label.Few(labels, " ")
-}
-
 type repairedResult struct {
 	Path   string              `json:"path"`
 	Images []pipeline.Repaired `json:"images"`
@@ -216,12 +200,8 @@ func runRepoRepair(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespaces := commaList(in.StringSlice("namespace"))
-	if len(namespaces) == 0 {
-		namespaces = []string{in.deploy(), in.build(), "service"}
-	}
 	repaired, err := pipeline.Repair(ctx, reg, local, pipeline.RepairOptions{
-		Namespaces: namespaces, Quick: in.Bool("quick"), Only: only, Events: in.events, Open: in.registryFor,
+		Namespaces: in.namespaces(), Quick: in.Bool("quick"), Only: only, Events: in.events, Open: in.registryFor,
 	})
 	if err != nil {
 		return nil, err
@@ -300,22 +280,6 @@ func (r prunedResult) text(p *printer) {
 		return
 	}
 	p.printf("%s %s", verb, event.FormatBytes(r.Bytes))
-}
-
-// days reads a flag such as 90d, or any duration that Go knows; 0 if it is unset.
-func (in *invocation) days(flag string) (time.Duration, error) {
-	text := in.String(flag)
-	if text == "" {
-		return 0, nil
-	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n > 0 && n < 36500 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
-		return d, nil
-	}
-	return 0, fault.New(fault.Usage, "--%s %q is not a time such as 90d or 12h", flag, text)
 }
 
 type duResult struct {

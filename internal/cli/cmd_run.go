@@ -25,19 +25,17 @@ const (
 
 func runCommand() *command {
 	return &command{
-		name: "run", group: "Users", usage: "run a command inside an image",
+		name: "run", group: "Users", forUsers: true, takesLocal: true, usage: "run a command inside an image",
 		args: "(LABEL|FILE) -- COMMAND [ARG…]", minArgs: 1, maxArgs: 1, takesCmd: true,
 		details: `The image is mounted for the command alone, with the environment of the given
 views, or of the image's default view. The exit code is the command's; 125 means
 that the image could not be mounted, 126 and 127 that there is no such command.`,
 		examples: `uenv-ci run prgenv-gnu/25.11:v1 -- gcc --version
 uenv-ci run --view modules ./store.squashfs -- bash`,
-		flags: []cli.Flag{
+		flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "view", Aliases: []string{"v"}, Usage: "load the `VIEW`; may be given more than once, or as a list with commas"},
 			&cli.BoolFlag{Name: "no-default-view", Usage: "load no view unless one is given"},
-			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
-			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
-		},
+		}, mountFlags()...),
 		run: runRun,
 	}
 }
@@ -152,26 +150,12 @@ func hintPull(err error, l label.Label) error {
 	return fault.WithHint(err, "'uenv-ci pull %s' fetches it, 'uenv-ci ls' lists what is there", l)
 }
 
-// isPath tells a file from a label as the uenv client does, and also takes what
-// is a file in the working directory.
-func isPath(arg string) bool {
-	if strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") || strings.HasSuffix(arg, ".squashfs") {
-		return true
+// mountFlags say where and how an image is mounted.
+func mountFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
+		&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
 	}
-	info, err := os.Stat(arg)
-	return err == nil && info.Mode().IsRegular()
-}
-
-func commaList(values []string) []string {
-	var list []string
-	for _, v := range values {
-		for part := range strings.SplitSeq(v, ",") {
-			if part != "" {
-				list = append(list, part)
-			}
-		}
-	}
-	return list
 }
 
 func mountMethods(names []string) ([]mount.Method, error) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -20,7 +21,7 @@ import (
 
 func testCommand() *command {
 	return &command{
-		name: "test", group: "CI", usage: "test an image and attach the results to it",
+		name: "test", group: "CI", writes: true, usage: "test an image and attach the results to it",
 		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
 		details: `The image is mounted and tested as its recipe says: with ReFrame by
 extra/reframe.yaml, or with the program extra/test, which reports in TAP. The
@@ -29,7 +30,7 @@ results are attached to a LABEL's image whether they are good or bad. The defaul
 namespace is 'build'. Exit code 7: tests failed, 9: no test ran.`,
 		examples: `uenv-ci test hello/1.0:42@daint%gh200
 uenv-ci test ./store.squashfs --system daint --out results`,
-		flags: []cli.Flag{
+		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "system", Usage: "the cluster `NAME` on which the tests run (else the label's, or CLUSTER_NAME)"},
 			&cli.StringFlag{Name: "partition", Usage: "the partition `NAME` on which they run"},
 			&cli.StringFlag{Name: "runner", Usage: "run `reframe|command` (else what the image has)"},
@@ -43,9 +44,7 @@ uenv-ci test ./store.squashfs --system daint --out results`,
 			&cli.BoolFlag{Name: "no-attach", Usage: "attach nothing"},
 			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's own tests on the bare machine"},
 			&cli.BoolFlag{Name: "network", Usage: "leave the network on for the image's own tests"},
-			&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
-			&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
-		},
+		}, mountFlags()...),
 		run: runTest,
 	}
 }
@@ -92,7 +91,7 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	o := pipeline.TestOptions{Methods: methods, Server: server(), Out: in.String("out"), Events: in.events}
 	o.Run = evidence.Options{
 		MountPoint: in.String("mount"), System: in.String("system"), Partition: in.String("partition"),
-		Runner: evidence.Runner(first(in.String("runner"), in.site.Tests.Runner)), ReFrame: use.or("reframe", in.site.Tests.Reframe),
+		Runner: evidence.Runner(cmp.Or(in.String("runner"), in.site.Tests.Runner)), ReFrame: use.or("reframe", in.site.Tests.Reframe),
 		Suite:   evidence.Suite{Dir: use.or("suite", in.site.Tests.Suite), Config: use.or("reframe-config", in.site.Tests.Config), Mode: in.String("mode")},
 		Timeout: in.Duration("timeout"), Environ: in.environ, Now: time.Now,
 		NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("network"),
@@ -108,15 +107,6 @@ func (in *invocation) testOptions() (pipeline.TestOptions, error) {
 	}
 	o.Run.Waivers, err = in.waivers()
 	return o, err
-}
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 func (in *invocation) waivers() ([]meta.Waiver, error) {
@@ -157,7 +147,7 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 		if err != nil {
 			return err
 		}
-		o.Image, o.Run.System = target, first(o.Run.System, in.getenv("CLUSTER_NAME"))
+		o.Image, o.Run.System = target, cmp.Or(o.Run.System, in.getenv("CLUSTER_NAME"))
 		if o.Run.System == "" {
 			return usageError([]string{"test"}, "it is not known on which system the tests run: say so with --system")
 		}
@@ -187,13 +177,13 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 		o.Attach = &found
 	}
 	o.Run.Restricted = in.site.Uenv(found.Label.Name).Restricted
-	o.Run.System, o.Run.UArch = first(o.Run.System, found.Label.System), found.Label.UArch
+	o.Run.System, o.Run.UArch = cmp.Or(o.Run.System, found.Label.System), found.Label.UArch
 	o.Run.Image = meta.Subject{Label: found.Label.String(), Digest: found.Descriptor.Digest}
 	return nil
 }
 
 func (r testResult) text(p *printer) {
-	name := first(r.Label, r.path)
+	name := cmp.Or(r.Label, r.path)
 	p.printf("%s  %s  %s", name, p.verdict(r.Verdict.State), r.Verdict.Reason)
 	for _, c := range r.Verdict.Cases {
 		if c.Outcome == meta.Failed {

@@ -12,19 +12,16 @@ import (
 
 func upgradeCommand() *command {
 	return &command{
-		name: "upgrade", group: "Users", usage: "fetch the newest image of a name, as far as it is not here",
+		name: "upgrade", group: "Users", forUsers: true, takesLocal: true, usage: "fetch the newest image of a name, as far as it is not here",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `Looks for the newest version and tag that LABEL allows and tells what is new over the
 newest one here, and how much has to be fetched: parts that local images of the same
 name have are copied. Deprecated images are passed over. The old image stays.`,
 		examples: `uenv-ci upgrade prgenv-gnu
 uenv-ci upgrade prgenv-gnu/25.6 --dry-run`,
-		flags: []cli.Flag{
+		flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only tell what is new and what it costs"},
-			&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
-			&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
-			stripesFlag(),
-		},
+		}, fetchFlags()...),
 		run: runUpgrade,
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/site"
@@ -26,9 +27,16 @@ type command struct {
 	minArgs  int
 	maxArgs  int // -1: any number
 	takesCmd bool
-	siteless bool // the site file does not matter
-	run      func(ctx context.Context, in *invocation) (result, error)
-	sub      []*command
+
+	siteless   bool // does not read the site file
+	checksSite bool // a site file with mistakes is what it checks, not an error
+	forUsers   bool // what is not trusted of a site file that was found is no concern of its users
+	creates    bool // may be the first to use a registry: the directory of oci:DIR need not exist
+	writes     bool // may change a registry: cached answers are dropped afterwards
+	takesLocal bool // its first argument is a label of the local repository
+
+	run func(ctx context.Context, in *invocation) (result, error)
+	sub []*command
 }
 
 // result is what a command found out. It is shown as text, or marshalled as one
@@ -42,15 +50,15 @@ type invocation struct {
 	*cli.Context
 	globals
 	streams
-	root   string // the command, also of a subcommand
+	root   *command // the command, or the one that it is a subcommand of
 	args   []string
 	tail   []string // what followed "--"
 	out    *printer
 	events event.Sink               // shows what the work says
 	site   *site.Site               // the site file; empty without one
 	client localrepo.ClientSettings // what flags and site file leave unset
-	// siteWrong is set for lint if the site file has mistakes; of it only File is
-	// known then.
+	// siteWrong is set if the site file has mistakes and the command checksSite; only
+	// its File is known then.
 	siteWrong bool
 }
 
@@ -76,12 +84,12 @@ func newApp(s streams, commands []*command, line arranged, done func(result, err
 		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError(line.path, "%v", err) },
 	}
 	for _, c := range commands {
-		app.Commands = append(app.Commands, newCommand(c, s, line, done))
+		app.Commands = append(app.Commands, newCommand(c, c, s, line, done))
 	}
 	return app
 }
 
-func newCommand(c *command, s streams, line arranged, done func(result, error)) *cli.Command {
+func newCommand(c, root *command, s streams, line arranged, done func(result, error)) *cli.Command {
 	made := &cli.Command{
 		Name:            c.name,
 		Flags:           c.flags,
@@ -90,7 +98,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError(line.path, "%v", err) },
 	}
 	for _, sub := range c.sub {
-		made.Subcommands = append(made.Subcommands, newCommand(sub, s, line, done))
+		made.Subcommands = append(made.Subcommands, newCommand(sub, root, s, line, done))
 	}
 	if c.run == nil {
 		return made
@@ -105,7 +113,7 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 		if err != nil {
 			return err
 		}
-		in := &invocation{Context: parsed, globals: g, streams: s, root: line.path[0], args: line.args, tail: line.tail, events: r.sink, site: &site.Site{}}
+		in := &invocation{Context: parsed, globals: g, streams: s, root: root, args: line.args, tail: line.tail, events: r.sink, site: &site.Site{}}
 		in.out = newPrinter(s.stdout, s.environ)
 		if !c.siteless {
 			if err := in.readSite(); err != nil {
@@ -113,7 +121,9 @@ func newCommand(c *command, s streams, line arranged, done func(result, error)) 
 			}
 		}
 		res, err := c.run(parsed.Context, in)
-		in.forget(in.root)
+		if root.writes {
+			catalog.Forget(in.cacheDir("catalog"))
+		}
 		done(res, err)
 		return nil
 	}

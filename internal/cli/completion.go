@@ -33,9 +33,6 @@ compdef _uenv_ci uenv-ci`,
 	"fish": `complete -c uenv-ci -f -a '(uenv-ci __complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'`,
 }
 
-// localLabels are the commands whose argument is a label of the local repository.
-var localLabels = []string{"run", "ls", "rm", "inspect", "upgrade"}
-
 // complete writes the candidates for the last of words.
 func complete(ctx context.Context, s streams, words []string) {
 	if len(words) == 0 {
@@ -69,7 +66,7 @@ func candidates(ctx context.Context, s streams, commands []*command, line arrang
 		return []string{"bash", "zsh", "fish"}
 	case line.command.name == "help":
 		return commandNames(commands)
-	case slices.Contains(localLabels, line.command.name) && len(line.args) == 0:
+	case line.command.takesLocal && len(line.args) == 0:
 		return labelsHere(ctx, s, line)
 	}
 	return nil
@@ -90,7 +87,7 @@ func flagCandidates(line arranged) []string {
 // labelsHere lists the labels of the local repository; any trouble means none.
 func labelsHere(ctx context.Context, s streams, line arranged) []string {
 	var labels []string
-	app := newApp(s, []*command{{name: completeWord, run: func(ctx context.Context, in *invocation) (result, error) {
+	app := newApp(s, []*command{{name: completeWord, forUsers: true, run: func(ctx context.Context, in *invocation) (result, error) {
 		all, err := in.openLocals(ctx)
 		if err != nil {
 			return nil, err

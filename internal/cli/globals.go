@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -67,8 +66,7 @@ func (in *invocation) onlyWarnings() event.Sink {
 func (in *invocation) readSite() error {
 	s, err := site.Find(in.String("site"), in.getenv)
 	var problems fault.Problems
-	if in.root == "lint" && errors.As(err, &problems) {
-		// What is wrong with it is what lint is asked for.
+	if in.root.checksSite && errors.As(err, &problems) {
 		s, err, in.siteWrong = &site.Site{File: problems[0].File}, nil, true
 	}
 	if err != nil {
@@ -78,19 +76,13 @@ func (in *invocation) readSite() error {
 	if in.client, err = localrepo.ReadClientSettings(in.getenv); err != nil {
 		in.events.Warn("site", "%v", err)
 	}
-	if !slices.Contains(needsNoTrust(), in.root) {
-		in.tellWarnings()
+	if !in.root.forUsers {
+		in.warnOfSite()
 	}
 	return nil
 }
 
-// needsNoTrust are commands of users: what is not believed of a site file that was found
-// concerns them only where it would be the token for an image.
-func needsNoTrust() []string {
-	return []string{"find", "ls", "inspect", "diff", "pull", "upgrade", "run", "rm", "repo", "mount"}
-}
-
-func (in *invocation) tellWarnings() {
+func (in *invocation) warnOfSite() {
 	for _, w := range in.site.Warnings {
 		in.events.Warn("site", "%s", w.Plain())
 	}
@@ -117,6 +109,14 @@ func (in *invocation) deploy() string { return cmp.Or(in.site.Namespaces.Deploy,
 
 // build is the namespace that images are built into.
 func (in *invocation) build() string { return cmp.Or(in.site.Namespaces.Build, "build") }
+
+// namespaces are those in which an image may be found, unless --namespace says otherwise.
+func (in *invocation) namespaces() []string {
+	if named := commaList(in.StringSlice("namespace")); len(named) > 0 {
+		return named
+	}
+	return []string{in.deploy(), in.build(), "service"}
+}
 
 // refuseDeploy keeps what no rule has looked at out of the namespace that users
 // see.
@@ -150,7 +150,7 @@ func (in *invocation) openRegistry() (*registry.Registry, error) {
 	}
 	c := in.credentials()
 	c.HostOnly = in.site.Here && in.site.Registry.Given() && in.String("registry") == ""
-	return in.openRegistryAt(address, c, !in.mayFound())
+	return in.openRegistryAt(address, c, !in.root.creates)
 }
 
 // listing is the listing of the images in the registry that is asked, an URL or a file;
@@ -169,8 +169,8 @@ func (in *invocation) listing() (string, error) {
 // uenv, unless others were given.
 func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
 	u := in.site.Uenv(l.Name)
-	if u.Restricted && !u.Token.Given() && in.String("token") == "" && slices.Contains(needsNoTrust(), in.root) {
-		in.tellWarnings()
+	if u.Restricted && !u.Token.Given() && in.String("token") == "" && in.root.forUsers {
+		in.warnOfSite() // the file may have a token for it that was not trusted
 	}
 	if !u.Token.Given() || in.String("token") != "" {
 		return in.openRegistry()
@@ -184,7 +184,7 @@ func (in *invocation) registryFor(l label.Label) (*registry.Registry, error) {
 		return nil, err
 	}
 	c.Username = cmp.Or(in.String("username"), u.Username)
-	return in.openRegistryAt(address, c, !in.mayFound())
+	return in.openRegistryAt(address, c, !in.root.creates)
 }
 
 func (in *invocation) credentials() registry.Credentials {
@@ -197,12 +197,6 @@ func (in *invocation) openRegistryAt(address string, c registry.Credentials, mus
 	return registry.Open(address, registry.Options{
 		MustExist: mustExist, PlainHTTP: in.Bool("plain-http"), CAFile: in.String("ca-file"), Credentials: c, Events: in.events,
 	})
-}
-
-// mayFound tells whether the command may be the first to use a registry. For others
-// a directory that is not there is a mistake.
-func (in *invocation) mayFound() bool {
-	return slices.Contains([]string{"push", "build", "ci", "demo"}, in.root)
 }
 
 // label reads argument i as a label in the given default namespace.

@@ -12,6 +12,9 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"uenv-ci.dev/internal/label"
+	"uenv-ci.dev/internal/meta"
 )
 
 // printer writes results as text: columns that line up, sizes for people, and
@@ -152,3 +155,53 @@ func (p *printer) listing(noHeader bool, header []string, rows [][]string, right
 	}
 	p.table(header, rows, right...)
 }
+
+// plural writes a number of things whose plural ends in s.
+func plural(n int, noun string) string { return count(n, noun, noun+"s") }
+
+// count writes a number of things.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// formatDate writes a day, "-" for the zero time.
+func formatDate(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format(time.DateOnly)
+}
+
+// someOf names the first few of a list.
+func someOf(names []string) string {
+	const few = 3
+	if more := len(names) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
+
+// verdict writes a verdict in its colour.
+func (p *printer) verdict(s meta.State) string {
+	switch s {
+	case meta.Pass:
+		return p.green(string(s))
+	case meta.Fail:
+		return p.red(string(s))
+	}
+	return p.yellow(string(s))
+}
+
+// labelsText names the labels of an image.
+func labelsText(labels []label.Label) string {
+	if len(labels) == 0 {
+		return "no label"
+	}
+	return label.Few(labels, " ")
+}
+
+// shortCommit is enough of a commit for people to tell commits apart.
+func shortCommit(commit string) string { return commit[:min(len(commit), 12)] }
