@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/bounded"
 )
 
 // cacheIndex is the index of a build cache, as Spack 0.22 and 0.23 write it: all
@@ -66,7 +65,7 @@ func updateIndex(dir string, added []string) error {
 	}
 	for _, name := range added {
 		// A package that cannot be read is not offered.
-		if text, err := readLimited(filepath.Join(dir, name), maxDescription); err == nil {
+		if text, err := bounded.ReadFile(filepath.Join(dir, name), maxDescription); err == nil {
 			index.add(plainText(text))
 		}
 	}
@@ -75,7 +74,7 @@ func updateIndex(dir string, added []string) error {
 
 // readIndex reads an index; with an error it is an empty one.
 func readIndex(file string) (cacheIndex, error) {
-	text, err := readLimited(file, maxIndex)
+	text, err := bounded.ReadFile(file, maxIndex)
 	if err != nil {
 		return newIndex(), err
 	}
@@ -113,23 +112,6 @@ func allDescriptions(dir string) ([]string, error) {
 		}
 	}
 	return names, err
-}
-
-// readLimited reads a regular file of no more than limit bytes.
-func readLimited(file string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > limit) {
-		err = &fs.PathError{Op: "read", Path: file, Err: errors.New("no regular file of a sensible size")}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // plainText returns what was signed in a clear-signed text, any other as it is.

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/registry"
@@ -123,10 +124,7 @@ func decodeIndex(data []byte, namespace string) ([]Record, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the index of %s: %w", namespace, err)
 	}
-	text, err := io.ReadAll(io.LimitReader(z, maxIndex+1))
-	if err == nil && len(text) > maxIndex {
-		err = fmt.Errorf("it has more than %d MiB", maxIndex>>20)
-	}
+	text, err := bounded.ReadAll(z, maxIndex)
 	var doc index
 	if err == nil {
 		err = json.Unmarshal(text, &doc)

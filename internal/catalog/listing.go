@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
@@ -124,7 +124,7 @@ func readListing(ctx context.Context, from, namespace string, c cache) ([]Record
 
 func listingBytes(ctx context.Context, from, namespace string, c cache) ([]byte, error) {
 	if !strings.HasPrefix(from, "http://") && !strings.HasPrefix(from, "https://") {
-		data, err := readLimited(os.Open(strings.TrimPrefix(from, "file://")))
+		data, err := bounded.ReadFile(strings.TrimPrefix(from, "file://"), maxListing)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fault.New(fault.NotFound, "%w", err)
 		}
@@ -159,15 +159,14 @@ func getListing(ctx context.Context, address string, c cache) ([]byte, error) {
 	if err != nil {
 		return nil, fault.New(fault.Network, "%s: %w", req.URL.Host, withoutAddress(err))
 	}
+	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified && known {
-		resp.Body.Close()
 		return before.Data, nil
 	}
 	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
 		return nil, fault.New(fault.Network, "%s answered %s", req.URL.Host, resp.Status)
 	}
-	data, err := readLimited(resp.Body, nil)
+	data, err := bounded.ReadAll(resp.Body, maxListing)
 	if err != nil {
 		return nil, fault.Wrap(fault.Network, err, "read the answer of %s", req.URL.Host)
 	}
@@ -192,17 +191,4 @@ type cachedListing struct {
 	ETag     string `json:"etag,omitempty"`
 	Modified string `json:"modified,omitempty"`
 	Data     []byte `json:"data"`
-}
-
-// readLimited reads and closes what was just opened.
-func readLimited(r io.ReadCloser, err error) ([]byte, error) {
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxListing+1))
-	if err == nil && len(data) > maxListing {
-		err = fault.New(fault.Invalid, "it is larger than %d MiB", maxListing>>20)
-	}
-	return data, err
 }

@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/localrepo"
@@ -152,10 +152,7 @@ func readEnv(fsys fs.FS) (meta.Env, error) {
 		return meta.Env{}, fmt.Errorf("read %s: %w", meta.EnvFile, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxEnv+1))
-	if err == nil && len(data) > maxEnv {
-		err = fmt.Errorf("larger than %d MiB", maxEnv>>20)
-	}
+	data, err := bounded.ReadAll(f, maxEnv)
 	if err != nil {
 		return meta.Env{}, fault.Wrap(fault.Invalid, err, "read %s", meta.EnvFile)
 	}

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/chunk"
 	"uenv-ci.dev/internal/fault"
@@ -146,7 +147,7 @@ const maxManifest = 4 << 20
 // another one of its name comes from. That it lies costs a second attempt.
 func toldIndex(ctx context.Context, found Found, local *localrepo.Repo, r localrepo.Record) (chunk.Index, error) {
 	paths := local.Paths(r.Digest)
-	raw, err := readRegular(paths.Manifest, maxManifest)
+	raw, err := bounded.ReadFile(paths.Manifest, maxManifest)
 	if err != nil {
 		return chunk.Index{}, err
 	}

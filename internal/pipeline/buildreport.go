@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"uenv-ci.dev/internal/atomicfile"
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
@@ -167,7 +168,7 @@ const maxBuildReport = 64 << 20
 
 // ReadBuildReport reads a build report. One that is none has kind Invalid.
 func ReadBuildReport(file string) (BuildReport, error) {
-	f, err := os.Open(file)
+	f, err := os.Open(file) // a pipe will do
 	if errors.Is(err, os.ErrNotExist) {
 		return BuildReport{}, fault.New(fault.NotFound, "there is no build report %s", file)
 	}
@@ -175,12 +176,9 @@ func ReadBuildReport(file string) (BuildReport, error) {
 		return BuildReport{}, fmt.Errorf("read the build report: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxBuildReport+1))
+	data, err := bounded.ReadAll(f, maxBuildReport)
 	if err != nil {
-		return BuildReport{}, fmt.Errorf("read the build report: %w", err)
-	}
-	if len(data) > maxBuildReport {
-		return BuildReport{}, fault.New(fault.Invalid, "the build report %s is larger than %d MiB", file, maxBuildReport>>20)
+		return BuildReport{}, fmt.Errorf("read the build report %s: %w", file, err)
 	}
 	return parseBuildReport(file, data)
 }

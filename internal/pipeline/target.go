@@ -3,14 +3,14 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
@@ -87,9 +87,9 @@ func FileRunnable(path string) (Runnable, error) {
 }
 
 func readEnvFile(path string) (meta.Env, error) {
-	data, err := readRegular(path, maxEnv)
+	data, err := bounded.ReadFile(path, maxEnv)
 	if err != nil {
-		return meta.Env{}, err
+		return meta.Env{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	env, err := meta.ParseEnv(data)
 	return env, fault.Wrap(fault.Invalid, err, "read %s", path)
@@ -97,23 +97,6 @@ func readEnvFile(path string) (meta.Env, error) {
 
 // maxEnv bounds an env.json that is read, in bytes.
 const maxEnv = 16 << 20
-
-// readRegular reads a file that others may have put there: it waits for no pipe.
-func readRegular(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > limit {
-		return nil, fault.New(fault.Invalid, "%s is not a file of at most %d MiB", path, limit>>20)
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
-}
 
 // MountOptions say how an image is made to appear.
 type MountOptions struct {

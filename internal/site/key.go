@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/yamlpos"
 )
 
@@ -27,7 +28,7 @@ func (m *Mirrors) addKey(r *mirrorReader, n *yamlpos.Node, mirror string, privat
 		path = filepath.Join(r.dir, path)
 	}
 	inline := false
-	data, err := readFile(path, maxKey)
+	data, err := bounded.ReadFile(path, maxKey)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ENOTDIR) {
 		if data, err = decodeBase64(given); err != nil {
 			r.fail(n, "give the path of a key file, or the key in base64", "the key of mirror '%s' is neither a file nor base64 text", mirror)

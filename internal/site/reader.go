@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
@@ -30,7 +31,7 @@ func (r *reader) warn(at *yamlpos.Node, rule, hint, format string, args ...any) 
 
 // document reads a YAML file; nil if it does not exist or cannot be parsed.
 func (r *reader) document(path string) *yamlpos.Node {
-	data, err := readFile(path, yamlpos.MaxBytes+1)
+	data, err := bounded.ReadFile(path, yamlpos.MaxBytes+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -79,20 +80,6 @@ var (
 	cacheFormat    = schema.Lazy(schemas.FS, "cache.json")
 	siteFormat     = schema.Lazy(schemas.FS, "site.json")
 )
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
-	case info.Size() > limit:
-		return nil, fmt.Errorf("it is larger than %d bytes", limit)
-	}
-	return os.ReadFile(path)
-}
 
 var variable = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\})`)
 

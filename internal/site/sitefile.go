@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/yamlpos"
@@ -201,7 +202,7 @@ func LoadSite(path string, getenv func(string) string) (*Site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read site file: %w", err)
 	}
-	data, err := readFile(path, yamlpos.MaxBytes)
+	data, err := bounded.ReadFile(path, yamlpos.MaxBytes)
 	if os.IsNotExist(err) {
 		return nil, fault.New(fault.NotFound, "the site file '%s' does not exist", path)
 	}
