@@ -189,16 +189,12 @@ func (l *linter) checkClusterList(path string, root *yamlpos.Node) {
 		name, _ := item.Str()
 		listed = append(listed, name)
 		if !slices.Contains(there, name) {
-			p := item.Problem("there is no configuration of the cluster '"+name+"' beside this list", "")
-			p.Severity, p.Rule = fault.Warning, "stale-list"
-			l.add(p)
+			l.add(item.Warning("stale-list", "there is no configuration of the cluster '"+name+"' beside this list", ""))
 		}
 	}
 	for _, name := range there {
 		if !slices.Contains(listed, name) {
-			p := root.Key("clusters").Problem("the list lacks the cluster '"+name+"'", "")
-			p.Severity, p.Rule = fault.Warning, "stale-list"
-			l.add(p)
+			l.add(root.Key("clusters").Warning("stale-list", "the list lacks the cluster '"+name+"'", ""))
 		}
 	}
 }

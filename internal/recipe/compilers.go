@@ -13,11 +13,11 @@ var compilerOrder = []string{"gcc", "nvhpc", "llvm", "llvm-amdgpu", "intel-oneap
 func (l *loader) readCompilers() {
 	c := &l.recipe.Compilers
 	if l.recipe.Version == 1 {
-		c.Bootstrap = text(l.compilers.Get("bootstrap").Get("spec"))
-		c.GCC = texts(l.compilers.Get("gcc").Get("specs"))
+		c.Bootstrap = l.compilers.Get("bootstrap").Get("spec").Text()
+		c.GCC = l.compilers.Get("gcc").Get("specs").Texts()
 		llvm := l.compilers.Get("llvm")
-		c.LLVM = texts(llvm.Get("specs"))
-		c.LLVMRequires = text(llvm.Get("requires"))
+		c.LLVM = llvm.Get("specs").Texts()
+		c.LLVMRequires = llvm.Get("requires").Text()
 		l.checkRequires(llvm.Get("requires"))
 		return
 	}
@@ -31,19 +31,19 @@ func (l *loader) readCompilers() {
 }
 
 func (l *loader) compiler(name string, n *yamlpos.Node) Compiler {
-	c := Compiler{Name: name, Version: text(n.Get("version")), Spec: optionalText(n.Get("spec"))}
+	c := Compiler{Name: name, Version: n.Get("version").Text(), Spec: n.Get("spec").OptionalText()}
 	if c.Version != "system" || name != "gcc" || l.recipe.Version != 3 {
 		return c
 	}
 	if c.Spec != nil && *c.Spec != "" {
-		l.warn(n.Key("spec"), "ignored-key", "", "'spec' has no effect on the cluster's own gcc")
+		l.Warn(n.Key("spec"), "ignored-key", "", "'spec' has no effect on the cluster's own gcc")
 	}
 	return Compiler{Name: name, System: true}
 }
 
 // checkRequires warns if the gcc that is to build llvm is none of group gcc.
 func (l *loader) checkRequires(requires *yamlpos.Node) {
-	spec := text(requires)
+	spec := requires.Text()
 	if spec == "" {
 		return
 	}
@@ -52,7 +52,7 @@ func (l *loader) checkRequires(requires *yamlpos.Node) {
 			return
 		}
 	}
-	l.warn(requires, "llvm-requires", "add it to 'gcc: specs'", "'%s', which is to build llvm, is not among the compilers of gcc", spec)
+	l.Warn(requires, "llvm-requires", "add it to 'gcc: specs'", "'%s', which is to build llvm, is not among the compilers of gcc", spec)
 }
 
 // compilerGroups returns the names that environments can list as compilers.

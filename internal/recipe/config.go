@@ -26,7 +26,7 @@ func (l *loader) version() int {
 		if l.config == nil || l.config.Kind != yamlpos.Mapping {
 			return l.guess()
 		}
-		l.fail(l.config, "looks like version 2: add 'version: 2'",
+		l.Fail(l.config, "looks like version 2: add 'version: 2'",
 			"there is no 'version', so this is version 1, but it uses what only later versions know")
 		return 2
 	}
@@ -47,7 +47,7 @@ func (l *loader) version() int {
 		}
 		return l.guess()
 	}
-	l.fail(n, "", "invalid recipe version '%s': must be 1, 2 or 3", n.Raw)
+	l.Fail(n, "", "invalid recipe version '%s': must be 1, 2 or 3", n.Raw)
 	return l.guess()
 }
 
@@ -89,10 +89,10 @@ func (l *loader) readConfig() {
 		r.Cleanup = s
 	}
 	if n := c.Get("mirror"); n != nil && r.Version == 1 {
-		l.warn(c.Key("mirror"), "unused-key", "give mirrors and caches on the command line", "'mirror' has no effect")
+		l.Warn(c.Key("mirror"), "unused-key", "give mirrors and caches on the command line", "'mirror' has no effect")
 	}
 	spack := c.Get("spack")
-	r.Spack = Spack{Repo: text(spack.Get("repo")), Commit: optionalText(spack.Get("commit")), Node: spack}
+	r.Spack = Spack{Repo: spack.Get("repo").Text(), Commit: spack.Get("commit").OptionalText(), Node: spack}
 	if spack != nil {
 		at := spack.Get("commit")
 		if at == nil {
@@ -110,16 +110,16 @@ func (l *loader) readConfig() {
 // readNames takes over what all builders have in config.yaml.
 func (l *loader) readNames() {
 	r, c := l.recipe, l.config
-	r.Name = text(c.Get("name"))
+	r.Name = c.Get("name").Text()
 	r.Description, r.HasDescription = c.Get("description").Str()
 	if r.Version != 1 {
-		r.DefaultView = text(c.Get("default-view"))
+		r.DefaultView = c.Get("default-view").Text()
 	}
 	r.Store = DefaultStore
 	if s, ok := c.Get("store").Str(); ok {
 		r.Store = s
 		if err := pathcheck.MountPoint(filepath.Clean(s)); err != nil && filepath.IsAbs(s) { // else the schema tells
-			l.fail(c.Get("store"), "most use "+DefaultStore, "'%s' cannot be a mount point: %v", s, err)
+			l.Fail(c.Get("store"), "most use "+DefaultStore, "'%s' cannot be a mount point: %v", s, err)
 		}
 	}
 }
@@ -134,9 +134,9 @@ func (l *loader) packageRepositories(n *yamlpos.Node) []PackageRepository {
 	}
 	var list []PackageRepository
 	for _, p := range n.Pairs {
-		name := text(p.Key)
+		name := p.Key.Text()
 		if name == "alps" || name == "recipe" {
-			l.fail(p.Key, "choose another name", "the name '%s' is reserved for the package repository of the %s", name,
+			l.Fail(p.Key, "choose another name", "the name '%s' is reserved for the package repository of the %s", name,
 				map[string]string{"alps": "site", "recipe": "recipe"}[name])
 		}
 		list = append(list, l.packageRepository(name, p.Key, p.Value))
@@ -152,7 +152,7 @@ func isRepository(n *yamlpos.Node) bool {
 }
 
 func (l *loader) packageRepository(name string, key, n *yamlpos.Node) PackageRepository {
-	r := PackageRepository{Name: name, Repo: text(n.Get("repo")), Path: "repos/spack_repo/" + name, Commit: optionalText(n.Get("commit"))}
+	r := PackageRepository{Name: name, Repo: n.Get("repo").Text(), Path: "repos/spack_repo/" + name, Commit: n.Get("commit").OptionalText()}
 	if s, ok := n.Get("path").Str(); ok {
 		r.Path = cmp.Or(s, ".")
 	}
@@ -169,9 +169,9 @@ func (l *loader) checkPin(at *yamlpos.Node, what string, commit *string) {
 	const hint = "pin a tag or a commit, so that the same recipe builds the same image"
 	switch {
 	case commit == nil:
-		l.warn(at, "moving-branch", hint, "%s is taken from its default branch, which moves", what)
+		l.Warn(at, "moving-branch", hint, "%s is taken from its default branch, which moves", what)
 	case IsMoving(*commit):
-		l.warn(at, "moving-branch", hint, "%s is taken from the branch '%s', which moves", what, *commit)
+		l.Warn(at, "moving-branch", hint, "%s is taken from the branch '%s', which moves", what, *commit)
 	}
 }
 
@@ -192,7 +192,7 @@ var tooOld = regexp.MustCompile(`0\.(?:1\d|20)(?:\.|$)`)
 func (l *loader) checkSpackVersion(at *yamlpos.Node) {
 	commit := l.recipe.Spack.Commit
 	if l.recipe.Version == 1 && commit != nil && tooOld.MatchString(*commit) {
-		l.warn(at, "spack-too-old", "use 0.21 or newer", "Spack %s is too old to be built with: the oldest that works is 0.21", *commit)
+		l.Warn(at, "spack-too-old", "use 0.21 or newer", "Spack %s is too old to be built with: the oldest that works is 0.21", *commit)
 	}
 }
 

@@ -23,7 +23,7 @@ func (l *loader) readEnvironments() {
 		return
 	}
 	if len(l.environments.Pairs) == 0 {
-		l.fail(l.environments, "", "there is no environment")
+		l.Fail(l.environments, "", "there is no environment")
 	}
 	for _, p := range l.environments.Pairs {
 		if p.Value.Kind == yamlpos.Mapping {
@@ -37,9 +37,9 @@ func (l *loader) readEnvironments() {
 
 func (l *loader) environment(key, n *yamlpos.Node) Environment {
 	e := Environment{
-		Name: text(key), Node: n,
-		Specs: texts(n.Get("specs")), Unify: true, Deprecated: truth(n.Get("deprecated"), false),
-		Variants: texts(n.Get("variants")), Packages: texts(n.Get("packages")),
+		Name: key.Text(), Node: n,
+		Specs: n.Get("specs").Texts(), Unify: true, Deprecated: n.Get("deprecated").Bool(false),
+		Variants: n.Get("variants").Texts(), Packages: n.Get("packages").Texts(),
 	}
 	if u := n.Get("unify"); u != nil {
 		e.Unify = u.Value
@@ -61,7 +61,7 @@ func (l *loader) environment(key, n *yamlpos.Node) Environment {
 
 func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
 	for _, item := range yamlpos.Items(n.Get("compiler")) {
-		t := Toolchain{Toolchain: text(item.Get("toolchain")), Spec: text(item.Get("spec"))}
+		t := Toolchain{Toolchain: item.Get("toolchain").Text(), Spec: item.Get("spec").Text()}
 		e.Toolchains = append(e.Toolchains, t)
 		l.checkCompiler(item.Get("toolchain"), t.Toolchain)
 	}
@@ -69,7 +69,7 @@ func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
 	spec, ok := mpi.Get("spec").Str()
 	gpu := mpi.Get("gpu")
 	if outer := n.Get("gpu"); outer != nil {
-		l.warn(n.Key("gpu"), "misplaced-key", "move it below 'mpi'", "'gpu' belongs below 'mpi'")
+		l.Warn(n.Key("gpu"), "misplaced-key", "move it below 'mpi'", "'gpu' belongs below 'mpi'")
 		if gpu == nil {
 			gpu = outer
 		}
@@ -77,16 +77,16 @@ func (l *loader) environmentV1(e *Environment, n *yamlpos.Node) {
 	if !ok || spec == "" {
 		return
 	}
-	e.MPI = &MPI{Spec: spec, GPU: text(gpu)}
+	e.MPI = &MPI{Spec: spec, GPU: gpu.Text()}
 	name, _, _ := strings.Cut(strings.TrimSpace(spec), "@")
 	if !slices.Contains(mpisV1, name) {
-		l.fail(mpi.Get("spec"), suggest(name, mpisV1), "unsupported MPI '%s'", name)
+		l.Fail(mpi.Get("spec"), suggest(name, mpisV1), "unsupported MPI '%s'", name)
 	}
 }
 
 func (l *loader) environmentV2(e *Environment, key, n *yamlpos.Node) {
 	for _, item := range yamlpos.Items(n.Get("compiler")) {
-		name := text(item)
+		name := item.Text()
 		e.Compilers = append(e.Compilers, name)
 		if slices.Contains(compilerOrder, name) { // else the schema has refused it
 			l.checkCompiler(item, name)
@@ -96,14 +96,14 @@ func (l *loader) environmentV2(e *Environment, key, n *yamlpos.Node) {
 	if s, ok := n.Get("duplicates").Get("strategy").Str(); ok {
 		e.Duplicates = s
 	}
-	e.Prefer = texts(n.Get("prefer"))
+	e.Prefer = n.Get("prefer").Texts()
 	l.network(e, n.Get("network"))
 	if l.recipe.Version == 3 && len(e.Packages) > 0 {
-		l.warn(n.Key("packages"), "ignored-key", "add external packages to the recipe's packages.yaml instead",
+		l.Warn(n.Key("packages"), "ignored-key", "add external packages to the recipe's packages.yaml instead",
 			"environment '%s': 'packages' has no effect in version 3", e.Name)
 	}
 	if e.Name == toolsEnvironment || l.recipe.Version == 3 && slices.Contains(l.builtCompilers(), e.Name) {
-		l.fail(key, "rename the environment", "the name '%s' is taken by a group of packages that is added to every recipe of this kind", e.Name)
+		l.Fail(key, "rename the environment", "the name '%s' is taken by a group of packages that is added to every recipe of this kind", e.Name)
 	}
 }
 
@@ -120,13 +120,13 @@ func (l *loader) builtCompilers() []string {
 var mpiName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*`)
 
 func (l *loader) network(e *Environment, n *yamlpos.Node) {
-	e.Network = Network{MPI: strings.TrimSpace(text(n.Get("mpi"))), Specs: texts(n.Get("specs"))}
+	e.Network = Network{MPI: strings.TrimSpace(n.Get("mpi").Text()), Specs: n.Get("specs").Texts()}
 	mpi, given := n.Get("mpi").Str()
 	if given && !mpiName.MatchString(e.Network.MPI) {
-		l.fail(n.Get("mpi"), "write for instance cray-mpich@9.0, or null", "'%s' is not a valid MPI spec", mpi)
+		l.Fail(n.Get("mpi"), "write for instance cray-mpich@9.0, or null", "'%s' is not a valid MPI spec", mpi)
 	}
 	if !given && len(e.Network.Specs) > 0 {
-		l.warn(n.Key("specs"), "network-specs", "name the MPI they belong to, or move them to 'specs'",
+		l.Warn(n.Key("specs"), "network-specs", "name the MPI they belong to, or move them to 'specs'",
 			"environment '%s': 'network: specs' has no effect without 'network: mpi'", e.Name)
 	}
 }
@@ -135,7 +135,7 @@ func (l *loader) network(e *Environment, n *yamlpos.Node) {
 func (l *loader) checkCompiler(at *yamlpos.Node, name string) {
 	groups := l.compilerGroups()
 	if name != "" && l.compilers != nil && !slices.Contains(groups, name) {
-		l.fail(at, suggest(name, groups), "the compiler '%s' is not defined in compilers.yaml", name)
+		l.Fail(at, suggest(name, groups), "the compiler '%s' is not defined in compilers.yaml", name)
 	}
 }
 
@@ -155,7 +155,7 @@ func suggest(word string, candidates []string) string {
 func (l *loader) checkAlias(p yamlpos.Pair) {
 	for _, e := range l.recipe.Environments {
 		if e.Node == p.Value && l.recipe.Version > 1 {
-			l.fail(p.Key, "use a merge key: '<<: *NAME'", "the environment '%s' is an alias of '%s'", text(p.Key), e.Name)
+			l.Fail(p.Key, "use a merge key: '<<: *NAME'", "the environment '%s' is an alias of '%s'", p.Key.Text(), e.Name)
 			return
 		}
 	}
@@ -175,7 +175,7 @@ func (l *loader) checkEnvironmentNames() {
 		for i := 2; i <= len(e.Views); i++ {
 			clone := fmt.Sprintf("%s-%d__", e.Name, i)
 			if at := keys[clone]; at != nil {
-				l.fail(at, "rename one of them", "the name '%s' is taken by the environment made for view %d of '%s'", clone, i, e.Name)
+				l.Fail(at, "rename one of them", "the name '%s' is taken by the environment made for view %d of '%s'", clone, i, e.Name)
 			}
 		}
 	}

@@ -14,21 +14,21 @@ func (l *loader) readModules() {
 	key := l.config.Get("modules")
 	switch r.Version {
 	case 1:
-		r.Modules = truth(key, true)
+		r.Modules = key.Bool(true)
 	default:
 		r.Modules = r.ModulesFile != nil
 	}
 	if r.Version == 2 && key != nil {
-		l.warn(l.config.Key("modules"), "deprecated-key", "remove it: the presence of modules.yaml decides", "'modules' is deprecated")
+		l.Warn(l.config.Key("modules"), "deprecated-key", "remove it: the presence of modules.yaml decides", "'modules' is deprecated")
 		if b, ok := key.Value.(bool); ok && b != r.Modules {
-			l.fail(key, "the presence of modules.yaml decides: remove 'modules', and the file if no modules are wanted",
+			l.Fail(key, "the presence of modules.yaml decides: remove 'modules', and the file if no modules are wanted",
 				"conflicting modules configuration: 'modules: %t', but modules.yaml %s", b, map[bool]string{true: "exists", false: "is missing"}[r.Modules])
 		}
 	}
 	if r.Version == 3 && key != nil {
-		l.warn(l.config.Key("modules"), "ignored-key", "remove it: the presence of modules.yaml decides", "'modules' has no effect in version 3")
+		l.Warn(l.config.Key("modules"), "ignored-key", "remove it: the presence of modules.yaml decides", "'modules' has no effect in version 3")
 	}
-	l.validate(r.ModulesFile, formats[r.Version].modules)
+	l.Add(formats[r.Version].modules.Validate(r.ModulesFile)...)
 	l.checkModuleRoots()
 }
 
@@ -39,7 +39,7 @@ func (l *loader) checkModuleRoots() {
 	}
 	roots := l.recipe.ModulesFile.Get("modules").Get("default").Get("roots")
 	for _, p := range yamlpos.Pairs(roots) {
-		l.warn(p.Key, "ignored-key", "remove it: modules always go to <mount>/modules", "'modules.default.roots.%s' has no effect", p.Key.Raw)
+		l.Warn(p.Key, "ignored-key", "remove it: modules always go to <mount>/modules", "'modules.default.roots.%s' has no effect", p.Key.Raw)
 	}
 }
 
@@ -49,7 +49,7 @@ func (l *loader) readPackages() {
 	if n == nil {
 		return
 	}
-	l.validate(n, packagesFormat)
+	l.Add(packagesFormat.Validate(n)...)
 	if packages := n.Get("packages"); packages != nil && packages.Kind == yamlpos.Mapping {
 		l.recipe.Packages = packages
 	}

@@ -49,7 +49,7 @@ func (l *loader) template(name string) *Hook {
 	_, err := h.Render(hookVariables)
 	var problems fault.Problems
 	if errors.As(err, &problems) {
-		l.problems = append(l.problems, problems...)
+		l.Add(problems...)
 	}
 	return h
 }

@@ -13,7 +13,6 @@ import (
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
-	"uenv-ci.dev/schemas"
 )
 
 // Load reads and checks the recipe in a directory. What is wrong is returned as
@@ -44,18 +43,18 @@ func Load(ctx context.Context, dir string) (*Recipe, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("load recipe '%s': %w", dir, err)
 	}
-	l.problems.Sort()
-	err = l.problems.Err()
-	if more := len(l.problems) - maxProblems; more > 0 {
-		l.problems = append(l.problems.Errors(), l.problems.Warnings()...)
-		l.problems = append(l.problems[:maxProblems:maxProblems], fault.Problem{
+	l.Problems.Sort()
+	err = l.Problems.Err()
+	if more := len(l.Problems) - maxProblems; more > 0 {
+		l.Problems = append(l.Problems.Errors(), l.Problems.Warnings()...)
+		l.Problems = append(l.Problems[:maxProblems:maxProblems], fault.Problem{
 			File: dir, Message: fmt.Sprintf("%d more problems", more), Severity: fault.Warning, Rule: "more",
 		})
 	}
 	if err != nil {
-		return nil, l.problems
+		return nil, l.Problems
 	}
-	l.recipe.Warnings = l.problems
+	l.recipe.Warnings = l.Problems
 	return l.recipe, nil
 }
 
@@ -64,11 +63,11 @@ const maxProblems = 1000
 
 // loader collects a recipe and all that is wrong with it.
 type loader struct {
-	ctx      context.Context
-	dir      string // as given, for messages
-	source   *Source
-	recipe   *Recipe
-	problems fault.Problems
+	yamlpos.Findings
+	ctx    context.Context
+	dir    string // as given, for messages
+	source *Source
+	recipe *Recipe
 
 	config, compilers, environments *yamlpos.Node // what could be parsed
 }
@@ -84,9 +83,9 @@ func (l *loader) load() {
 	l.environments = l.document("environments.yaml", true)
 	l.recipe.Builder = BuilderSpack
 	l.recipe.Version = l.version()
-	l.validate(l.config, formats[l.recipe.Version].config)
-	l.validate(l.compilers, formats[l.recipe.Version].compilers)
-	l.validate(l.environments, formats[l.recipe.Version].environments)
+	l.Add(formats[l.recipe.Version].config.Validate(l.config)...)
+	l.Add(formats[l.recipe.Version].compilers.Validate(l.compilers)...)
+	l.Add(formats[l.recipe.Version].environments.Validate(l.environments)...)
 	l.readConfig()
 	l.readCompilers()
 	l.readEnvironments()
@@ -98,45 +97,29 @@ func (l *loader) load() {
 }
 
 // format has the schemas of one version of the recipe format.
-type format struct{ config, compilers, environments, modules lazySchema }
-
-type lazySchema = func() (*schema.Schema, error)
-
-func compiled(name string) lazySchema { return schema.Lazy(schemas.FS, name) }
+type format struct{ config, compilers, environments, modules schema.Lazy }
 
 var (
 	formats = map[int]format{
-		1: {compiled("recipe-v1-config.json"), compiled("recipe-v1-compilers.json"), compiled("recipe-v1-environments.json"), compiled("recipe-v1-modules.json")},
-		2: {compiled("recipe-v2-config.json"), compiled("recipe-v2-compilers.json"), compiled("recipe-v2-environments.json"), compiled("recipe-modules.json")},
-		3: {compiled("recipe-v3-config.json"), compiled("recipe-v3-compilers.json"), compiled("recipe-v3-environments.json"), compiled("recipe-modules.json")},
+		1: {schema.Named("recipe-v1-config.json"), schema.Named("recipe-v1-compilers.json"), schema.Named("recipe-v1-environments.json"), schema.Named("recipe-v1-modules.json")},
+		2: {schema.Named("recipe-v2-config.json"), schema.Named("recipe-v2-compilers.json"), schema.Named("recipe-v2-environments.json"), schema.Named("recipe-modules.json")},
+		3: {schema.Named("recipe-v3-config.json"), schema.Named("recipe-v3-compilers.json"), schema.Named("recipe-v3-environments.json"), schema.Named("recipe-modules.json")},
 	}
-	packagesFormat           = compiled("packages.json")
-	scriptConfigFormat       = compiled("recipe-script-config.json")
-	scriptEnvironmentsFormat = compiled("recipe-script-environments.json")
+	packagesFormat           = schema.Named("packages.json")
+	scriptConfigFormat       = schema.Named("recipe-script-config.json")
+	scriptEnvironmentsFormat = schema.Named("recipe-script-environments.json")
 )
 
 // path returns the name of a file of the recipe as messages show it.
 func (l *loader) path(name string) string { return filepath.Join(l.dir, name) }
 
-// fail reports an error at a node.
-func (l *loader) fail(at *yamlpos.Node, hint, format string, args ...any) {
-	l.problems = append(l.problems, at.Problem(fmt.Sprintf(format, args...), hint))
-}
-
 // failFile reports an error of a file as a whole.
 func (l *loader) failFile(name, hint, format string, args ...any) {
-	l.problems = append(l.problems, fault.Problem{File: l.path(name), Message: fmt.Sprintf(format, args...), Hint: hint})
-}
-
-// warn reports something doubtful under a stable name.
-func (l *loader) warn(at *yamlpos.Node, rule, hint, format string, args ...any) {
-	p := at.Problem(fmt.Sprintf(format, args...), hint)
-	p.Severity, p.Rule = fault.Warning, rule
-	l.problems = append(l.problems, p)
+	l.Add(fault.Problem{File: l.path(name), Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 func (l *loader) warnFile(name, rule, hint, format string, args ...any) {
-	l.warn(&yamlpos.Node{File: l.path(name)}, rule, hint, format, args...)
+	l.Warn(&yamlpos.Node{File: l.path(name)}, rule, hint, format, args...)
 }
 
 // below is a hint for who names the directory of all versions instead of one.
@@ -164,7 +147,7 @@ func (l *loader) document(name string, required bool) *yamlpos.Node {
 		return nil
 	}
 	node, problems := yamlpos.Read(l.path(name), data)
-	l.problems = append(l.problems, problems...)
+	l.Add(problems...)
 	return node
 }
 
@@ -186,56 +169,4 @@ func (l *loader) readFile(name string, limit int64) ([]byte, error) {
 	content := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
 	_, err = content.ReadFrom(io.LimitReader(f, limit))
 	return content.Bytes(), err
-}
-
-// validate checks a document against its schema.
-func (l *loader) validate(n *yamlpos.Node, s lazySchema) {
-	if n == nil {
-		return
-	}
-	compiled, err := s()
-	if err != nil { // a mistake in this program: its tests compile every schema
-		l.fail(n, "", "cannot be checked: %v", err)
-		return
-	}
-	l.problems = append(l.problems, compiled.Validate(n)...)
-}
-
-// The functions below read values that the schema has checked already; where it
-// found them wrong they return the zero value.
-
-func text(n *yamlpos.Node) string {
-	s, _ := n.Str()
-	return s
-}
-
-func optionalText(n *yamlpos.Node) *string {
-	if s, ok := n.Str(); ok {
-		return &s
-	}
-	return nil
-}
-
-func truth(n *yamlpos.Node, otherwise bool) bool {
-	if n == nil {
-		return otherwise
-	}
-	if b, ok := n.Value.(bool); ok {
-		return b
-	}
-	return otherwise
-}
-
-// texts returns the strings of a list; nil for what is no list.
-func texts(n *yamlpos.Node) []string {
-	if n == nil || n.Kind != yamlpos.Sequence {
-		return nil
-	}
-	list := make([]string, 0, len(n.Items))
-	for _, item := range n.Items {
-		if s, ok := item.Str(); ok {
-			list = append(list, s)
-		}
-	}
-	return list
 }

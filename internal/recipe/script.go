@@ -19,10 +19,10 @@ func isScript(config *yamlpos.Node) bool {
 func (l *loader) loadScript() {
 	r := l.recipe
 	r.Builder = BuilderScript
-	l.validate(l.config, scriptConfigFormat)
+	l.Add(scriptConfigFormat.Validate(l.config)...)
 	l.readNames()
 	l.environments = l.document("environments.yaml", false)
-	l.validate(l.environments, scriptEnvironmentsFormat)
+	l.Add(scriptEnvironmentsFormat.Validate(l.environments)...)
 	l.readScriptViews()
 	l.readBuild()
 	l.readExtra()
@@ -56,8 +56,8 @@ func (l *loader) readScriptViews() {
 	e := Environment{Name: l.recipe.Name, Node: l.environments, Unify: true}
 	for _, p := range yamlpos.Pairs(l.environments.Get("views")) {
 		v := View{
-			Name: text(p.Key), Node: p.Key, Link: "roots",
-			Description: text(p.Value.Get("description")),
+			Name: p.Key.Text(), Node: p.Key, Link: "roots",
+			Description: p.Value.Get("description").Text(),
 			Paths:       prefixPaths(p.Value.Get("prefix_paths")),
 			EnvVars:     l.envVars(p.Value.Get("env_vars")),
 		}
@@ -77,9 +77,9 @@ func (l *loader) checkStorePaths(n *yamlpos.Node) {
 		switch {
 		case !ok:
 		case !filepath.IsLocal(dir):
-			l.fail(item, "paths are relative to the store", "'%s' is not a directory of the store", dir)
+			l.Fail(item, "paths are relative to the store", "'%s' is not a directory of the store", dir)
 		case strings.Contains(dir, ":"):
-			l.fail(item, "write one directory per entry of the list", "'%s' cannot be part of a search path, which is separated by ':'", dir)
+			l.Fail(item, "write one directory per entry of the list", "'%s' cannot be part of a search path, which is separated by ':'", dir)
 		}
 	}
 }

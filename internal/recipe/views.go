@@ -20,9 +20,9 @@ func IsPrefixVariable(name string) bool { return slices.Contains(prefixVariables
 func (l *loader) view(key, n *yamlpos.Node) View {
 	uenv := n.Get("uenv")
 	v := View{
-		Name: text(key), Node: key, Link: "roots", AddCompilers: truth(uenv.Get("add_compilers"), true),
-		Select: texts(n.Get("select")), HasSelect: n.Get("select") != nil,
-		Exclude: texts(n.Get("exclude")), HasExclude: n.Get("exclude") != nil,
+		Name: key.Text(), Node: key, Link: "roots", AddCompilers: uenv.Get("add_compilers").Bool(true),
+		Select: n.Get("select").Texts(), HasSelect: n.Get("select") != nil,
+		Exclude: n.Get("exclude").Texts(), HasExclude: n.Get("exclude") != nil,
 		PrefixPaths: prefixPaths(uenv.Get("prefix_paths")),
 	}
 	if s, ok := n.Get("link").Str(); ok {
@@ -40,7 +40,7 @@ func (l *loader) view(key, n *yamlpos.Node) View {
 func prefixPaths(n *yamlpos.Node) []PrefixPath {
 	var list []PrefixPath
 	for _, p := range yamlpos.Pairs(n) {
-		list = append(list, PrefixPath{Variable: text(p.Key), Dirs: texts(p.Value)})
+		list = append(list, PrefixPath{Variable: p.Key.Text(), Dirs: p.Value.Texts()})
 	}
 	return list
 }
@@ -54,7 +54,7 @@ func (l *loader) envVars(n *yamlpos.Node) EnvVars {
 	}{{"set", &vars.Set}, {"prepend_path", &vars.PrependPath}, {"append_path", &vars.AppendPath}} {
 		for _, item := range yamlpos.Items(n.Get(change.key)) {
 			for _, p := range item.Pairs {
-				v := EnvVar{Name: text(p.Key), Value: optionalText(p.Value)}
+				v := EnvVar{Name: p.Key.Text(), Value: p.Value.OptionalText()}
 				*change.list = append(*change.list, v)
 				l.checkEnvVar(change.key, p, v)
 			}
@@ -68,9 +68,9 @@ var substitution = regexp.MustCompile(`\$@(\w+)@`)
 func (l *loader) checkEnvVar(change string, p yamlpos.Pair, v EnvVar) {
 	switch isPrefix := IsPrefixVariable(v.Name); {
 	case change == "set" && isPrefix && v.Value != nil:
-		l.fail(p.Key, "use prepend_path or append_path; null empties it", "%s is a search path and cannot be set", v.Name)
+		l.Fail(p.Key, "use prepend_path or append_path; null empties it", "%s is a search path and cannot be set", v.Name)
 	case change != "set" && !isPrefix:
-		l.fail(p.Key, suggest(v.Name, prefixVariables), "%s is not a known search path", v.Name)
+		l.Fail(p.Key, suggest(v.Name, prefixVariables), "%s is not a known search path", v.Name)
 	}
 	if v.Value == nil {
 		return
@@ -78,7 +78,7 @@ func (l *loader) checkEnvVar(change string, p yamlpos.Pair, v EnvVar) {
 	known := []string{"mount", "view_name", "view_path"}
 	for _, m := range substitution.FindAllStringSubmatch(*v.Value, -1) {
 		if !slices.Contains(known, m[1]) {
-			l.fail(p.Value, suggest(m[1], known), "'%s' cannot be expanded", m[0])
+			l.Fail(p.Value, suggest(m[1], known), "'%s' cannot be expanded", m[0])
 		}
 	}
 }
@@ -111,8 +111,8 @@ func (l *loader) checkRoots(environment string, roots func() map[string]bool, v 
 	}
 	for _, key := range []string{"select", "exclude"} {
 		for _, item := range yamlpos.Items(n.Get(key)) {
-			if name := specName.FindString(text(item)); name != "" && roots() != nil && !roots()[name] {
-				l.warn(item, "view-spec", "only 'link: all' or 'link: run' link more than what is listed in 'specs'",
+			if name := specName.FindString(item.Text()); name != "" && roots() != nil && !roots()[name] {
+				l.Warn(item, "view-spec", "only 'link: all' or 'link: run' link more than what is listed in 'specs'",
 					"view '%s': '%s' is not among the specs of environment '%s'", v.Name, name, environment)
 			}
 		}
@@ -126,7 +126,7 @@ func (l *loader) checkViewNames() {
 	for _, e := range l.recipe.Environments {
 		for _, v := range e.Views {
 			if before, ok := first[v.Name]; ok {
-				l.fail(v.Node, "view names are unique over all environments",
+				l.Fail(v.Node, "view names are unique over all environments",
 					"the view '%s' is defined more than once: also at %d:%d", v.Name, before.Line, before.Column)
 				continue
 			}
@@ -154,7 +154,7 @@ func (l *loader) checkDefaultView() {
 		}
 	}
 	if !slices.Contains(names, name) && l.environmentsRead() {
-		l.fail(l.config.Get("default-view"), suggest(name, names), "the default view '%s' is not a view of environments.yaml", name)
+		l.Fail(l.config.Get("default-view"), suggest(name, names), "the default view '%s' is not a view of environments.yaml", name)
 	}
 }
 

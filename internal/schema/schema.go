@@ -19,6 +19,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/yamlpos"
+	"uenv-ci.dev/schemas"
 )
 
 // Schema is a compiled JSON schema of draft-07, safe for concurrent use.
@@ -242,7 +243,22 @@ func (r *reporter) lookup(pointer, keyword string) any {
 	return m[keyword]
 }
 
-// Lazy returns a function that compiles a schema when it is first called.
-func Lazy(fsys fs.FS, name string) func() (*Schema, error) {
-	return sync.OnceValues(func() (*Schema, error) { return Compile(fsys, name) })
+// Lazy is a schema that is compiled at its first use.
+type Lazy func() (*Schema, error)
+
+// Named returns the schema of that name in package schemas.
+func Named(name string) Lazy {
+	return sync.OnceValues(func() (*Schema, error) { return Compile(schemas.FS, name) })
+}
+
+// Validate is Schema.Validate; nothing is wrong with a nil node.
+func (l Lazy) Validate(n *yamlpos.Node) fault.Problems {
+	if n == nil {
+		return nil
+	}
+	s, err := l()
+	if err != nil { // a mistake in this program: its tests compile every schema
+		return fault.Problems{n.Problem("cannot be checked: "+err.Error(), "")}
+	}
+	return s.Validate(n)
 }

@@ -62,12 +62,12 @@ func LoadCluster(dir string) (*Cluster, error) {
 func (c *Cluster) listFiles(r *reader, dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		r.problems = append(r.problems, fault.Problem{File: dir, Message: err.Error()})
+		r.Add(fault.Problem{File: dir, Message: err.Error()})
 	}
 	for _, e := range entries {
 		info, err := os.Stat(filepath.Join(dir, e.Name()))
 		if err != nil {
-			r.problems = append(r.problems, fault.Problem{File: filepath.Join(dir, e.Name()), Message: "the link leads nowhere"})
+			r.Add(fault.Problem{File: filepath.Join(dir, e.Name()), Message: "the link leads nowhere"})
 			continue
 		}
 		if info.Mode().IsRegular() {
@@ -75,7 +75,7 @@ func (c *Cluster) listFiles(r *reader, dir string) {
 		}
 	}
 	if slices.Contains(c.OtherFiles, "mirrors.yaml") {
-		r.fail(&yamlpos.Node{File: filepath.Join(dir, "mirrors.yaml")}, "give mirrors and caches on the command line",
+		r.Fail(&yamlpos.Node{File: filepath.Join(dir, "mirrors.yaml")}, "give mirrors and caches on the command line",
 			"a mirrors.yaml in the cluster configuration is not supported")
 	}
 }
@@ -92,7 +92,7 @@ func (c *Cluster) findRepos(r *reader) {
 			path = filepath.Join(c.Dir, name)
 		}
 		if !isDir(filepath.Join(path, "packages")) {
-			r.fail(item, "it needs a directory 'packages'", "'%s' is not a package repository", name)
+			r.Fail(item, "it needs a directory 'packages'", "'%s' is not a package repository", name)
 			continue
 		}
 		c.PackageRepos = append(c.PackageRepos, path)

@@ -31,16 +31,16 @@ func (m *Mirrors) addKey(r *mirrorReader, n *yamlpos.Node, mirror string, privat
 	data, err := bounded.ReadFile(path, maxKey)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ENOTDIR) {
 		if data, err = decodeBase64(given); err != nil {
-			r.fail(n, "give the path of a key file, or the key in base64", "the key of mirror '%s' is neither a file nor base64 text", mirror)
+			r.Fail(n, "give the path of a key file, or the key in base64", "the key of mirror '%s' is neither a file nor base64 text", mirror)
 			return
 		}
 		path, inline = n.File, true
 	}
 	switch {
 	case err != nil:
-		r.fail(n, "", "the key of mirror '%s' cannot be read: %v", mirror, err)
+		r.Fail(n, "", "the key of mirror '%s' cannot be read: %v", mirror, err)
 	case !isPGP(data):
-		r.fail(n, "", "the key of mirror '%s' is not a PGP key", mirror)
+		r.Fail(n, "", "the key of mirror '%s' is not a PGP key", mirror)
 	}
 	suffix := ".pub.gpg"
 	if private {

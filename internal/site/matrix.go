@@ -101,8 +101,8 @@ func LoadMatrix(path string) (*Matrix, error) {
 			m.Versions = append(m.Versions, m.version(r, uenv.Key, version))
 		}
 	}
-	r.problems.Sort()
-	m.Problems = r.problems
+	r.Problems.Sort()
+	m.Problems = r.Problems
 	if len(m.share(root)) > 0 {
 		return nil, m.Problems
 	}
@@ -110,17 +110,17 @@ func LoadMatrix(path string) (*Matrix, error) {
 }
 
 func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
-	c := MatrixCluster{Name: p.Key.Raw, Node: p.Key, NoSandbox: truth(p.Value.Get("no_bwrap"), false)}
+	c := MatrixCluster{Name: p.Key.Raw, Node: p.Key, NoSandbox: p.Value.Get("no_bwrap").Bool(false)}
 	runner := p.Value.Get("runner")
-	c.Runner = Runner{Kind: text(runner), SlurmTag: text(runner.Get("slurm-tag")), BaremetalTag: text(runner.Get("baremetal-tag"))}
+	c.Runner = Runner{Kind: runner.Text(), SlurmTag: runner.Get("slurm-tag").Text(), BaremetalTag: runner.Get("baremetal-tag").Text()}
 	seen := map[string]bool{}
 	for _, item := range yamlpos.Items(p.Value.Get("targets")) {
-		t := Target{UArch: text(item.Get("uarch")), Partition: text(item.Get("partition")), Node: item}
+		t := Target{UArch: item.Get("uarch").Text(), Partition: item.Get("partition").Text(), Node: item}
 		for _, v := range yamlpos.Pairs(item.Get("variables")) {
-			t.Variables = append(t.Variables, Variable{v.Key.Raw, text(v.Value)})
+			t.Variables = append(t.Variables, Variable{v.Key.Raw, v.Value.Text()})
 		}
 		if seen[t.UArch] {
-			r.fail(item, "", "cluster '%s' has the target '%s' twice", c.Name, t.UArch)
+			r.Fail(item, "", "cluster '%s' has the target '%s' twice", c.Name, t.UArch)
 		}
 		seen[t.UArch] = true
 		c.Targets = append(c.Targets, t)
@@ -137,7 +137,7 @@ func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVe
 		v.Recipes = append(v.Recipes, m.recipe(r, v, recipe))
 	}
 	for _, d := range yamlpos.Pairs(p.Value.Get("deploy")) {
-		v.Deploy = append(v.Deploy, MatrixDeploy{d.Key.Raw, texts(d.Value), d.Key})
+		v.Deploy = append(v.Deploy, MatrixDeploy{d.Key.Raw, d.Value.Texts(), d.Key})
 		m.checkDeploy(r, v, d)
 	}
 	return v
@@ -146,15 +146,15 @@ func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVe
 // recipe finds the directory of a recipe: below the uenv's own directory, or else
 // below that of all recipes.
 func (m *Matrix) recipe(r *reader, v MatrixVersion, p yamlpos.Pair) MatrixRecipe {
-	found := MatrixRecipe{UArch: p.Key.Raw, Path: text(p.Value), Node: p.Value}
+	found := MatrixRecipe{UArch: p.Key.Raw, Path: p.Value.Text(), Node: p.Value}
 	if !m.supports(found.UArch) {
-		r.warn(p.Key, "unused-uarch", suggest(found.UArch, m.uarchs()), "no cluster has the target '%s'", found.UArch)
+		r.Warn(p.Key, "unused-uarch", suggest(found.UArch, m.uarchs()), "no cluster has the target '%s'", found.UArch)
 	}
 	if found.Path == "" {
 		return found // the schema has refused it
 	}
 	if !filepath.IsLocal(found.Path) {
-		r.fail(p.Value, "paths are relative to the directory 'recipes'", "the recipe path '%s' leads out of the repository", found.Path)
+		r.Fail(p.Value, "paths are relative to the directory 'recipes'", "the recipe path '%s' leads out of the repository", found.Path)
 		return found
 	}
 	for _, dir := range []string{filepath.Join(m.Recipes, v.Uenv, found.Path), filepath.Join(m.Recipes, found.Path)} {
@@ -163,7 +163,7 @@ func (m *Matrix) recipe(r *reader, v MatrixVersion, p yamlpos.Pair) MatrixRecipe
 			return found
 		}
 	}
-	r.fail(p.Value, "it is looked for in "+filepath.Join(m.Recipes, v.Uenv)+" and "+m.Recipes,
+	r.Fail(p.Value, "it is looked for in "+filepath.Join(m.Recipes, v.Uenv)+" and "+m.Recipes,
 		"the recipe '%s' of %s/%s for %s does not exist", found.Path, v.Uenv, v.Version, found.UArch)
 	return found
 }
@@ -174,7 +174,7 @@ func (m *Matrix) checkDeploy(r *reader, v MatrixVersion, p yamlpos.Pair) {
 	system := p.Key.Raw
 	c := m.Cluster(system)
 	if c == nil {
-		r.fail(p.Key, suggest(system, m.clusterNames()), "%s/%s is deployed to '%s', which is no cluster of this file", v.Uenv, v.Version, system)
+		r.Fail(p.Key, suggest(system, m.clusterNames()), "%s/%s is deployed to '%s', which is no cluster of this file", v.Uenv, v.Version, system)
 	}
 	for _, item := range yamlpos.Items(p.Value) {
 		uarch, ok := item.Str()
@@ -182,10 +182,10 @@ func (m *Matrix) checkDeploy(r *reader, v MatrixVersion, p yamlpos.Pair) {
 			continue
 		}
 		if c != nil && c.Target(uarch) == nil {
-			r.fail(item, suggest(uarch, c.uarchs()), "%s/%s is deployed to %s on '%s', which the cluster does not have", v.Uenv, v.Version, uarch, system)
+			r.Fail(item, suggest(uarch, c.uarchs()), "%s/%s is deployed to %s on '%s', which the cluster does not have", v.Uenv, v.Version, uarch, system)
 		}
 		if v.Recipe(uarch) == nil {
-			r.fail(item, "add it below 'recipes'", "%s/%s is deployed to %s on '%s' without a recipe for %s", v.Uenv, v.Version, uarch, system, uarch)
+			r.Fail(item, "add it below 'recipes'", "%s/%s is deployed to %s on '%s' without a recipe for %s", v.Uenv, v.Version, uarch, system, uarch)
 		}
 	}
 }

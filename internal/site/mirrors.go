@@ -84,10 +84,10 @@ func LoadMirrors(path string, recipeVersion int, mount string) (*Mirrors, error)
 	if document.Get("root") != nil {
 		return LoadCache(path, recipeVersion, mount)
 	}
-	r.check(document, mirrorsFormat)
+	r.Add(mirrorsFormat.Validate(document)...)
 	m.buildCache(r, document.Get("buildcache"))
 	for _, p := range yamlpos.Pairs(document.Get("sourcemirror")) {
-		m.Sources = append(m.Sources, Mirror{text(p.Key), r.entry(p.Value, true, "")})
+		m.Sources = append(m.Sources, Mirror{p.Key.Text(), r.entry(p.Value, true, "")})
 	}
 	m.SourceCache = r.absolute(document.Get("sourcecache").Get("path"), "source cache")
 	m.ConcretizationCache = r.absolute(document.Get("concretizer").Get("path"), "concretizer cache")
@@ -118,7 +118,7 @@ func openMirrors(path, mount string) (*Mirrors, *mirrorReader, *yamlpos.Node, er
 	return &Mirrors{}, r, document, nil
 }
 
-func (r *mirrorReader) expand(n *yamlpos.Node) string { return expand(text(n)) }
+func (r *mirrorReader) expand(n *yamlpos.Node) string { return expand(n.Text()) }
 
 // absolute returns a path that must be absolute once variables are expanded.
 func (r *mirrorReader) absolute(n *yamlpos.Node, what string) string {
@@ -127,7 +127,7 @@ func (r *mirrorReader) absolute(n *yamlpos.Node, what string) string {
 	}
 	path := r.expand(n)
 	if !filepath.IsAbs(path) {
-		r.fail(n, "", "the %s path '%s' is not absolute", what, path)
+		r.Fail(n, "", "the %s path '%s' is not absolute", what, path)
 	}
 	return path
 }
@@ -141,7 +141,7 @@ func (m *Mirrors) buildCache(r *mirrorReader, n *yamlpos.Node) {
 		name = s
 	}
 	mount := ""
-	if truth(n.Get("mount_specific"), false) {
+	if n.Get("mount_specific").Bool(false) {
 		mount = r.mount
 	}
 	m.BuildCache = &BuildCache{Mirror: Mirror{name, r.entry(n, false, mount)}}
@@ -158,7 +158,7 @@ func (m *Mirrors) buildCache(r *mirrorReader, n *yamlpos.Node) {
 // holds unless it says otherwise, or else binaries.
 func (r *mirrorReader) entry(n *yamlpos.Node, sources bool, mount string) *yamlpos.Map {
 	entry := yamlpos.NewMap(
-		"source", truth(n.Get("source"), sources), "binary", truth(n.Get("binary"), !sources),
+		"source", n.Get("source").Bool(sources), "binary", n.Get("binary").Bool(!sources),
 		"fetch", connection(n, "fetch", mount), "push", connection(n, "push", mount))
 	for _, flag := range []string{"signed", "autopush"} {
 		if v := n.Get(flag); v != nil {
@@ -208,7 +208,7 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 	}
 	root := purePath(expand(strings.TrimPrefix(address, "file://")))
 	if !isDir(root) {
-		r.fail(n, "", "the bootstrap mirror directory '%s' does not exist", root)
+		r.Fail(n, "", "the bootstrap mirror directory '%s' does not exist", root)
 		return
 	}
 	m.Bootstrap = &Bootstrap{Root: root}
@@ -218,7 +218,7 @@ func (m *Mirrors) bootstrap(r *mirrorReader, n *yamlpos.Node) {
 		}
 	}
 	if len(m.Bootstrap.Metadata) == 0 {
-		r.fail(n, "it is made by 'spack bootstrap mirror'", "the bootstrap mirror directory '%s' has neither 'metadata/sources' nor 'metadata/binaries'", root)
+		r.Fail(n, "it is made by 'spack bootstrap mirror'", "the bootstrap mirror directory '%s' has neither 'metadata/sources' nor 'metadata/binaries'", root)
 	}
 }
 
@@ -240,16 +240,6 @@ func purePath(p string) string {
 	return clean
 }
 
-// check validates a document that has been read already.
-func (r *mirrorReader) check(n *yamlpos.Node, s lazySchema) {
-	compiled, err := s()
-	if err != nil {
-		r.fail(n, "", "cannot be checked: %v", err)
-		return
-	}
-	r.problems = append(r.problems, compiled.Validate(n)...)
-}
-
 // LoadCache reads a build cache file: `root` and `key`, the way of version 1,
 // deprecated in versions 2 and 3.
 func LoadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
@@ -257,7 +247,7 @@ func LoadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.check(document, cacheFormat)
+	r.Add(cacheFormat.Validate(document)...)
 	if recipeVersion == 1 {
 		m.cacheV1(r, document)
 	} else {
@@ -274,7 +264,7 @@ func LoadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
 // cacheOCI is a build cache in a registry. There Spack does not sign.
 func (m *Mirrors) cacheOCI(r *mirrorReader, document *yamlpos.Node, root string) {
 	if key := document.Get("key"); !key.IsNull() {
-		r.fail(key, "", "packages in a registry are not signed: 'key' has to be null")
+		r.Fail(key, "", "packages in a registry are not signed: 'key' has to be null")
 	}
 	connection := yamlpos.NewMap("url", strings.TrimRight(root, "/")+r.mount)
 	m.BuildCache = &BuildCache{Mirror: Mirror{"alpscache", yamlpos.NewMap("fetch", connection, "push", connection)}, Push: true}
@@ -290,7 +280,7 @@ func (m *Mirrors) cacheV1(r *mirrorReader, document *yamlpos.Node) {
 	}
 	root := purePath(r.absolute(document.Get("root"), "build cache"))
 	if filepath.IsAbs(root) && !isDir(root) {
-		r.fail(document.Get("root"), "", "the build cache path '%s' does not exist", root)
+		r.Fail(document.Get("root"), "", "the build cache path '%s' does not exist", root)
 	}
 	connection := func() *yamlpos.Map {
 		return yamlpos.NewMap("url", "file://"+root+r.mount, "access_pair", []any{nil, nil}, "access_token", nil, "profile", nil, "endpoint_url", nil)
@@ -304,14 +294,14 @@ func (m *Mirrors) cacheV1(r *mirrorReader, document *yamlpos.Node) {
 	}
 	m.BuildCache.Key = r.absolute(key, "build cache key")
 	if info, err := os.Stat(m.BuildCache.Key); filepath.IsAbs(m.BuildCache.Key) && (err != nil || !info.Mode().IsRegular()) {
-		r.fail(key, "", "the build cache key '%s' does not exist", m.BuildCache.Key)
+		r.Fail(key, "", "the build cache key '%s' does not exist", m.BuildCache.Key)
 	}
 }
 
 // cacheV2 makes of a build cache file what the mirror file should say.
 func (m *Mirrors) cacheV2(r *mirrorReader, document *yamlpos.Node) {
 	root := r.expand(document.Get("root"))
-	r.warn(document, "deprecated-cache", fmt.Sprintf("write 'buildcache: {mount_specific: true, url: %s, private_key: …}'", root),
+	r.Warn(document, "deprecated-cache", fmt.Sprintf("write 'buildcache: {mount_specific: true, url: %s, private_key: …}'", root),
 		"a build cache file is deprecated for recipes of versions 2 and 3")
 	equivalent := &yamlpos.Node{Kind: yamlpos.Mapping, Pairs: []yamlpos.Pair{
 		{Key: scalar("url"), Value: scalar(root)},

@@ -217,8 +217,8 @@ func LoadSite(path string, getenv func(string) string) (*Site, error) {
 		r.read(s, root)
 	}
 	s.Unset = r.unset
-	if r.problems.Err() != nil {
-		r.problems = append(r.problems, r.unset...)
+	if r.Problems.Err() != nil {
+		r.Add(r.unset...)
 	}
 	if s.Warnings, err = r.finish(); err != nil {
 		return nil, err
@@ -235,16 +235,16 @@ type siteReader struct {
 
 func (r *siteReader) parse(path string, data []byte) *yamlpos.Node {
 	root, problems := yamlpos.Read(path, data)
-	r.problems = append(r.problems, problems...)
+	r.Add(problems...)
 	if root.IsNull() {
 		return nil // an empty file says nothing
 	}
 	compiled, err := siteFormat()
 	if err != nil {
-		r.fail(root, "", "cannot be checked: %v", err)
+		r.Fail(root, "", "cannot be checked: %v", err)
 		return nil
 	}
-	r.problems = append(r.problems, compiled.Validate(root)...)
+	r.Add(compiled.Validate(root)...)
 	return root
 }
 
@@ -252,19 +252,19 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	s.Registry = r.registry(root.Get("registry"))
 	s.Listing = r.listing(root.Get("listing"))
 	s.Repo = r.path(root.Get("repo"))
-	s.Stripes = text(root.Get("stripes"))
+	s.Stripes = root.Get("stripes").Text()
 	s.Clusters = r.path(root.Get("clusters"))
 	s.ClustersV1 = r.path(root.Get("clusters_v1"))
 	s.Matrix = r.path(root.Get("matrix"))
 	s.Recipes = r.path(root.Get("recipes"))
 	namespaces := root.Get("namespaces")
-	s.Namespaces = Namespaces{text(namespaces.Get("build")), text(namespaces.Get("deploy"))}
+	s.Namespaces = Namespaces{namespaces.Get("build").Text(), namespaces.Get("deploy").Text()}
 	build := root.Get("build")
-	s.Build = BuildSettings{r.path(build.Get("root")), number(build.Get("jobs")), number(build.Get("memory_per_job")), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache")), r.path(build.Get("source_cache"))}
+	s.Build = BuildSettings{r.path(build.Get("root")), build.Get("jobs").Int(), build.Get("memory_per_job").Int(), r.path(build.Get("mirrors")), r.path(build.Get("spack")), r.path(build.Get("change_cache")), r.path(build.Get("source_cache"))}
 	tests := root.Get("tests")
 	s.Tests = Tests{
-		Runner: text(tests.Get("runner")), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),
-		Reframe: r.program(tests.Get("reframe")), TimeoutSeconds: number(tests.Get("timeout")),
+		Runner: tests.Get("runner").Text(), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),
+		Reframe: r.program(tests.Get("reframe")), TimeoutSeconds: tests.Get("timeout").Int(),
 	}
 	for _, p := range yamlpos.Pairs(root.Get("uenvs")) {
 		s.Uenvs = append(s.Uenvs, r.uenv(p.Key.Raw, p.Value))
@@ -274,16 +274,14 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 
 // value returns the text of n with variables replaced, as complete makes it.
 func (r *siteReader) value(n *yamlpos.Node, complete func(string) string) Value {
-	if text(n) == "" {
+	if n.Text() == "" {
 		return Value{}
 	}
-	expanded, unset := expandAll(text(n), r.getenv)
+	expanded, unset := expandAll(n.Text(), r.getenv)
 	if unset == "" {
 		return Value{text: complete(expanded), given: expanded, at: n.Problem("", "")}
 	}
-	p := n.Problem(fmt.Sprintf("the variable %s is not set", unset), "what needs it will fail")
-	p.Severity, p.Rule = fault.Warning, "unset-variable"
-	r.unset = append(r.unset, p)
+	r.unset = append(r.unset, n.Warning("unset-variable", fmt.Sprintf("the variable %s is not set", unset), "what needs it will fail"))
 	return Value{unset: unset, at: n.Problem("", "")}
 }
 
@@ -328,11 +326,11 @@ func (r *siteReader) listing(n *yamlpos.Node) Value {
 
 func (r *siteReader) uenv(name string, n *yamlpos.Node) Uenv {
 	u := Uenv{
-		Name: name, Restricted: text(n.Get("access")) == "restricted", Username: text(n.Get("username")),
-		Token: r.path(n.Get("token")), Network: texts(n.Get("network")),
+		Name: name, Restricted: n.Get("access").Text() == "restricted", Username: n.Get("username").Text(),
+		Token: r.path(n.Get("token")), Network: n.Get("network").Texts(),
 	}
 	for _, item := range yamlpos.Items(n.Get("hook_secrets")) {
-		u.HookSecrets = append(u.HookSecrets, HookSecret{text(item.Get("hook")), text(item.Get("env")), r.path(item.Get("file"))})
+		u.HookSecrets = append(u.HookSecrets, HookSecret{item.Get("hook").Text(), item.Get("env").Text(), r.path(item.Get("file"))})
 	}
 	return u
 }
@@ -343,11 +341,11 @@ func (r *siteReader) rules(root *yamlpos.Node) *Rules {
 	if promotion == nil && waivers == nil {
 		return nil
 	}
-	rules := &Rules{From: texts(promotion.Get("from"))}
+	rules := &Rules{From: promotion.Get("from").Texts()}
 	for _, n := range yamlpos.Items(promotion.Get("require")) {
 		rules.Require = append(rules.Require, Requirement{
-			System: text(n.Get("system")), UArch: text(n.Get("uarch")), MinTests: number(n.Get("min_tests")),
-			Suites: texts(n.Get("suites")), MaxAgeDays: number(n.Get("max_age_days")),
+			System: n.Get("system").Text(), UArch: n.Get("uarch").Text(), MinTests: n.Get("min_tests").Int(),
+			Suites: n.Get("suites").Texts(), MaxAgeDays: n.Get("max_age_days").Int(),
 		})
 	}
 	for _, n := range yamlpos.Items(waivers) {
@@ -357,13 +355,13 @@ func (r *siteReader) rules(root *yamlpos.Node) *Rules {
 }
 
 func (r *siteReader) waiver(n *yamlpos.Node) Waiver {
-	w := Waiver{text(n.Get("test")), text(n.Get("uenv")), text(n.Get("reason")), text(n.Get("until"))}
+	w := Waiver{n.Get("test").Text(), n.Get("uenv").Text(), n.Get("reason").Text(), n.Get("until").Text()}
 	if looksLikeDay.MatchString(w.Until) && !isDay(w.Until) {
-		r.fail(n.Get("until"), "", "'%s' is no day of the calendar", w.Until)
+		r.Fail(n.Get("until"), "", "'%s' is no day of the calendar", w.Until)
 	}
 	if w.Uenv != "" {
 		if _, err := label.Parse(w.Uenv); err != nil {
-			r.fail(n.Get("uenv"), fault.HintOf(err), "%v", err)
+			r.Fail(n.Get("uenv"), fault.HintOf(err), "%v", err)
 		}
 	}
 	return w

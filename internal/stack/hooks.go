@@ -30,7 +30,7 @@ func (r *renderer) hook(name string, hook *recipe.Hook) string {
 	})
 	var problems fault.Problems
 	if errors.As(err, &problems) {
-		r.problems = append(r.problems, problems...)
+		r.Add(problems...)
 	}
 	file := "store/" + name + "-hook"
 	r.tree.Files = append(r.tree.Files, File{Path: file, Mode: 0o755, Data: []byte(text)})

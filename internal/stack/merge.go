@@ -68,7 +68,7 @@ func (r *renderer) reportReplaced(layers ...layer) {
 			}
 			r.tree.Replaced = append(r.tree.Replaced, Replacement{Package: name, By: l.file, Over: before.file})
 			if l.packages == r.recipe.Packages {
-				r.warn(p.Key, "package-replaced", "entries are not merged: repeat here what is still needed",
+				r.Warn(p.Key, "package-replaced", "entries are not merged: repeat here what is still needed",
 					"the entry of package '%s' replaces the one in %s", name, before.file)
 			}
 		}

@@ -61,7 +61,7 @@ func (r *renderer) concretizationCache(dir string) {
 	switch {
 	case dir == "":
 	case !r.version.atLeast(1, 1):
-		r.warn(nil, "concretization-cache", "",
+		r.Warn(nil, "concretization-cache", "",
 			"Spack %s has no concretization cache (1.1 and newer have): it is not configured", r.version)
 	default:
 		cache := yamlpos.NewMap("enable", true, "url", dir)

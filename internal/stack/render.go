@@ -49,7 +49,7 @@ func Check(in Input) (fault.Problems, error) {
 	if errors.As(err, new(fault.Problems)) {
 		err = nil
 	}
-	return r.problems, err
+	return r.Problems, err
 }
 
 func (r *renderer) render() (*Tree, fault.Problems, error) {
@@ -65,26 +65,26 @@ func (r *renderer) render() (*Tree, fault.Problems, error) {
 	}
 	r.hooks()
 	r.meta()
-	r.problems.Sort()
-	if err := r.problems.Err(); err != nil {
-		return nil, r.problems.Warnings(), err
+	r.Problems.Sort()
+	if err := r.Problems.Err(); err != nil {
+		return nil, r.Problems.Warnings(), err
 	}
 	if r.err != nil {
-		return nil, r.problems.Warnings(), r.err
+		return nil, r.Problems.Warnings(), r.err
 	}
-	return r.tree, r.problems.Warnings(), nil
+	return r.tree, r.Problems.Warnings(), nil
 }
 
 // renderer collects the tree and the problems of one rendering.
 type renderer struct {
-	in       Input
-	recipe   *recipe.Recipe
-	tree     *Tree
-	mount    string
-	version  spackVersion
-	problems fault.Problems
-	dry      bool  // documents stay empty
-	err      error // first failure to write a document: a mistake of ours
+	in      Input
+	recipe  *recipe.Recipe
+	tree    *Tree
+	mount   string
+	version spackVersion
+	yamlpos.Findings
+	dry bool  // documents stay empty
+	err error // first failure to write a document: a mistake of ours
 }
 
 func newRenderer(in Input) (*renderer, error) {
@@ -120,18 +120,6 @@ func newRenderer(in Input) (*renderer, error) {
 		r.tree.Cleanup = in.Recipe.Cleanup
 	}
 	return r, nil
-}
-
-// fail records a problem at a node of an input file.
-func (r *renderer) fail(at *yamlpos.Node, hint, format string, args ...any) {
-	r.problems = append(r.problems, at.Problem(fmt.Sprintf(format, args...), hint))
-}
-
-// warn records a warning under the stable name of a rule.
-func (r *renderer) warn(at *yamlpos.Node, rule, hint, format string, args ...any) {
-	p := at.Problem(fmt.Sprintf(format, args...), hint)
-	p.Severity, p.Rule = fault.Warning, rule
-	r.problems = append(r.problems, p)
 }
 
 // file adds a file that everybody may read.

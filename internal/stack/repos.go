@@ -50,11 +50,11 @@ func (r *renderer) reposV2() {
 		add(p.Name)
 		at := &yamlpos.Node{File: filepath.Join(r.recipe.Dir, "config.yaml")}
 		if r.oldSpack() && p.Name == "builtin" {
-			r.fail(at, "give it another name: spack: packages: {NAME: {repo: …}}",
+			r.Fail(at, "give it another name: spack: packages: {NAME: {repo: …}}",
 				"Spack %s has packages of its own, so no repository beside it can be called builtin", r.version)
 		}
 		if !filepath.IsLocal(p.Path) {
-			r.fail(at, "paths are relative to the repository", "the path '%s' of the package repository '%s' leads out of it", p.Path, p.Name)
+			r.Fail(at, "paths are relative to the repository", "the path '%s' of the package repository '%s' leads out of it", p.Path, p.Name)
 		}
 		r.tree.Clones = append(r.tree.Clones, Clone{
 			Name: p.Name, To: "repos/" + p.Name, Repo: p.Repo, Commit: p.Commit,

@@ -23,7 +23,7 @@ func (r *renderer) shared(added [][]string) [][]string {
 			all[i] = append(all[i], added[other]...)
 		}
 		if i == group[0] && len(all[i]) > 0 {
-			r.warn(specs, "shared-specs", "write the specs out for each of them",
+			r.Warn(specs, "shared-specs", "write the specs out for each of them",
 				"the environments '%s' and '%s' have one list of specs, so each gets what the MPI of the other adds",
 				env.Name, r.recipe.Environments[group[1]].Name)
 		}

@@ -59,7 +59,7 @@ func (r *renderer) guessVersion() {
 		}
 		p := at.Problem(err.Error(), "Spack 0.21, 0.22 and 0.23 work")
 		p.Rule = RuleSpackTooOld
-		r.problems = append(r.problems, p)
+		r.Add(p)
 	}
 	r.version, r.tree.SpackVersion = version, version.String()
 }

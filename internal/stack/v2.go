@@ -53,7 +53,7 @@ func (r *renderer) packagesV2() {
 
 func (r *renderer) failNoGCC() {
 	at := &yamlpos.Node{File: r.clusterFile("packages.yaml")}
-	r.fail(at, "add the system compiler as an external of 'gcc'", "the system packages.yaml file does not provide gcc")
+	r.Fail(at, "add the system compiler as an external of 'gcc'", "the system packages.yaml file does not provide gcc")
 }
 
 // compilersV2 writes one environment per compiler: the cluster's gcc builds gcc,
@@ -226,7 +226,7 @@ func (r *renderer) networkOf(env recipe.Environment) network {
 		if len(known) == 0 {
 			hint = "the cluster configuration has no network.yaml with MPIs"
 		}
-		r.fail(at, hint, "%s is not a supported MPI of cluster '%s'", name, r.in.System)
+		r.Fail(at, hint, "%s is not a supported MPI of cluster '%s'", name, r.in.System)
 		return network{}
 	}
 	specs := env.Network.Specs

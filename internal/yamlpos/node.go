@@ -6,6 +6,7 @@
 package yamlpos
 
 import (
+	"fmt"
 	"strings"
 
 	"uenv-ci.dev/internal/fault"
@@ -109,6 +110,54 @@ func (n *Node) Str() (s string, ok bool) {
 	return s, ok
 }
 
+// Text returns the value of a string scalar, "" for anything else.
+func (n *Node) Text() string {
+	s, _ := n.Str()
+	return s
+}
+
+// OptionalText returns the value of a string scalar, nil for anything else.
+func (n *Node) OptionalText() *string {
+	if s, ok := n.Str(); ok {
+		return &s
+	}
+	return nil
+}
+
+// Texts returns the strings of a sequence, nil for anything else.
+func (n *Node) Texts() []string {
+	if n == nil || n.Kind != Sequence {
+		return nil
+	}
+	list := make([]string, 0, len(n.Items))
+	for _, item := range n.Items {
+		if s, ok := item.Str(); ok {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Bool returns the value of a boolean scalar, otherwise for anything else.
+func (n *Node) Bool(otherwise bool) bool {
+	if n != nil {
+		if b, ok := n.Value.(bool); ok {
+			return b
+		}
+	}
+	return otherwise
+}
+
+// Int returns the value of an integer scalar, 0 for anything else.
+func (n *Node) Int() int {
+	if n != nil {
+		if i, ok := n.Value.(int64); ok {
+			return int(i)
+		}
+	}
+	return 0
+}
+
 // Problem returns a problem that points at the node.
 func (n *Node) Problem(message, hint string) fault.Problem {
 	p := fault.Problem{Message: clip(message), Hint: clip(hint)}
@@ -116,6 +165,30 @@ func (n *Node) Problem(message, hint string) fault.Problem {
 		p.File, p.Line, p.Column = n.File, n.Line, n.Column
 	}
 	return p
+}
+
+// Warning returns a problem that points at the node, with the name of the rule by
+// which it is one, and does not make the document invalid.
+func (n *Node) Warning(rule, message, hint string) fault.Problem {
+	p := n.Problem(message, hint)
+	p.Severity, p.Rule = fault.Warning, rule
+	return p
+}
+
+// Findings collects what is wrong with documents.
+type Findings struct{ Problems fault.Problems }
+
+// Add adds problems that were found elsewhere.
+func (f *Findings) Add(problems ...fault.Problem) { f.Problems = append(f.Problems, problems...) }
+
+// Fail adds an error at a node.
+func (f *Findings) Fail(at *Node, hint, format string, args ...any) {
+	f.Add(at.Problem(fmt.Sprintf(format, args...), hint))
+}
+
+// Warn adds a warning at a node, with the name of its rule.
+func (f *Findings) Warn(at *Node, rule, hint, format string, args ...any) {
+	f.Add(at.Warning(rule, fmt.Sprintf(format, args...), hint))
 }
 
 // clip shortens a message that quotes overlong input.
