@@ -11,16 +11,10 @@ import (
 
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pathcheck"
+	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
 )
-
-// prefixVariables are the variables that hold lists of paths. Any other one is a
-// scalar.
-var prefixVariables = []string{
-	"ACLOCAL_PATH", "CMAKE_PREFIX_PATH", "CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH",
-	"MANPATH", "MODULEPATH", "PATH", "PKG_CONFIG_PATH", "PYTHONPATH",
-}
 
 // view completes the directory of a view, by the script that activates it, and
 // returns what it does to the environment.
@@ -74,7 +68,7 @@ func (b *spackBuild) activation(script string) meta.Variables {
 	ours := []string{b.cell.Build, b.spack.Dir}
 	vars := meta.Variables{List: map[string][]meta.ListOp{}, Scalar: map[string]*string{}}
 	for _, e := range spack.ParseExports(script) {
-		if !slices.Contains(prefixVariables, e.Name) {
+		if !recipe.IsPrefixVariable(e.Name) {
 			vars.Scalar[e.Name] = &e.Value
 			continue
 		}

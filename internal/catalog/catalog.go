@@ -283,7 +283,7 @@ func describe(ctx context.Context, p place, o Options) (Record, error) {
 	if o.Depth == Labels {
 		return Record{Label: p.label}, nil
 	}
-	r := Record{Label: p.label, Digest: p.image.Digest, ID: p.image.Digest.Encoded()[:16]}
+	r := Record{Label: p.label, Digest: p.image.Digest, ID: label.ID(p.image.Digest)}
 	if o.Depth == Digests {
 		return r, nil
 	}

@@ -140,7 +140,7 @@ func decodeIndex(data []byte, namespace string) ([]Record, error) {
 		return r.Label.Namespace != namespace || !validLabel(r.Label) || r.Digest.Validate() != nil
 	})
 	for i := range records {
-		records[i].ID = records[i].Digest.Encoded()[:16]
+		records[i].ID = label.ID(records[i].Digest)
 	}
 	return records, nil
 }

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/reframe"
 	"uenv-ci.dev/internal/registry"
@@ -65,7 +66,7 @@ func Inspect(ctx context.Context, repo *registry.Repository, image ocispec.Descr
 		return About{}, fault.New(fault.Invalid, "%s@%s is not a uenv image: %w", repo.Name(), image.Digest, err)
 	}
 	about := About{
-		Digest: image.Digest, ID: image.Digest.Encoded()[:16], Size: layer.Size, Created: m.Annotations[ocispec.AnnotationCreated],
+		Digest: image.Digest, ID: label.ID(image.Digest), Size: layer.Size, Created: m.Annotations[ocispec.AnnotationCreated],
 		Mount: m.Annotations[meta.AnnotationMount], Key: m.Annotations[meta.AnnotationKey], Codec: m.Annotations[meta.AnnotationCodec],
 		Attachments: []Attached{},
 	}

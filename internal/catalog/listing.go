@@ -21,11 +21,9 @@ import (
 	"uenv-ci.dev/internal/label"
 )
 
-// The uenv client (9.x) rejects a whole listing for one date outside these years
-// or without a fraction of a second, and reads it within five seconds.
+// The uenv client (9.x) rejects a whole listing for one date without a fraction of a
+// second, and reads it within five seconds.
 const (
-	firstYear     = 2022
-	lastYear      = 2050
 	listingTime   = "2006-01-02T15:04:05.000Z"
 	listingWait   = 10 * time.Second
 	maxListing    = 64 << 20
@@ -54,7 +52,7 @@ func EncodeListing(records []Record, events event.Sink) ([]byte, error) {
 		l := r.Label
 		created := r.time().UTC()
 		switch {
-		case created.Year() < firstYear || created.Year() > lastYear:
+		case created.Year() < label.FirstYear || created.Year() > label.LastYear:
 			events.Warn("listing", "%s is left out: clients reject its date %q", l, r.Created)
 			continue
 		case r.Problem != "" && r.Problem != noMeta:
@@ -89,7 +87,8 @@ func ParseListing(data []byte) ([]Record, error) {
 		if err != nil {
 			continue
 		}
-		r := Record{Label: l, Digest: digest.NewDigestFromEncoded(digest.SHA256, row.SHA256), ID: row.SHA256[:16], Size: row.Size}
+		d := digest.NewDigestFromEncoded(digest.SHA256, row.SHA256)
+		r := Record{Label: l, Digest: d, ID: label.ID(d), Size: row.Size}
 		if t, ok := listingDate(row.Created); ok {
 			r.Created = t.UTC().Format(time.RFC3339)
 		}

@@ -112,7 +112,7 @@ func inspectFile(ctx context.Context, path string) (result, error) {
 		return nil, err
 	}
 	return inspectResult{Path: runnable.Path, About: catalog.About{
-		Digest: file.Digest, ID: file.Digest.Encoded()[:16], Size: file.Size, Mount: runnable.Env.Mount, Env: &runnable.Env,
+		Digest: file.Digest, ID: label.ID(file.Digest), Size: file.Size, Mount: runnable.Env.Mount, Env: &runnable.Env,
 		Attachments: []catalog.Attached{},
 	}}, nil
 }

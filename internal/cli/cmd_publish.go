@@ -86,7 +86,7 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pushResult{l, desc.Digest, desc.Digest.Encoded()[:16], file.Size}, nil
+	return pushResult{l, desc.Digest, label.ID(desc.Digest), file.Size}, nil
 }
 
 // pushBuilt publishes an image with what its build report tells of it.
@@ -108,7 +108,7 @@ func (in *invocation) pushBuilt(ctx context.Context, l label.Label) (result, err
 	if err != nil {
 		return nil, err
 	}
-	return pushResult{l, done.Pushed.Digest, done.Pushed.Digest.Encoded()[:16], done.Image.Size}, done.Write(in.String("report"))
+	return pushResult{l, done.Pushed.Digest, label.ID(done.Pushed.Digest), done.Image.Size}, done.Write(in.String("report"))
 }
 
 // createdOf is the creation time of an image file that is pushed: the time in

@@ -8,13 +8,7 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/git"
-)
-
-// The uenv client reads creation times of these years only, and one that it
-// cannot read makes it reject a whole listing.
-const (
-	firstYear = 2022
-	lastYear  = 2050
+	"uenv-ci.dev/internal/label"
 )
 
 // CreatedOptions say where the creation time of an image comes from.
@@ -34,8 +28,8 @@ func Created(ctx context.Context, o CreatedOptions) (time.Time, error) {
 		return time.Time{}, err
 	}
 	t = t.UTC().Truncate(time.Second)
-	if year := t.Year(); year < firstYear || year > lastYear {
-		err := fault.New(fault.Invalid, "creation time %s: clients accept only the years %d to %d", t.Format(time.RFC3339), firstYear, lastYear)
+	if year := t.Year(); year < label.FirstYear || year > label.LastYear {
+		err := fault.New(fault.Invalid, "creation time %s: clients accept only the years %d to %d", t.Format(time.RFC3339), label.FirstYear, label.LastYear)
 		return time.Time{}, fault.WithHint(err, "give another time with --created or SOURCE_DATE_EPOCH")
 	}
 	return t, nil

@@ -52,7 +52,7 @@ func (r *Repo) Add(ctx context.Context, records ...Record) error {
 func (r *Repo) add(ctx context.Context, tx *sql.Tx, rec Record) error {
 	sha, l := rec.Digest.Encoded(), rec.Label
 	_, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO images (sha256, id, date, size) VALUES (?, ?, ?, ?)",
-		sha, ID(rec.Digest), rec.Date.UTC().Format(dateLayout), rec.Size)
+		sha, label.ID(rec.Digest), rec.Date.UTC().Format(dateLayout), rec.Size)
 	if err != nil {
 		return err
 	}
@@ -137,9 +137,9 @@ func (r *Repo) remove(ctx context.Context, d digest.Digest, match func(Record) b
 		err = os.RemoveAll(filepath.Join(r.images(), partialName(d)))
 	}
 	if err == nil && !removed.Files && len(removed.Records) == 0 {
-		err = fault.New(fault.NotFound, "image %s is not in the local repository %s", ID(d), r.dir)
+		err = fault.New(fault.NotFound, "image %s is not in the local repository %s", label.ID(d), r.dir)
 	}
-	return removed, explain(err, "remove image %s", ID(d))
+	return removed, explain(err, "remove image %s", label.ID(d))
 }
 
 // deleteRows removes labels and, if they were the last, the image. It does what

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 const (
@@ -113,7 +114,7 @@ func (r *Repo) flock(ctx context.Context, file *os.File, d digest.Digest, wait b
 		owner := ownerOf(file)
 		if !told && (owner.known() || pause > ownerPoll) { // who has just taken it says so at once
 			told = true
-			r.events.Info("repository", "waiting for %s that is working on image %s", owner, ID(d))
+			r.events.Info("repository", "waiting for %s that is working on image %s", owner, label.ID(d))
 		}
 		owner.report(r.events)
 		select {

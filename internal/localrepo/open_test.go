@@ -93,7 +93,7 @@ func TestOlderRepository(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := r.Find(t.Context(), label.Label{}, false)
-	if err != nil || len(found) != 2 || !found[0].Date.IsZero() || found[0].ID != ID(d) {
+	if err != nil || len(found) != 2 || !found[0].Date.IsZero() || found[0].ID != label.ID(d) {
 		t.Fatalf("found %+v, %v", found, err)
 	}
 	for _, text := range []string{"old/1:1@a%b", "new/1:1@a%b"} {

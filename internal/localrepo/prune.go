@@ -74,7 +74,7 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) ([]Leftover, error) {
 		found, err := r.pruneImage(ctx, d, o)
 		gone = append(gone, found...)
 		if err != nil {
-			return gone, explain(err, "prune image %s", ID(d))
+			return gone, explain(err, "prune image %s", label.ID(d))
 		}
 	}
 	for _, prune := range []func(PruneOptions) ([]Leftover, error){r.pruneLocks, r.pruneIndexes} {

@@ -11,26 +11,16 @@ import (
 	"uenv-ci.dev/internal/label"
 )
 
-// Years outside which the uenv client reads no date; one such row breaks its
-// every query.
-const (
-	firstYear = 2022
-	lastYear  = 2050
-
-	dateLayout = "2006-01-02 15:04:05"
-)
+const dateLayout = "2006-01-02 15:04:05"
 
 // Record is one label in the repository and the image that it names.
 type Record struct {
 	Label  label.Label   `json:"label"`   // without namespace
 	Digest digest.Digest `json:"digest"`  // the image's identity: its manifest's digest, or the file's for an added one
-	ID     string        `json:"id"`      // the first 16 hex digits of the digest
+	ID     string        `json:"id"`      // label.ID of the digest
 	Date   time.Time     `json:"created"` // in UTC; zero if the stored text is no date
 	Size   int64         `json:"size"`    // of store.squashfs, bytes
 }
-
-// ID returns the short identity under which the client knows an image.
-func ID(d digest.Digest) string { return d.Encoded()[:16] }
 
 // check returns an error if other programs could not work with the record.
 func (rec Record) check() error {
@@ -45,11 +35,11 @@ func (rec Record) check() error {
 	if err := checkDigest(rec.Digest); err != nil {
 		return err
 	}
-	if y := rec.Date.UTC().Year(); y < firstYear || y > lastYear {
-		return fault.New(fault.Invalid, "image %s: its date %s is outside %d–%d", ID(rec.Digest), rec.Date.UTC().Format(time.DateOnly), firstYear, lastYear)
+	if y := rec.Date.UTC().Year(); y < label.FirstYear || y > label.LastYear {
+		return fault.New(fault.Invalid, "image %s: its date %s is outside %d–%d", label.ID(rec.Digest), rec.Date.UTC().Format(time.DateOnly), label.FirstYear, label.LastYear)
 	}
 	if rec.Size < 0 {
-		return fault.New(fault.Invalid, "image %s: its size %d is negative", ID(rec.Digest), rec.Size)
+		return fault.New(fault.Invalid, "image %s: its size %d is negative", label.ID(rec.Digest), rec.Size)
 	}
 	return nil
 }

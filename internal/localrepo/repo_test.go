@@ -137,9 +137,9 @@ func TestPullFindRemove(t *testing.T) {
 		"deploy::hello/0.9":    {"hello/0.9:v1@eiger%zen2"},
 		other.Encoded():        {"hello/0.9:v1@eiger%zen2"},
 		other.String():         {"hello/0.9:v1@eiger%zen2"},
-		ID(d):                  {"hello/1.0:v1@eiger%zen2", "hello/1.0:v2@eiger%zen2", "world/2:1@daint%gh200"},
-		ID(d) + "@eiger":       {"hello/1.0:v1@eiger%zen2", "hello/1.0:v2@eiger%zen2"},
-		ID(d)[:15]:             {},
+		label.ID(d):            {"hello/1.0:v1@eiger%zen2", "hello/1.0:v2@eiger%zen2", "world/2:1@daint%gh200"},
+		label.ID(d) + "@eiger": {"hello/1.0:v1@eiger%zen2", "hello/1.0:v2@eiger%zen2"},
+		label.ID(d)[:15]:       {},
 		other.Encoded() + "/1": {},
 	} {
 		if got := find(t, r, pattern, false); !slices.Equal(got, want) {
@@ -214,7 +214,7 @@ func TestRetagKeepsTheOtherImageUntilPrune(t *testing.T) {
 	if _, err := os.Stat(r.Paths(before).Image); err != nil {
 		t.Errorf("the former image: %v", err)
 	}
-	if !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, ID(before)) }) {
+	if !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, label.ID(before)) }) {
 		t.Errorf("nobody was told: %q", told)
 	}
 }

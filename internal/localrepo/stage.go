@@ -16,6 +16,7 @@ import (
 
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 // Stage is a directory beside the images, in the same file system, into which an
@@ -61,14 +62,14 @@ func (r *Repo) Stage(l *Lock) (*Stage, error) {
 	case errors.Is(err, fs.ErrExist):
 		err = s.tidy()
 	}
-	return s, explain(err, "stage image %s", ID(l.digest))
+	return s, explain(err, "stage image %s", label.ID(l.digest))
 }
 
 // Private keeps the image from those who are neither the owner nor in the group,
 // whatever the repository gives them.
 func (s *Stage) Private() error {
 	s.hidden = others
-	return explain(os.Chmod(s.dir, s.dirMode()), "stage image %s", ID(s.lock.digest))
+	return explain(os.Chmod(s.dir, s.dirMode()), "stage image %s", label.ID(s.lock.digest))
 }
 
 func (s *Stage) dirMode() fs.FileMode { return s.repo.dirMode &^ s.hidden }
@@ -108,7 +109,7 @@ func (s *Stage) Reset() error {
 	if err == nil {
 		err = os.Chmod(s.dir, s.dirMode())
 	}
-	return explain(err, "stage image %s", ID(s.lock.digest))
+	return explain(err, "stage image %s", label.ID(s.lock.digest))
 }
 
 // Staged returns how many bytes on disk there are of the image and of what belongs
@@ -147,7 +148,7 @@ func (s *Stage) Abort() {
 		return
 	}
 	if err := s.remove(); err != nil {
-		s.repo.events.Warn("repository", "what was staged for image %s could not be removed: %v", ID(s.lock.digest), err)
+		s.repo.events.Warn("repository", "what was staged for image %s could not be removed: %v", label.ID(s.lock.digest), err)
 	}
 }
 
@@ -164,7 +165,7 @@ func (s *Stage) remove() error {
 // gives it its final name, in place of what had it. The caller still holds the
 // lock; labels come after, by Add.
 func (s *Stage) Commit(ctx context.Context, c Content) error {
-	id := ID(s.lock.digest)
+	id := label.ID(s.lock.digest)
 	if err := s.verify(ctx, c); err != nil {
 		return explain(err, "image %s", id)
 	}

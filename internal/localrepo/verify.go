@@ -64,7 +64,7 @@ func (r *Repo) Verify(ctx context.Context, o VerifyOptions) ([]Finding, error) {
 		}
 		f, err := r.check(ctx, item, o.Quick)
 		if err != nil {
-			return findings, explain(err, "verify image %s", ID(item.digest))
+			return findings, explain(err, "verify image %s", label.ID(item.digest))
 		}
 		findings = append(findings, f)
 	}
@@ -139,7 +139,7 @@ func (r *Repo) unlabelled(ctx context.Context, at func(digest.Digest) *item) err
 
 // check finds out the condition of an image.
 func (r *Repo) check(ctx context.Context, it item, quick bool) (Finding, error) {
-	f := Finding{Digest: it.digest, ID: ID(it.digest), Labels: it.labels}
+	f := Finding{Digest: it.digest, ID: label.ID(it.digest), Labels: it.labels}
 	paths := r.Paths(it.digest)
 	info, err := os.Lstat(paths.Image)
 	switch {
@@ -242,10 +242,10 @@ func (r *Repo) checkContent(ctx context.Context, f *Finding, want identity, know
 func (r *Repo) FileDigest(d digest.Digest) (digest.Digest, error) {
 	want, known, err := r.expected(item{digest: d})
 	if err != nil {
-		return "", explain(err, "image %s", ID(d))
+		return "", explain(err, "image %s", label.ID(d))
 	}
 	if !known {
-		return "", fault.New(fault.NotFound, "image %s: there is no %s", ID(d), manifestName)
+		return "", fault.New(fault.NotFound, "image %s: there is no %s", label.ID(d), manifestName)
 	}
 	return want.digest, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 func TestVerify(t *testing.T) {
@@ -59,7 +60,7 @@ func TestVerify(t *testing.T) {
 	check := func(kind string, got map[digest.Digest]Condition, d digest.Digest, want Condition) {
 		t.Helper()
 		if got[d] != want {
-			t.Errorf("%s: %s is %q, want %q", kind, ID(d), got[d], want)
+			t.Errorf("%s: %s is %q, want %q", kind, label.ID(d), got[d], want)
 		}
 	}
 	full, quick := conditions(VerifyOptions{}), conditions(VerifyOptions{Quick: true})

@@ -9,6 +9,9 @@ import (
 	"unicode"
 )
 
+// DefaultMount is where an image is mounted whose recipe and matrix name no other place.
+const DefaultMount = "/user-environment"
+
 // system lists directories of a host in which nothing may be covered.
 var system = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"}
 

@@ -19,6 +19,7 @@ import (
 	"uenv-ci.dev/internal/localrepo"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/mount"
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/sandbox"
@@ -136,7 +137,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err := d.chooseRecipe(ctx); err != nil {
 		return err
 	}
-	d.mount = "/user-environment"
+	d.mount = pathcheck.DefaultMount
 	err := sandbox.Available(ctx)
 	d.boxed = err == nil
 	if d.boxed {

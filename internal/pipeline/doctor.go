@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"syscall"
 
 	"uenv-ci.dev/internal/build"
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/sandbox"
 	"uenv-ci.dev/internal/site"
@@ -22,7 +24,7 @@ type Check struct {
 
 // DoctorOptions say what to look at.
 type DoctorOptions struct {
-	BuildRoot string // "" is /dev/shm
+	BuildRoot string // "" is build.DefaultRoot
 	// Mirrors and ChangeCache are the files of the protected build cache and of that
 	// of changes; "" for none.
 	Mirrors, ChangeCache string
@@ -53,13 +55,13 @@ func caches(o DoctorOptions) []Check {
 		return nil
 	}
 	const name = "build caches"
-	protected, err := site.LoadMirrors(o.Mirrors, doctorRecipe, doctorMount)
+	protected, err := site.LoadMirrors(o.Mirrors, doctorRecipe, pathcheck.DefaultMount)
 	if err != nil {
 		return []Check{{name, false, err.Error()}}
 	}
 	var change *site.Mirrors
 	if o.ChangeCache != "" {
-		if change, err = site.LoadMirrors(o.ChangeCache, doctorRecipe, doctorMount); err != nil {
+		if change, err = site.LoadMirrors(o.ChangeCache, doctorRecipe, pathcheck.DefaultMount); err != nil {
 			return []Check{{name, false, err.Error()}}
 		}
 	}
@@ -69,12 +71,9 @@ func caches(o DoctorOptions) []Check {
 	return []Check{{name, true, "the protected one cannot be written by this user"}}
 }
 
-// What build caches are looked at for: the files are the same for every recipe and
-// mount point, but for the directory below.
-const (
-	doctorRecipe = 1
-	doctorMount  = "/user-environment"
-)
+// doctorRecipe is the version of recipes for which build caches are looked at: their
+// files are the same for every one, and for every mount point but for a directory.
+const doctorRecipe = 1
 
 func program(ctx context.Context, name, versionFlag, without string) Check {
 	path, ok := proc.Look(name)
@@ -116,9 +115,7 @@ func device(path, without string) Check {
 }
 
 func space(root string) Check {
-	if root == "" {
-		root = "/dev/shm"
-	}
+	root = cmp.Or(root, build.DefaultRoot)
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(root, &stat); err != nil {
 		return Check{"build root", false, fmt.Sprintf("%s: %v", root, err)}

@@ -184,7 +184,7 @@ func recordsOf(found Found, m image.Manifest) []localrepo.Record {
 	for _, l := range append([]label.Label{found.Label}, found.Also...) {
 		l.Namespace = ""
 		records = append(records, localrepo.Record{
-			Label: l, Digest: m.Descriptor.Digest, ID: localrepo.ID(m.Descriptor.Digest), Date: created.UTC(), Size: m.Layer.Size,
+			Label: l, Digest: m.Descriptor.Digest, ID: label.ID(m.Descriptor.Digest), Date: created.UTC(), Size: m.Layer.Size,
 		})
 	}
 	return records

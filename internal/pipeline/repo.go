@@ -127,5 +127,5 @@ func findDigest(ctx context.Context, reg *registry.Registry, d digest.Digest, la
 			}
 		}
 	}
-	return Found{}, fault.New(fault.NotFound, "image %s is in no namespace of %s", localrepo.ID(d), reg)
+	return Found{}, fault.New(fault.NotFound, "image %s is in no namespace of %s", label.ID(d), reg)
 }

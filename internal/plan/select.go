@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -183,8 +182,8 @@ func orAny(name string) string {
 }
 
 func hint(word string, known []string) string {
-	if nearest := schema.Nearest(word, known); nearest != "" {
-		return fmt.Sprintf("did you mean '%s'?", nearest)
+	if hint := schema.Suggest(word, known); hint != "" {
+		return hint
 	}
 	slices.Sort(known)
 	return "there is " + strings.Join(slices.Compact(known), ", ")

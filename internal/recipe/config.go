@@ -11,9 +11,6 @@ import (
 	"uenv-ci.dev/internal/yamlpos"
 )
 
-// DefaultStore is the mount point of recipes that name none.
-const DefaultStore = "/user-environment"
-
 // version finds out the version of the format. Where config.yaml does not say it
 // properly, that is reported and the version is guessed, so that what else is
 // wrong can be reported in one go.
@@ -115,11 +112,11 @@ func (l *loader) readNames() {
 	if r.Version != 1 {
 		r.DefaultView = c.Get("default-view").Text()
 	}
-	r.Store = DefaultStore
+	r.Store = pathcheck.DefaultMount
 	if s, ok := c.Get("store").Str(); ok {
 		r.Store = s
 		if err := pathcheck.MountPoint(filepath.Clean(s)); err != nil && filepath.IsAbs(s) { // else the schema tells
-			l.Fail(c.Get("store"), "most use "+DefaultStore, "'%s' cannot be a mount point: %v", s, err)
+			l.Fail(c.Get("store"), "most use "+pathcheck.DefaultMount, "'%s' cannot be a mount point: %v", s, err)
 		}
 	}
 }

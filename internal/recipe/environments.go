@@ -141,11 +141,8 @@ func (l *loader) checkCompiler(at *yamlpos.Node, name string) {
 
 // suggest returns a hint that names the candidate most like word, else all.
 func suggest(word string, candidates []string) string {
-	if near := schema.Nearest(word, candidates); near != "" {
-		return fmt.Sprintf("did you mean '%s'?", near)
-	}
-	if len(candidates) == 0 {
-		return ""
+	if hint := schema.Suggest(word, candidates); hint != "" || len(candidates) == 0 {
+		return hint
 	}
 	return "there is " + strings.Join(candidates, ", ")
 }

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/big"
@@ -181,10 +182,7 @@ func (r *reporter) keyHint(schema, key string, known map[string]any) string {
 	if hint, ok := elsewhere[key].(string); ok {
 		return hint
 	}
-	if near := Nearest(key, slices.Sorted(maps.Keys(known))); near != "" {
-		return fmt.Sprintf("did you mean '%s'?", near)
-	}
-	return r.text(schema, "x-hint")
+	return cmp.Or(Suggest(key, slices.Sorted(maps.Keys(known))), r.text(schema, "x-hint"))
 }
 
 func matchesAny(patterns map[string]any, key string) bool {
@@ -212,9 +210,7 @@ func (r *reporter) enum(schema, keyword string, at place) {
 	}
 	hint := r.text(schema, "x-hint")
 	if s, ok := at.node.Str(); ok {
-		if near := Nearest(s, texts); near != "" {
-			hint = fmt.Sprintf("did you mean '%s'?", near)
-		}
+		hint = cmp.Or(Suggest(s, texts), hint)
 	}
 	r.add(at.node.Problem(fmt.Sprintf("%s must be %s, not %s", name(at.path), orList(quoted), describe(at.node)), hint))
 }

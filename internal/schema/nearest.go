@@ -25,6 +25,15 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
+// Suggest returns the hint that names the candidate that a misspelt word most likely
+// stands for, "" if none is near.
+func Suggest(word string, candidates []string) string {
+	if near := Nearest(word, candidates); near != "" {
+		return "did you mean '" + near + "'?"
+	}
+	return ""
+}
+
 // distance is the optimal string alignment distance, in characters.
 func distance(a, b string) int {
 	x, y := []rune(a), []rune(b)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
 )
 
@@ -105,7 +106,7 @@ func clusterHint(dir string) string {
 	if len(names) == 0 {
 		return ""
 	}
-	if hint := suggest(filepath.Base(dir), names); hint != "" {
+	if hint := schema.Suggest(filepath.Base(dir), names); hint != "" {
 		return hint
 	}
 	return "there is " + join(names)

@@ -10,11 +10,10 @@ import (
 	"sort"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/pathcheck"
+	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
 )
-
-// DefaultMount is where images are mounted that name no other place.
-const DefaultMount = "/user-environment"
 
 // Matrix is the pipeline's config.yaml: what is built and deployed where.
 // Microarchitectures, clusters and kinds of runners are data.
@@ -129,7 +128,7 @@ func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
 }
 
 func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVersion {
-	v := MatrixVersion{Uenv: uenv.Raw, Version: p.Key.Raw, Node: p.Key, Mount: DefaultMount}
+	v := MatrixVersion{Uenv: uenv.Raw, Version: p.Key.Raw, Node: p.Key, Mount: pathcheck.DefaultMount}
 	if s, ok := p.Value.Get("mount").Str(); ok {
 		v.Mount = s
 	}
@@ -148,7 +147,7 @@ func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVe
 func (m *Matrix) recipe(r *reader, v MatrixVersion, p yamlpos.Pair) MatrixRecipe {
 	found := MatrixRecipe{UArch: p.Key.Raw, Path: p.Value.Text(), Node: p.Value}
 	if !m.supports(found.UArch) {
-		r.Warn(p.Key, "unused-uarch", suggest(found.UArch, m.uarchs()), "no cluster has the target '%s'", found.UArch)
+		r.Warn(p.Key, "unused-uarch", schema.Suggest(found.UArch, m.uarchs()), "no cluster has the target '%s'", found.UArch)
 	}
 	if found.Path == "" {
 		return found // the schema has refused it
@@ -174,7 +173,7 @@ func (m *Matrix) checkDeploy(r *reader, v MatrixVersion, p yamlpos.Pair) {
 	system := p.Key.Raw
 	c := m.Cluster(system)
 	if c == nil {
-		r.Fail(p.Key, suggest(system, m.clusterNames()), "%s/%s is deployed to '%s', which is no cluster of this file", v.Uenv, v.Version, system)
+		r.Fail(p.Key, schema.Suggest(system, m.clusterNames()), "%s/%s is deployed to '%s', which is no cluster of this file", v.Uenv, v.Version, system)
 	}
 	for _, item := range yamlpos.Items(p.Value) {
 		uarch, ok := item.Str()
@@ -182,7 +181,7 @@ func (m *Matrix) checkDeploy(r *reader, v MatrixVersion, p yamlpos.Pair) {
 			continue
 		}
 		if c != nil && c.Target(uarch) == nil {
-			r.Fail(item, suggest(uarch, c.uarchs()), "%s/%s is deployed to %s on '%s', which the cluster does not have", v.Uenv, v.Version, uarch, system)
+			r.Fail(item, schema.Suggest(uarch, c.uarchs()), "%s/%s is deployed to %s on '%s', which the cluster does not have", v.Uenv, v.Version, uarch, system)
 		}
 		if v.Recipe(uarch) == nil {
 			r.Fail(item, "add it below 'recipes'", "%s/%s is deployed to %s on '%s' without a recipe for %s", v.Uenv, v.Version, uarch, system, uarch)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/testdirs"
 )
@@ -52,7 +53,7 @@ func TestLoadMatrix(t *testing.T) {
 		t.Errorf("%+v", daint)
 	}
 	v := m.Version("app", "25.1")
-	if v.Mount != site.DefaultMount || v.Recipe("zen2").Dir != filepath.Join(dir, "recipes/app/25.1/mc") || v.Recipe("gh200").Dir != filepath.Join(dir, "recipes/common/gh200") ||
+	if v.Mount != pathcheck.DefaultMount || v.Recipe("zen2").Dir != filepath.Join(dir, "recipes/app/25.1/mc") || v.Recipe("gh200").Dir != filepath.Join(dir, "recipes/common/gh200") ||
 		!v.Deployed("daint", "gh200") || v.Deployed("daint", "a100") {
 		t.Errorf("%+v", v)
 	}

@@ -70,14 +70,6 @@ func join(words []string) string { return strings.Join(words, ", ") }
 
 var escapeGlob = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`).Replace
 
-// suggest returns a hint that names the candidate most like word.
-func suggest(word string, candidates []string) string {
-	if near := schema.Nearest(word, candidates); near != "" {
-		return fmt.Sprintf("did you mean '%s'?", near)
-	}
-	return ""
-}
-
 // openDir checks that a directory of configuration is one.
 func openDir(what, dir string) (absolute string, err error) {
 	info, err := os.Stat(dir)
