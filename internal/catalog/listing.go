@@ -52,7 +52,7 @@ func EncodeListing(records []Record, events event.Sink) ([]byte, error) {
 		l := r.Label
 		created := r.time().UTC()
 		switch {
-		case created.Year() < label.FirstYear || created.Year() > label.LastYear:
+		case !label.ClientReads(created):
 			events.Warn("listing", "%s is left out: clients reject its date %q", l, r.Created)
 			continue
 		case r.Problem != "" && r.Problem != noMeta:

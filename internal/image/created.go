@@ -28,7 +28,7 @@ func Created(ctx context.Context, o CreatedOptions) (time.Time, error) {
 		return time.Time{}, err
 	}
 	t = t.UTC().Truncate(time.Second)
-	if year := t.Year(); year < label.FirstYear || year > label.LastYear {
+	if !label.ClientReads(t) {
 		err := fault.New(fault.Invalid, "creation time %s: clients accept only the years %d to %d", t.Format(time.RFC3339), label.FirstYear, label.LastYear)
 		return time.Time{}, fault.WithHint(err, "give another time with --created or SOURCE_DATE_EPOCH")
 	}

@@ -93,8 +93,8 @@ func (r *Repo) records(ctx context.Context) ([]Record, error) {
 			continue
 		}
 		var ok bool
-		if rec.Date, ok = parseDate(date); !ok {
-			r.events.Warn("repository", "%s: %q is not a date; the uenv client cannot list this repository", rec.Label, date)
+		if rec.Date, ok = parseDate(date); !ok || !label.ClientReads(rec.Date) {
+			r.events.Warn("repository", "%s: %q is no date that the uenv client reads: it cannot list this repository", rec.Label, date)
 		}
 		all = append(all, rec)
 	}

@@ -35,7 +35,7 @@ func (rec Record) check() error {
 	if err := checkDigest(rec.Digest); err != nil {
 		return err
 	}
-	if y := rec.Date.UTC().Year(); y < label.FirstYear || y > label.LastYear {
+	if !label.ClientReads(rec.Date) {
 		return fault.New(fault.Invalid, "image %s: its date %s is outside %d–%d", label.ID(rec.Digest), rec.Date.UTC().Format(time.DateOnly), label.FirstYear, label.LastYear)
 	}
 	if rec.Size < 0 {

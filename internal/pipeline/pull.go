@@ -174,10 +174,11 @@ func fetchImage(ctx context.Context, local *localrepo.Repo, found Found, m image
 	return err
 }
 
-// recordsOf returns a record for each of the image's labels.
+// recordsOf returns a record for each of the image's labels. A date that would break the
+// repository for clients gives way to that of the pull.
 func recordsOf(found Found, m image.Manifest) []localrepo.Record {
 	created, err := time.Parse(time.RFC3339, m.Created)
-	if err != nil {
+	if err != nil || !label.ClientReads(created) {
 		created = time.Now()
 	}
 	var records []localrepo.Record

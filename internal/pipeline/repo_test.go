@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -40,12 +41,17 @@ func openRegistry(t *testing.T, address string) *registry.Registry {
 // publish puts content as an image with metadata under the labels.
 func publish(t *testing.T, reg *registry.Registry, content []byte, labels ...string) Found {
 	t.Helper()
+	return publishOf(t, reg, content, "2026-01-02T03:04:05Z", labels...)
+}
+
+func publishOf(t *testing.T, reg *registry.Registry, content []byte, when string, labels ...string) Found {
+	t.Helper()
 	l := parse(t, labels[0])
 	repo, err := reg.Repository(l.Repository())
 	if err != nil {
 		t.Fatal(err)
 	}
-	created := map[string]string{ocispec.AnnotationCreated: "2026-01-02T03:04:05Z"}
+	created := map[string]string{ocispec.AnnotationCreated: when}
 	desc, err := repo.Push(t.Context(), registry.Artifact{
 		Type: meta.TypeImage, Layers: []registry.Layer{registry.BytesLayer(meta.ImageTitle, "", content)}, Annotations: created,
 	})
@@ -104,6 +110,29 @@ func TestLocateTakesAllLabelsOfOneImage(t *testing.T) {
 	}
 	if _, err := Locate(t.Context(), reg, parse(t, "deploy::@s"), ""); fault.KindOf(err) != fault.Usage {
 		t.Errorf("without a name: %v", err)
+	}
+}
+
+// Images of other tools can be pulled whatever date they have, and clients can list the
+// repository after that.
+func TestPullOfADateThatClientsCannotRead(t *testing.T) {
+	reg := openRegistry(t, "oci:"+t.TempDir())
+	local := openLocal(t, t.TempDir(), nil)
+	dates := []string{"1980-01-01T00:00:00Z", "2051-01-01T00:00:00Z", "once", "2026-01-02T03:04:05Z"}
+	for n, when := range dates {
+		pull(t, local, publishOf(t, reg, []byte(when), when, fmt.Sprintf("deploy::x/%d:v1@s%%u", n)))
+	}
+	records, err := local.Find(t.Context(), label.Label{}, false)
+	if err != nil || len(records) != len(dates) {
+		t.Fatalf("recorded %+v, %v", records, err)
+	}
+	for _, r := range records {
+		if !label.ClientReads(r.Date) {
+			t.Errorf("%s has the date %s", r.Label, r.Date)
+		}
+	}
+	if r := records[3]; r.Date.Format(time.RFC3339) != dates[3] {
+		t.Errorf("%s instead of %s", r.Date, dates[3])
 	}
 }
 
