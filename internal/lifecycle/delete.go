@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
@@ -29,7 +30,8 @@ type Doomed struct {
 
 	repo   *registry.Repository
 	image  ocispec.Descriptor
-	listed []string // tags of the repository
+	family []digest.Digest // what is attached
+	known  []string        // tags that name something else, and are not looked at again
 }
 
 // Examine finds out what deleting one tag comes to. An image that was promoted to
@@ -49,6 +51,7 @@ func Examine(ctx context.Context, repo *registry.Repository, tag string) (Doomed
 			return doomed, err
 		}
 		others := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == tag })
+		doomed.known = nil // of one image all may be looked at
 		if doomed.Tags = []string{tag}; len(others) > 0 {
 			doomed.Stays, doomed.Bytes, doomed.Attached = others, 0, []string{}
 		}
@@ -66,7 +69,7 @@ func Examine(ctx context.Context, repo *registry.Repository, tag string) (Doomed
 func (s *stock) examine(ctx context.Context, image ocispec.Descriptor) (Doomed, string, error) {
 	d := Doomed{
 		Repository: s.repo.Name(), Tags: append([]string{}, s.tags[image.Digest]...), Digest: image.Digest, Attached: []string{},
-		repo: s.repo, image: image, listed: s.list.Tags,
+		repo: s.repo, image: image, known: s.list.Tags,
 	}
 	m, _, err := s.repo.Manifest(ctx, image)
 	if fault.KindOf(err) == fault.Invalid {
@@ -85,7 +88,7 @@ func (s *stock) examine(ctx context.Context, image ocispec.Descriptor) (Doomed, 
 	}
 	d.Newest = meta.Newest(append([]ocispec.Descriptor{{Annotations: m.Annotations}}, family...))
 	for _, r := range family {
-		d.Attached = append(d.Attached, r.ArtifactType)
+		d.Attached, d.family = append(d.Attached, r.ArtifactType), append(d.family, r.Digest)
 	}
 	switch promoted, err := s.promoted(ctx, image, family); {
 	case err != nil:
@@ -116,35 +119,62 @@ func (s *stock) promoted(ctx context.Context, image ocispec.Descriptor, family [
 	return slices.ContainsFunc(records, func(p meta.Promotion) bool { return p.To.Repository == s.repo.Name() }), nil
 }
 
-// unchanged looks whether an image has got a tag since the tags were listed.
+// unchanged looks whether an image has got a tag, or something has been attached to it,
+// since that was listed.
 func (d Doomed) unchanged(ctx context.Context) error {
 	list, err := d.repo.TagList(ctx)
-	if fault.KindOf(err) == fault.NotFound {
-		return nil // it was its last
-	}
-	if err != nil {
+	if err != nil && fault.KindOf(err) != fault.NotFound { // that was its last
 		return err
 	}
 	if list.Kept(d.Digest) {
 		return fault.New(fault.Refused, "%s@%s was promoted meanwhile: users may have it", d.Repository, d.Digest)
 	}
-	for _, tag := range list.Tags {
-		if slices.Contains(d.listed, tag) {
-			continue
-		}
-		if now, err := d.repo.Resolve(ctx, tag); err == nil && now.Digest == d.Digest {
-			return fault.New(fault.Refused, "%s@%s has got the tag %s meanwhile", d.Repository, d.Digest, tag)
+	family, err := d.repo.Family(ctx, d.image, list)
+	if err != nil {
+		return err
+	}
+	for _, r := range family {
+		if !slices.Contains(d.family, r.Digest) {
+			return fault.New(fault.Refused, "%s@%s has got %s attached meanwhile", d.Repository, d.Digest, r.ArtifactType)
 		}
 	}
-	return nil
+	return d.untagged(ctx, list.Tags)
 }
 
-// Delete takes away what was examined, unless that has got another tag since, as by a
-// build that found it, or its tag has moved: that is refused. It may be done again after
-// it was broken off.
-func (d Doomed) Delete(ctx context.Context) error {
+// untagged looks whether one of the tags that are not known to name something else
+// names the image.
+func (d Doomed) untagged(ctx context.Context, tags []string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(requests)
+	for _, tag := range tags {
+		if slices.Contains(d.known, tag) || slices.Contains(d.Tags, tag) {
+			continue
+		}
+		group.Go(func() error {
+			switch now, err := d.repo.Resolve(ctx, tag); {
+			case fault.KindOf(err) == fault.NotFound:
+				return nil
+			case err != nil:
+				return err
+			case now.Digest == d.Digest:
+				return fault.New(fault.Refused, "%s@%s has got the tag %s meanwhile", d.Repository, d.Digest, tag)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// Delete takes away what was examined, unless that has got another tag or attachment
+// since, as by a build that found it, or its tag has moved: that is refused. What else
+// has to go does so in first, nil for none. It may be done again after it was broken off.
+func (d Doomed) Delete(ctx context.Context, first func(context.Context) error) error {
 	if len(d.Stays) == 0 {
-		if err := d.unchanged(ctx); err != nil {
+		err := d.unchanged(ctx)
+		if err == nil && first != nil {
+			err = first(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		return d.repo.RemoveFamily(ctx, d.image, d.Tags)

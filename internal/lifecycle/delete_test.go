@@ -107,7 +107,7 @@ func TestDeleteTakesTheLabelThenTheImage(t *testing.T) {
 			t.Fatalf("%+v, %v", d, err)
 		}
 		wantTags(t, repo, "1", "2", "3") // looking changes nothing
-		if err := d.Delete(t.Context()); err != nil {
+		if err := d.Delete(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		wantTags(t, repo, "2", "3")
@@ -117,7 +117,7 @@ func TestDeleteTakesTheLabelThenTheImage(t *testing.T) {
 			t.Fatalf("%+v, %v", d, err)
 		}
 		for range 2 { // the second time there is nothing left to do
-			if err := d.Delete(t.Context()); err != nil {
+			if err := d.Delete(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -146,7 +146,7 @@ func TestWhatChangesMeanwhileStays(t *testing.T) {
 		if err := repo.Tag(t.Context(), old[0], "2"); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Delete(t.Context()); fault.KindOf(err) != fault.Refused {
+		if err := d.Delete(t.Context(), nil); fault.KindOf(err) != fault.Refused {
 			t.Errorf("tagged again: %v", err)
 		}
 		wantThere(t, openAt(t, address), true, old...)
@@ -154,11 +154,50 @@ func TestWhatChangesMeanwhileStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := family(t, repo, "other", day0, "1")
-		if err := d.Delete(t.Context()); fault.KindOf(err) != fault.Refused {
+		if err := d.Delete(t.Context(), nil); fault.KindOf(err) != fault.Refused {
 			t.Errorf("moved: %v", err)
 		}
 		wantTags(t, repo, "1", "2")
 		wantThere(t, openAt(t, address), true, append(old, other...)...)
+	})
+}
+
+// What is refused has no effect, and what has to go before an image does not go then.
+func TestWhatIsTestedOrMovedMeanwhileStays(t *testing.T) {
+	everyRegistry(t, func(t *testing.T, address string) {
+		repo := openAt(t, address)
+		old, other := family(t, repo, "old", day0, "1"), family(t, repo, "other", day0, "2")
+		refused := func(what string, d Doomed) {
+			t.Helper()
+			first := func(context.Context) error { t.Errorf("%s: more was deleted", what); return nil }
+			if err := d.Delete(t.Context(), first); fault.KindOf(err) != fault.Refused {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		d, err := Examine(t.Context(), repo, "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := repo.Tag(t.Context(), old[0], "2"); err != nil { // a tag that was known
+			t.Fatal(err)
+		}
+		refused("moved", d)
+		if err := repo.Tag(t.Context(), other[0], "2"); err != nil {
+			t.Fatal(err)
+		}
+		expired, _, err := Expired(t.Context(), repo, Retention{OlderThan: time.Hour, Now: day0.Add(48 * time.Hour)})
+		if err != nil || len(expired) != 2 {
+			t.Fatalf("%+v, %v", expired, err)
+		}
+		put(t, repo, meta.TypeReframe, "new results", day0, &old[1])
+		refused("tested", d)
+		for _, d := range expired {
+			if d.Digest == old[0].Digest {
+				refused("tested, of many", d)
+			}
+		}
+		wantThere(t, openAt(t, address), true, append(old, other...)...)
+		wantTags(t, repo, "1", "2")
 	})
 }
 
@@ -173,7 +212,7 @@ func TestForgedListDeletesNothingElse(t *testing.T) {
 	}
 	d, err := Examine(t.Context(), repo, "1")
 	if err == nil {
-		err = d.Delete(t.Context())
+		err = d.Delete(t.Context(), nil)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +313,7 @@ func TestPruneTakesWhatIsOld(t *testing.T) {
 		if doomed, _, err = Expired(t.Context(), repo, r); err != nil || len(doomed) != 1 || doomed[0].Digest != older[0].Digest {
 			t.Fatalf("three are kept: %+v, %v", doomed, err)
 		}
-		if err := doomed[0].Delete(t.Context()); err != nil {
+		if err := doomed[0].Delete(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		wantTags(t, repo, "1", "3", "4", "5")
@@ -297,7 +336,7 @@ func TestPruneFindsTheUntaggedByTheirFallbackTags(t *testing.T) {
 			if err != nil || len(doomed) != 1 || doomed[0].Digest != untagged[0].Digest {
 				t.Fatalf("%+v, %v", doomed, err)
 			}
-			if err := doomed[0].Delete(t.Context()); err != nil {
+			if err := doomed[0].Delete(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 			wantThere(t, openAt(t, address), false, untagged...)
@@ -348,7 +387,7 @@ func brokenOff(t *testing.T, kind registrytest.Kind, changes int) (finished bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	finished = d.Delete(t.Context()) == nil
+	finished = d.Delete(t.Context(), nil) == nil
 	left = -1
 	again := openAt(t, address)
 	if image, err := again.Resolve(t.Context(), "1"); err == nil && image.Digest == doomed[0].Digest {
@@ -359,7 +398,7 @@ func brokenOff(t *testing.T, kind registrytest.Kind, changes int) (finished bool
 	} else if fault.KindOf(err) != fault.NotFound {
 		t.Errorf("after %d changes: %v, %v", changes, image, err)
 	}
-	if err := d.Delete(t.Context()); err != nil {
+	if err := d.Delete(t.Context(), nil); err != nil {
 		t.Errorf("again after %d changes: %v", changes, err)
 	}
 	wantThere(t, openAt(t, address), false, doomed[0])
@@ -383,7 +422,7 @@ func TestRegistryWithoutDeletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Delete(context.WithoutCancel(t.Context())); fault.KindOf(err) != fault.Refused || !strings.Contains(fault.HintOf(err), "does not allow deletion") {
+	if err := d.Delete(context.WithoutCancel(t.Context()), nil); fault.KindOf(err) != fault.Refused || !strings.Contains(fault.HintOf(err), "does not allow deletion") {
 		t.Errorf("%v; %s", err, fault.HintOf(err))
 	}
 	wantTags(t, repo, "1")

@@ -95,10 +95,10 @@ func (s *stock) untagged(ctx context.Context, r Retention) ([]Doomed, error) {
 
 // remains describes what is attached to an image that is gone.
 func (s *stock) remains(ctx context.Context, image ocispec.Descriptor) (Doomed, error) {
-	d := Doomed{Repository: s.repo.Name(), Tags: []string{}, Digest: image.Digest, Attached: []string{}, repo: s.repo, image: image, listed: s.list.Tags}
+	d := Doomed{Repository: s.repo.Name(), Tags: []string{}, Digest: image.Digest, Attached: []string{}, repo: s.repo, image: image, known: s.list.Tags}
 	family, err := s.repo.Family(ctx, image, s.list)
 	for _, r := range family {
-		d.Attached = append(d.Attached, r.ArtifactType)
+		d.Attached, d.family = append(d.Attached, r.ArtifactType), append(d.family, r.Digest)
 	}
 	d.Newest = meta.Newest(family)
 	return d, err

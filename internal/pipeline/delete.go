@@ -49,14 +49,17 @@ func Delete(ctx context.Context, reg *registry.Registry, l label.Label, dry bool
 	return out, remove(ctx, reg, l, doomed)
 }
 
-// remove deletes an image, after what would bring it back.
+// remove deletes an image, after what would bring it back, unless that is refused.
 func remove(ctx context.Context, reg *registry.Registry, l label.Label, d lifecycle.Doomed) error {
-	if d.Key != "" && len(d.Stays) == 0 {
+	return d.Delete(ctx, func(ctx context.Context) error {
+		if d.Key == "" {
+			return nil
+		}
 		if err := forgetKey(ctx, reg, l, d.Key, d.Digest); err != nil {
 			return fmt.Errorf("forget its content key: %w", err)
 		}
-	}
-	return d.Delete(ctx)
+		return nil
+	})
 }
 
 // forgetKey deletes an image where it is found by its content key.

@@ -55,6 +55,30 @@ func TestDeleteForgetsTheKey(t *testing.T) {
 	}
 }
 
+// A deletion that is refused leaves the key too.
+func TestRefusedDeletionKeepsTheKey(t *testing.T) {
+	reg := openRegistry(t, "oci:"+t.TempDir())
+	key := strings.Repeat("5e", 32)
+	found, _ := release(t, reg, "build::x/1:1@s%u", makeStore(t, nil), image.PublishOptions{Key: key})
+	store := keyStore{registry: reg, label: found.Label}
+	if _, err := store.record(t.Context(), key, found); err != nil {
+		t.Fatal(err)
+	}
+	doomed, err := lifecycle.Examine(t.Context(), found.Repo, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.Repo.Tag(t.Context(), found.Descriptor, "2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(t.Context(), reg, found.Label, doomed); fault.KindOf(err) != fault.Refused {
+		t.Errorf("got another tag: %v", err)
+	}
+	if hit, err := store.find(t.Context(), key); err != nil || hit == nil {
+		t.Errorf("the key: %v, %v", hit, err)
+	}
+}
+
 func TestPruneOfANamespace(t *testing.T) {
 	for _, kind := range registrytest.InProcess {
 		reg := openRegistry(t, registrytest.Start(t, kind))
