@@ -112,21 +112,21 @@ func (r *Repo) remove(ctx context.Context, d digest.Digest, match func(Record) b
 		return Removed{}, err
 	}
 	defer lock.Unlock()
-	all, err := r.records(ctx)
-	if err != nil {
-		return Removed{}, err
-	}
 	removed, kept := Removed{Digest: d}, 0
-	for _, rec := range all {
-		switch {
-		case rec.Digest != d:
-		case match(rec):
-			removed.Records = append(removed.Records, rec)
-		default:
-			kept++
+	err = transact(ctx, r.db, func(tx *sql.Tx) error { // whoever labels it does so before or after
+		all, err := r.recordsIn(ctx, tx)
+		if err != nil {
+			return err
 		}
-	}
-	err = transact(ctx, r.db, func(tx *sql.Tx) error {
+		for _, rec := range all {
+			switch {
+			case rec.Digest != d:
+			case match(rec):
+				removed.Records = append(removed.Records, rec)
+			default:
+				kept++
+			}
+		}
 		return deleteRows(ctx, tx, d.Encoded(), removed.Records, kept == 0)
 	})
 	if err != nil || kept > 0 {

@@ -2,6 +2,7 @@ package localrepo
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,9 +73,16 @@ func isImage(rec Record, pattern label.Label) bool {
 		rec.Label.Match(pattern, false)
 }
 
+// querier is the index, or a transaction of it.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // records reads all records in the client's order.
-func (r *Repo) records(ctx context.Context) ([]Record, error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT system, uarch, name, version, tag, date, size, sha256, COALESCE(id, substr(sha256, 1, 16)) FROM records")
+func (r *Repo) records(ctx context.Context) ([]Record, error) { return r.recordsIn(ctx, r.db) }
+
+func (r *Repo) recordsIn(ctx context.Context, q querier) ([]Record, error) {
+	rows, err := q.QueryContext(ctx, "SELECT system, uarch, name, version, tag, date, size, sha256, COALESCE(id, substr(sha256, 1, 16)) FROM records")
 	if err != nil {
 		return nil, explain(err, "read local repository %s", r.dir)
 	}

@@ -178,6 +178,29 @@ func TestPullFindRemove(t *testing.T) {
 	}
 }
 
+// A label that another program gives an image while a removal looks for others.
+func TestRemovalSeesLabelsThatCome(t *testing.T) {
+	r := open(t, t.TempDir())
+	d := pull(t, r, []byte("image"), "hello/1.0:v1@eiger%zen2")
+	other, err := Open(t.Context(), r.dir, Options{BusyTimeout: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	late := record(t, "hello/1.0:v2@eiger%zen2", d, 5)
+	var added error
+	removed, err := r.remove(t.Context(), d, func(rec Record) bool {
+		added = other.Add(t.Context(), late)
+		return rec.Label.Tag == "v1"
+	})
+	if err != nil || len(removed.Records) != 1 {
+		t.Fatalf("%+v, %v", removed, err)
+	}
+	if labels := find(t, r, "", false); (added == nil) != (len(labels) == 1) || removed.Files != (len(labels) == 0) {
+		t.Errorf("added: %v; labels %v, files removed: %v", added, labels, removed.Files)
+	}
+}
+
 func count(t *testing.T, r *Repo, table string) (n int) {
 	t.Helper()
 	if err := r.db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
