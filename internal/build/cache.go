@@ -130,8 +130,7 @@ func (j *job) openCache(m *site.Mirrors, write bool) (buildCache, error) {
 		if err := os.MkdirAll(c.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && c.write {
 			return c, fault.WithHint(err, "the build cache has to be a directory that can be written to")
 		}
-		published, _ := filepath.Glob(filepath.Join(c.dir, "build_cache", "_pgp", "*.pub"))
-		c.keys = append(c.keys, published...)
+		c.keys = append(c.keys, globIn(c.dir, "build_cache/_pgp/*.pub")...)
 	}
 	if m.BuildCache.Key != "" {
 		c.private = append(c.private, m.BuildCache.Key)

@@ -3,6 +3,7 @@ package build
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -28,5 +29,21 @@ func TestPackagesLeaveNoIndexes(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(sources, index)); err == nil {
 		t.Error("the index is saved")
+	}
+}
+
+// A build cache is found also where its directory looks like a pattern.
+func TestCacheInAnOddDirectory(t *testing.T) {
+	hash := strings.Repeat("a", 32)
+	dir := filepath.Join(t.TempDir(), "cache[1]")
+	file := filepath.Join(dir, "build_cache", "linux-x-1-"+hash+".spec.json.sig")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !hasBinary([]buildCache{{dir: dir}}, hash) || hasBinary([]buildCache{{dir: t.TempDir()}}, hash) {
+		t.Error("a package is not found, or where there is none")
 	}
 }

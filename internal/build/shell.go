@@ -110,7 +110,7 @@ func (j *job) shellCommand() (proc.Cmd, error) {
 func (j *job) shellDir() string {
 	if f := j.report.Failure; f != nil && f.Package != "" {
 		// Spack adds the name of its user.
-		found, _ := filepath.Glob(j.cell.path("tmp", "spack-stage", "*", "spack-stage-"+f.Package+"-*"))
+		found := globIn(j.cell.path("tmp", "spack-stage"), "*/spack-stage-"+f.Package+"-*")
 		if len(found) == 1 {
 			if j.cell.spec == nil {
 				return found[0]

@@ -303,12 +303,17 @@ func (b *spackBuild) hasSource(s source) bool {
 // hasBinary tells whether a build cache of this machine has a package.
 func hasBinary(caches []buildCache, hash string) bool {
 	return isHash(hash) && slices.ContainsFunc(caches, func(c buildCache) bool {
-		if c.dir == "" {
-			return false
-		}
-		found, _ := filepath.Glob(filepath.Join(c.dir, "build_cache", "*-"+hash+".spec.json*"))
-		return len(found) > 0
+		return c.dir != "" && len(globIn(c.dir, "build_cache/*-"+hash+".spec.json*")) > 0
 	})
+}
+
+// globIn lists what matches a pattern below a directory whose own name is none.
+func globIn(dir, pattern string) []string {
+	names, _ := fs.Glob(os.DirFS(dir), pattern)
+	for i, name := range names {
+		names[i] = filepath.Join(dir, name)
+	}
+	return names
 }
 
 // limitedBuffer keeps so many bytes, and refuses more.

@@ -272,11 +272,12 @@ func (r *Repo) removeLock(d digest.Digest, o PruneOptions) (bool, error) {
 // pruneIndexes removes the databases of processes that were killed while they
 // made the repository.
 func (r *Repo) pruneIndexes(o PruneOptions) ([]Leftover, error) {
-	paths, err := filepath.Glob(filepath.Join(r.dir, "."+databaseName+"-*"))
+	entries, err := readDir(r.dir)
 	var found []Leftover
-	for _, path := range paths {
+	for _, e := range entries {
+		path := filepath.Join(r.dir, e.Name())
 		changed, statErr := lastChange(path)
-		if statErr != nil || !o.All && r.now().Sub(changed) < youngMade {
+		if !strings.HasPrefix(e.Name(), "."+databaseName+"-") || statErr != nil || !o.All && r.now().Sub(changed) < youngMade {
 			continue // gone, or perhaps still at work
 		}
 		found = append(found, Leftover{Path: filepath.Base(path), Kind: LeftPartial, Bytes: diskUsage(path)})

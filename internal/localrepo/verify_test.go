@@ -145,7 +145,7 @@ func sorted(names ...string) []string {
 }
 
 func TestPrune(t *testing.T) {
-	r := open(t, t.TempDir())
+	r := open(t, filepath.Join(t.TempDir(), "[a]")) // no pattern
 	former := pull(t, r, []byte("former"), "hello/1:1@s%u")
 	kept := pull(t, r, []byte("latter"), "hello/1:1@s%u") // takes the label
 	busy := pull(t, r, []byte("busy"))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -99,9 +100,9 @@ func (c baseCache) forget() {
 	if c == "" {
 		return
 	}
-	kept, _ := filepath.Glob(filepath.Join(string(c), "base-*.idx"))
-	for _, path := range kept {
-		_ = os.Remove(path)
+	kept, _ := fs.Glob(os.DirFS(string(c)), "base-*.idx")
+	for _, name := range kept {
+		_ = os.Remove(filepath.Join(string(c), name))
 	}
 }
 

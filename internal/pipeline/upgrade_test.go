@@ -160,12 +160,12 @@ func TestBasesAreReadOnce(t *testing.T) {
 		}
 	}
 	write("one")
-	c := baseCache(filepath.Join(dir, "cache"))
+	c := baseCache(filepath.Join(dir, "cache[1]")) // no pattern
 	first, err := c.index(t.Context(), path, digest.FromString("a"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := filepath.Glob(filepath.Join(dir, "cache", "base-*"))
+	kept, err := filepath.Glob(filepath.Join(dir, "cache*", "base-*"))
 	if err != nil || len(kept) != 1 {
 		t.Fatalf("kept %v, %v", kept, err)
 	}
@@ -190,6 +190,10 @@ func TestBasesAreReadOnce(t *testing.T) {
 	write("another")
 	if again, err := c.index(t.Context(), path, digest.FromString("a"), 0); err != nil || again.Size == first.Size {
 		t.Errorf("changed: %d bytes, %v", again.Size, err)
+	}
+	c.forget()
+	if kept, err := filepath.Glob(filepath.Join(dir, "cache*", "base-*")); err != nil || len(kept) != 0 {
+		t.Errorf("kept %v, %v", kept, err)
 	}
 }
 

@@ -49,6 +49,18 @@ func readIndex(t *testing.T, dir string) ocispec.Index {
 	return index
 }
 
+// Names of uenvs and versions may be those of parts of a layout.
+func TestLayoutsWithNamesOfTheirParts(t *testing.T) {
+	r := backend{address: "oci:" + t.TempDir()}.open(t)
+	want := []string{"build/eiger/zen2/blobs/oci-layout", "build/eiger/zen2/hello/blobs", "build/eiger/zen2/hello/oci-layout", "build/eiger/zen2/index.json/1"}
+	for _, path := range want {
+		push(t, repository(t, r, path), artifact(image, path, nil))
+	}
+	if got, err := r.Repositories(t.Context(), ""); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestLayoutIsAStandardOne(t *testing.T) {
 	p, dir := newLayout(t)
 	d, _ := pushFamily(t, p)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -70,16 +71,16 @@ func (t *tree) repositories(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var found []string
-	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ended(ctx)
 		case err != nil:
 			return err
-		case e.IsDir() && isLayoutPart(e.Name()):
+		case e.IsDir() && isLayoutPart(root, name):
 			return fs.SkipDir
-		case e.Name() == ocispec.ImageLayoutFile && strings.Contains(path, "/"):
-			found = append(found, path[:strings.LastIndexByte(path, '/')])
+		case e.Name() == ocispec.ImageLayoutFile && !e.IsDir() && strings.Contains(name, "/"):
+			found = append(found, path.Dir(name))
 		}
 		return nil
 	})
@@ -89,5 +90,12 @@ func (t *tree) repositories(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-// isLayoutPart names the directory of a layout that holds no repositories.
-func isLayoutPart(name string) bool { return name == ocispec.ImageBlobsDir }
+// isLayoutPart tells whether a directory is the one of a layout that holds no
+// repositories, and not of a uenv with its name.
+func isLayoutPart(root *os.Root, dir string) bool {
+	if path.Base(dir) != ocispec.ImageBlobsDir {
+		return false
+	}
+	info, err := root.Lstat(path.Join(path.Dir(dir), ocispec.ImageLayoutFile))
+	return err == nil && info.Mode().IsRegular()
+}
