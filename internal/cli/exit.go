@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,21 @@ func exitCode(err error) int {
 		return int(status)
 	}
 	return exitCodes[fault.KindOf(err)]
+}
+
+// interrupted says in one word that the work was stopped, whatever whose part of it says
+// of the cause.
+func interrupted(err, cause error) error {
+	const word = "interrupted"
+	text := strings.NewReplacer(cause.Error(), word, context.Canceled.Error(), word).Replace(err.Error())
+	if !strings.Contains(text, word) {
+		text = word + ": " + text
+	}
+	stopped := fault.New(fault.Interrupted, "%s", text)
+	if hint := fault.HintOf(err); hint != "" {
+		stopped = fault.WithHint(stopped, "%s", hint)
+	}
+	return stopped
 }
 
 // errorDocument is what --format json writes to stderr.

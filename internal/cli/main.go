@@ -77,8 +77,8 @@ func run(ctx context.Context, s streams, args []string) int {
 		err = execute(ctx, s, commands, line, asJSON)
 	}
 	if err != nil {
-		if ctx.Err() != nil && fault.KindOf(err) != fault.Interrupted && !errors.As(err, new(exitStatus)) {
-			err = fault.New(fault.Interrupted, "interrupted: %w", err)
+		if ctx.Err() != nil && !errors.As(err, new(exitStatus)) {
+			err = interrupted(err, context.Cause(ctx))
 		}
 		reportError(s.stderr, err, asJSON)
 	}
