@@ -92,17 +92,35 @@ func (r *Repo) lock(ctx context.Context, d digest.Digest, wait bool) (*Lock, err
 }
 
 // openLock opens the lock file, with the repository's mode if it makes it. It is
-// written to: in a shared repository a link could lead to any file of ours.
+// written to: in a shared repository a link could lead to any file of ours, and a
+// pipe would never say who has the lock.
 func (r *Repo) openLock(d digest.Digest) (*os.File, error) {
 	path := r.Paths(d).Lock
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, r.fileMode)
 	if errors.Is(err, os.ErrExist) {
-		return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, r.fileMode)
+		return openRegular(path, os.O_RDWR|os.O_CREATE, r.fileMode)
 	}
 	if err == nil {
 		err = file.Chmod(r.fileMode)
 	}
 	return file, err
+}
+
+// openRegular opens a file that is neither a link nor a pipe.
+func openRegular(path string, flag int, mode os.FileMode) (*os.File, error) {
+	file, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fault.New(fault.Refused, "%s is not a regular file", path)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 func (r *Repo) flock(ctx context.Context, file *os.File, d digest.Digest, wait bool) (bool, error) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,5 +154,23 @@ func TestLockIsNoLink(t *testing.T) {
 	}
 	if data, err := os.ReadFile(victim); err != nil || string(data) != "precious" {
 		t.Errorf("the link's target is %q, %v", data, err)
+	}
+}
+
+// Reading who has a lock would wait for ever where that is a pipe.
+func TestLockIsNoPipe(t *testing.T) {
+	r := open(t, t.TempDir())
+	d := pull(t, r, []byte("image"), "hello/1.0:v1@eiger%zen2")
+	if err := os.Remove(r.Paths(d).Lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(r.Paths(d).Lock, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Lock(t.Context(), d); fault.KindOf(err) != fault.Refused {
+		t.Errorf("got %v", err)
+	}
+	if r.held(d) {
+		t.Error("somebody has it")
 	}
 }

@@ -183,7 +183,7 @@ func (r *Repo) removeLeft(lock *Lock, found []Leftover) error {
 // held tells whether a process has the lock of an image, without making a lock
 // file.
 func (r *Repo) held(d digest.Digest) bool {
-	file, err := os.Open(r.Paths(d).Lock)
+	file, err := openRegular(r.Paths(d).Lock, os.O_RDONLY, 0)
 	if err != nil {
 		return false
 	}
@@ -252,7 +252,7 @@ func (r *Repo) removeLock(d digest.Digest, o PruneOptions) (bool, error) {
 	if err != nil || !o.All && r.now().Sub(changed) < youngLock {
 		return false, nil
 	}
-	file, err := os.Open(path)
+	file, err := openRegular(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
