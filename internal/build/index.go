@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,18 +47,15 @@ const (
 // updateIndex adds packages, by the names of their descriptions, to the index of a
 // build cache. Where there is none, or one that cannot be read, it is made of all
 // that the cache has. Builds on one host take turns.
-func updateIndex(dir string, added []string) error {
+func updateIndex(ctx context.Context, dir string, added []string) error {
 	if len(added) == 0 {
 		return nil
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, indexLock), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := lockIndex(ctx, filepath.Join(dir, indexLock))
 	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("lock the index: %w", err)
 	}
+	defer lock.Close()
 	index, err := readIndex(filepath.Join(dir, indexFile))
 	if err != nil {
 		if added, err = allDescriptions(dir); err != nil {
@@ -70,6 +69,32 @@ func updateIndex(dir string, added []string) error {
 		}
 	}
 	return index.write(filepath.Join(dir, indexFile))
+}
+
+// lockPause is how long a build waits before it looks again whether another one is done
+// with the index.
+const lockPause = 50 * time.Millisecond
+
+// lockIndex waits until the index is this build's alone, or ctx ends.
+func lockIndex(ctx context.Context, file string) (*os.File, error) {
+	lock, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return lock, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(err, lock.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), lock.Close())
+		case <-time.After(lockPause):
+		}
+	}
 }
 
 // readIndex reads an index; with an error it is an empty one.

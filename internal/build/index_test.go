@@ -1,11 +1,14 @@
 package build
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -50,11 +53,11 @@ func TestUpdateIndex(t *testing.T) {
 	}
 	update := func(names ...string) {
 		t.Helper()
-		if err := updateIndex(dir, names); err != nil {
+		if err := updateIndex(t.Context(), dir, names); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := updateIndex(filepath.Join(dir, "none"), nil); err != nil {
+	if err := updateIndex(t.Context(), filepath.Join(dir, "none"), nil); err != nil {
 		t.Errorf("nothing new: %v", err)
 	}
 	put("a.spec.json", described(hashA, hashC))
@@ -72,6 +75,41 @@ func TestUpdateIndex(t *testing.T) {
 	if hash, err := os.ReadFile(filepath.Join(dir, indexFile+".hash")); err != nil || len(strings.TrimSpace(string(hash))) != 64 {
 		t.Errorf("%s, %v", hash, err)
 	}
+}
+
+// Whoever waits for another build to be done with the index can be interrupted.
+func TestIndexLockCanBeInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	held, err := lockIndex(t.Context(), filepath.Join(dir, indexLock))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- updateIndex(ctx, dir, []string{"a.spec.json"}) }()
+	interrupt()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// When a build is interrupted publishing goes on for a moment, and no longer.
+func TestPublishingEndsAfterTheBuild(t *testing.T) {
+	build, interrupt := context.WithCancel(t.Context())
+	sending, stop := lasting(build, 0)
+	defer stop()
+	longer, stopLonger := lasting(build, time.Hour)
+	if sending.Err() != nil {
+		t.Error("it has ended before")
+	}
+	interrupt()
+	<-sending.Done()
+	if longer.Err() != nil {
+		t.Error("it has ended at once")
+	}
+	stopLonger()
+	<-longer.Done()
 }
 
 func FuzzCacheIndex(f *testing.F) {

@@ -242,7 +242,7 @@ func (s *hashSet) add(hash string) {
 
 // send puts a package of the staging directory into a registry.
 func (p *publisher) send(root foreign, name string, text []byte, d description) error {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(p.ctx), sendTimeout)
+	ctx, stop := context.WithTimeout(p.sending, sendTimeout)
 	defer stop()
 	node := d.Spec.Nodes[0]
 	tag := ociTag(node.Name, fmt.Sprint(node.Version), node.Hash)
@@ -332,7 +332,7 @@ func (p *publisher) sendIndex() error {
 	if len(p.sent) == 0 {
 		return nil
 	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(p.ctx), sendTimeout)
+	ctx, stop := context.WithTimeout(p.sending, sendTimeout)
 	defer stop()
 	index, err := p.fetchIndex(ctx)
 	if err != nil {

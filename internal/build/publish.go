@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/proc"
@@ -30,6 +31,8 @@ type publisher struct {
 	public  []string // file with its public key
 	exclude []string // packages that are not published
 	noGit   bool     // nor versions that are commits
+	sending context.Context
+	stop    context.CancelFunc // ends it
 
 	wake chan struct{}
 	done chan struct{}
@@ -54,6 +57,7 @@ func newPublisher(ctx context.Context, j *job, c buildCache) (*publisher, error)
 	if err := os.MkdirAll(j.cell.path(stagingMirror), 0o755); err != nil {
 		return nil, errors.Join(err, p.forgetKey())
 	}
+	p.sending, p.stop = lasting(j.ctx, sendGrace)
 	go func() {
 		defer close(p.done)
 		for range p.wake {
@@ -61,6 +65,23 @@ func newPublisher(ctx context.Context, j *job, c buildCache) (*publisher, error)
 		}
 	}()
 	return p, nil
+}
+
+// sendGrace is how long publishing goes on when the build is interrupted: packages that
+// are finished are worth it, but whoever interrupts does not wait for all of them.
+const sendGrace = 20 * time.Second
+
+// lasting returns a context that ends so long after ctx.
+func lasting(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	longer, end := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		select {
+		case <-longer.Done():
+		case <-time.After(grace):
+			end()
+		}
+	})
+	return longer, func() { forget(); end() }
 }
 
 // prepareKey makes a keyring beside the build directory, where no program of the
@@ -122,12 +143,13 @@ func (p *publisher) close() error {
 	if p == nil {
 		return nil
 	}
+	defer p.stop()
 	close(p.wake)
 	<-p.done
 	p.publishAll(true)
 	index := p.sendIndex
 	if p.cache.oci == nil {
-		index = func() error { return updateIndex(filepath.Join(p.cache.dir, "build_cache"), p.published) }
+		index = func() error { return updateIndex(p.sending, filepath.Join(p.cache.dir, "build_cache"), p.published) }
 	}
 	if err := index(); err != nil {
 		p.Events.Warn("cache", "the index of the build cache is not up to date: %v", err)
