@@ -19,6 +19,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
@@ -352,7 +353,10 @@ func (w *road) checkLabel(text string) error {
 	if there, err := found.Repo.Exists(w.ctx, m.Layer); err != nil || !there || m.Layer.Digest != w.file.Digest {
 		return fmt.Errorf("its file %s is there: %v, %w", m.Layer.Digest, there, orDone(err))
 	}
-	_, err = image.FetchEnv(w.ctx, found.Repo, found.Descriptor)
+	about, err := catalog.Inspect(w.ctx, found.Repo, found.Descriptor)
+	if err == nil && about.Env == nil {
+		err = errors.New("it has no metadata")
+	}
 	return err
 }
 

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -79,17 +78,11 @@ func BuildAt(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, sp
 	return x, nil
 }
 
-// Build describes a file of the given digest and size. The blocks are parts that
-// are likely to be found elsewhere as they are; they must be in order and must not
-// overlap. Two indexes share chunks if they have the same grain; 0 chooses one by
-// which the index is small.
-func Build(ctx context.Context, r io.ReaderAt, size int64, d digest.Digest, blocks []Span, grain int64) (Index, error) {
-	return BuildWith(ctx, runtime.GOMAXPROCS(0), r, size, d, blocks, grain)
-}
-
-// BuildWith is Build with so many parts of the file read at a time, for when other
-// things are done beside it.
-func BuildWith(ctx context.Context, workers int, r io.ReaderAt, size int64, d digest.Digest, blocks []Span, grain int64) (Index, error) {
+// Build describes a file of the given digest and size, of which it reads so many parts
+// at a time as there are workers. The blocks are parts that are likely to be found
+// elsewhere as they are; they must be in order and must not overlap. Two indexes share
+// chunks if they have the same grain; 0 chooses one by which the index is small.
+func Build(ctx context.Context, workers int, r io.ReaderAt, size int64, d digest.Digest, blocks []Span, grain int64) (Index, error) {
 	if grain == 0 {
 		grain = grainOf(size, blocks)
 	}

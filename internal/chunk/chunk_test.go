@@ -24,7 +24,7 @@ func random(seed byte, n int) []byte {
 
 func build(t testing.TB, data []byte, blocks []Span) Index {
 	t.Helper()
-	x, err := Build(context.Background(), bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), blocks, 4096)
+	x, err := Build(context.Background(), 4, bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), blocks, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestIndexIsCompact(t *testing.T) {
 		small = append(small, Span{at, 3000})
 	}
 	for name, b := range map[string][]Span{"blocks": blocks, "small blocks": small, "free": nil} {
-		x, err := Build(t.Context(), bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), b, 0)
+		x, err := Build(t.Context(), 4, bytes.NewReader(data), int64(len(data)), digest.FromBytes(data), b, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,12 +234,12 @@ func TestIndexIsCompact(t *testing.T) {
 }
 
 func TestBuildFails(t *testing.T) {
-	if _, err := Build(t.Context(), bytes.NewReader(make([]byte, 10)), 20, "", nil, 0); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := Build(t.Context(), 4, bytes.NewReader(make([]byte, 10)), 20, "", nil, 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a file that is too short: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Build(ctx, bytes.NewReader(make([]byte, 10)), 10, "", nil, 0); !errors.Is(err, context.Canceled) {
+	if _, err := Build(ctx, 4, bytes.NewReader(make([]byte, 10)), 10, "", nil, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

@@ -48,7 +48,7 @@ func chunksWith(ctx context.Context, workers int, path string, d digest.Digest, 
 	if err != nil {
 		return chunk.Index{}, err
 	}
-	return chunk.BuildWith(ctx, workers, f, info.Size(), d, blocks, grain)
+	return chunk.Build(ctx, workers, f, info.Size(), d, blocks, grain)
 }
 
 // blocksOf lists the blocks of an image; none of what cannot be read as one.

@@ -82,17 +82,3 @@ func MetaOf(ctx context.Context, repo *registry.Repository, image ocispec.Descri
 	}
 	return m.Layers[0], nil
 }
-
-// FetchEnv reads the attached meta/env.json without downloading the image.
-func FetchEnv(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) (meta.Env, error) {
-	layer, err := MetaOf(ctx, repo, image)
-	if err != nil {
-		return meta.Env{}, err
-	}
-	data, err := registry.ReadLayerFile(ctx, repo, layer, meta.EnvFile)
-	if err != nil {
-		return meta.Env{}, err
-	}
-	env, err := meta.ParseEnv(data)
-	return env, fault.Wrap(fault.Invalid, err, "read %s of %s", meta.EnvFile, repo.Name())
-}

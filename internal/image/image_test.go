@@ -110,7 +110,7 @@ func TestPublish(t *testing.T) {
 	if err != nil || m.Mount != "/user-environment" || m.Key != "abc" || m.Created != "2026-01-02T03:04:05Z" || m.Layer.Digest != file.Digest {
 		t.Errorf("got %+v, %v", m, err)
 	}
-	if got, err := FetchEnv(t.Context(), repo, first); err != nil || got.Name != "hello" {
+	if got, err := fetchEnv(t.Context(), repo, first); err != nil || got.Name != "hello" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	fetched := filepath.Join(t.TempDir(), "image")
@@ -143,7 +143,7 @@ func TestAnImageWithoutMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := FetchEnv(t.Context(), repo, desc); err != nil || got.Mount != "/user-environment" {
+	if got, err := fetchEnv(t.Context(), repo, desc); err != nil || got.Mount != "/user-environment" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if err := UnpackExtra(t.Context(), file.Path, filepath.Join(t.TempDir(), "extra")); !errors.Is(err, fs.ErrNotExist) {
@@ -266,4 +266,17 @@ func TestLinksInExtra(t *testing.T) {
 	if err != nil || len(entries) != 2 || entries[0].Name() != "inside" || entries[1].Name() != "test" {
 		t.Errorf("got %v, %v", entries, err)
 	}
+}
+
+// fetchEnv reads the attached meta/env.json.
+func fetchEnv(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor) (meta.Env, error) {
+	layer, err := MetaOf(ctx, repo, image)
+	if err != nil {
+		return meta.Env{}, err
+	}
+	data, err := repo.LayerFile(ctx, layer, meta.EnvFile)
+	if err != nil {
+		return meta.Env{}, err
+	}
+	return meta.ParseEnv(data)
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"uenv-ci.dev/internal/fault"
 )
 
 // Priorities of repositories: the lowest is searched first.
@@ -40,20 +38,6 @@ func CanWrite(path string) bool {
 		path = filepath.Dir(path)
 	}
 	return unix.Access(path, unix.W_OK) == nil
-}
-
-// DefaultPath returns the repository that the uenv client would use by default.
-// It need not exist. Environment variables are read through getenv.
-func DefaultPath(getenv func(string) string) (string, error) {
-	locations, err := Locations(getenv)
-	if err != nil {
-		return "", err
-	}
-	if len(locations) == 0 {
-		return "", fault.WithHint(fault.New(fault.Usage, "no place for a local repository is known: neither a scratch directory nor HOME can be written"),
-			"name one with --repo")
-	}
-	return locations[0].Path, nil
 }
 
 // Locations returns the repositories that the uenv client would search, in that

@@ -4,8 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"uenv-ci.dev/internal/fault"
 )
 
 // home makes a home directory with files and returns an environment for it.
@@ -27,11 +25,11 @@ func home(t *testing.T, files map[string]string) (dir string, getenv func(string
 
 func defaultPath(t *testing.T, getenv func(string) string) string {
 	t.Helper()
-	path, err := DefaultPath(getenv)
-	if err != nil {
-		t.Fatal(err)
+	locations, err := Locations(getenv)
+	if err != nil || len(locations) == 0 {
+		t.Fatal(locations, err)
 	}
-	return path
+	return locations[0].Path
 }
 
 func TestDefaultPath(t *testing.T) {
@@ -55,8 +53,8 @@ func TestDefaultPath(t *testing.T) {
 	open(t, filepath.Join(dir, ".uenv/repo"))
 	at(".uenv/repo") // one that exists goes before one that could be made
 	clear(env)
-	if _, err := DefaultPath(getenv); fault.KindOf(err) != fault.Usage || fault.HintOf(err) == "" {
-		t.Errorf("without HOME: %v", err)
+	if locations, err := Locations(getenv); len(locations) > 0 || err != nil {
+		t.Errorf("without HOME: %v, %v", locations, err)
 	}
 }
 

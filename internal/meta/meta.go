@@ -29,7 +29,7 @@ const (
 // The media type of our JSON documents as layers.
 const MediaTypeJSON = "application/json"
 
-// Files of the directories meta and reframe, as ReadLayerFile names them.
+// Files of the directories meta and reframe, as Source.LayerFile names them.
 const (
 	EnvFile     = MetaTitle + "/env.json"
 	VerdictFile = ReframeTitle + "/verdict.json"

@@ -577,14 +577,14 @@ func TestDirectoryLayerComesBack(t *testing.T) {
 			if got, err := os.ReadFile(filepath.Join(dst, name)); err != nil || string(got) != want {
 				t.Errorf("%s holds %q, %v", name, got, err)
 			}
-			if got, err := registry.ReadLayerFile(ctx, p, l.Descriptor, name); err != nil || string(got) != want {
+			if got, err := p.LayerFile(ctx, l.Descriptor, name); err != nil || string(got) != want {
 				t.Errorf("%s reads %q, %v", name, got, err)
 			}
 		}
 		if target, err := os.Readlink(filepath.Join(dst, "meta/latest.json")); err != nil || target != "env.json" {
 			t.Errorf("link leads to %q, %v", target, err)
 		}
-		_, err = registry.ReadLayerFile(ctx, p, l.Descriptor, "meta/none")
+		_, err = p.LayerFile(ctx, l.Descriptor, "meta/none")
 		wantKind(t, err, fault.NotFound)
 		if err := registry.UnpackLayer(ctx, p, l.Descriptor, dst, registry.UnpackLimits{}); !errors.Is(err, os.ErrExist) {
 			t.Errorf("unpacked over what is there: %v", err)

@@ -19,5 +19,5 @@ func (p *Repository) Document(ctx context.Context, artifact ocispec.Descriptor, 
 	if len(m.Layers) != 1 {
 		return nil, fault.New(fault.Invalid, "%s@%s has %d layers, not one", p.Name(), artifact.Digest, len(m.Layers))
 	}
-	return ReadLayerFile(ctx, p, m.Layers[0], name)
+	return p.LayerFile(ctx, m.Layers[0], name)
 }

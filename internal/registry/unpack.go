@@ -79,10 +79,10 @@ func unpackLayer(ctx context.Context, p *Repository, d ocispec.Descriptor, dst, 
 	return os.Rename(filepath.Join(draft, title), final)
 }
 
-// ReadLayerFile returns one file of a layer by its full name, such as
+// LayerFile returns one file of a layer by its full name, such as
 // "meta/env.json", after the whole layer was verified. The error has kind
 // NotFound if the layer has no such file.
-func ReadLayerFile(ctx context.Context, p *Repository, d ocispec.Descriptor, name string) ([]byte, error) {
+func (p *Repository) LayerFile(ctx context.Context, d ocispec.Descriptor, name string) ([]byte, error) {
 	var data []byte
 	found := false
 	err := readLayer(ctx, p, d, UnpackLimits{}, func(h *tar.Header, content io.Reader) error {

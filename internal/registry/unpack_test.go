@@ -274,7 +274,7 @@ func TestDamagedLayerIsNamed(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, readErr := registry.ReadLayerFile(t.Context(), p, l.Descriptor, "meta/env.json")
+		_, readErr := p.LayerFile(t.Context(), l.Descriptor, "meta/env.json")
 		for _, err := range []error{registry.UnpackLayer(t.Context(), p, l.Descriptor, t.TempDir(), registry.UnpackLimits{}), readErr} {
 			wantKind(t, err, fault.Network)
 			for _, want := range []string{"meta", l.Descriptor.Digest.String(), p.Name(), "does not match"} {

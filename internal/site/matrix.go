@@ -236,15 +236,6 @@ func (m *Matrix) Cluster(name string) *MatrixCluster {
 	return &m.Clusters[i]
 }
 
-// Version returns a version of a uenv, nil if there is none.
-func (m *Matrix) Version(uenv, version string) *MatrixVersion {
-	i := slices.IndexFunc(m.Versions, func(v MatrixVersion) bool { return v.Uenv == uenv && v.Version == version })
-	if i < 0 {
-		return nil
-	}
-	return &m.Versions[i]
-}
-
 // Target returns the target with a microarchitecture, nil if there is none.
 func (c *MatrixCluster) Target(uarch string) *Target {
 	i := slices.IndexFunc(c.Targets, func(t Target) bool { return t.UArch == uarch })

@@ -2,6 +2,7 @@ package site_test
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,15 +53,15 @@ func TestLoadMatrix(t *testing.T) {
 	if daint.Runner != (site.Runner{SlurmTag: "s"}) || !daint.NoSandbox || daint.Target("a100").Partition != "gpu" || daint.Target("zen2") != nil {
 		t.Errorf("%+v", daint)
 	}
-	v := m.Version("app", "25.1")
+	v := versionOf(m, "app", "25.1")
 	if v.Mount != pathcheck.DefaultMount || v.Recipe("zen2").Dir != filepath.Join(dir, "recipes/app/25.1/mc") || v.Recipe("gh200").Dir != filepath.Join(dir, "recipes/common/gh200") ||
 		!v.Deployed("daint", "gh200") || v.Deployed("daint", "a100") {
 		t.Errorf("%+v", v)
 	}
-	if w := m.Version("app", "25.2"); w.Mount != "/opt/app" || len(w.Deploy) != 0 {
+	if w := versionOf(m, "app", "25.2"); w.Mount != "/opt/app" || len(w.Deploy) != 0 {
 		t.Errorf("%+v", w)
 	}
-	if m.Version("app", "1") != nil || m.Cluster("x") != nil {
+	if versionOf(m, "app", "1") != nil || m.Cluster("x") != nil {
 		t.Error("found what is not there")
 	}
 }
@@ -84,7 +85,7 @@ func TestBrokenRows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			v := m.Version("app", c.version)
+			v := versionOf(m, "app", c.version)
 			if got := strings.ReplaceAll(v.Problems.Error(), dir+"/", ""); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
@@ -163,4 +164,13 @@ func FuzzLoadMatrix(f *testing.F) {
 			t.Errorf("kind of %v", err)
 		}
 	})
+}
+
+// versionOf returns a version of a uenv, nil if there is none.
+func versionOf(m *site.Matrix, uenv, version string) *site.MatrixVersion {
+	i := slices.IndexFunc(m.Versions, func(v site.MatrixVersion) bool { return v.Uenv == uenv && v.Version == version })
+	if i < 0 {
+		return nil
+	}
+	return &m.Versions[i]
 }

@@ -314,18 +314,3 @@ func (m *Mirrors) cacheV2(r *mirrorReader, document *yamlpos.Node) {
 }
 
 func scalar(v any) *yamlpos.Node { return &yamlpos.Node{Value: v} }
-
-// Override returns mirrors with the build cache (and its keys) of cache, which
-// was given besides; either may be nil.
-func (m *Mirrors) Override(cache *Mirrors) *Mirrors {
-	if m == nil || cache == nil {
-		if m == nil {
-			return cache
-		}
-		return m
-	}
-	merged := *m
-	merged.BuildCache, merged.Keys = cache.BuildCache, cache.Keys
-	merged.Warnings = append(append(fault.Problems(nil), m.Warnings...), cache.Warnings...)
-	return &merged
-}

@@ -182,12 +182,4 @@ func TestCacheOfVersion2(t *testing.T) {
 	if len(m.Warnings) != 1 || m.Warnings[0].Rule != "deprecated-cache" {
 		t.Errorf("%v", m.Warnings)
 	}
-	other := &site.Mirrors{SourceCache: "/s", BuildCache: &site.BuildCache{}}
-	if merged := other.Override(m); merged.BuildCache != m.BuildCache || merged.SourceCache != "/s" || len(merged.Keys) != 1 || len(merged.Warnings) != 1 {
-		t.Errorf("%+v", merged)
-	}
-	var none *site.Mirrors
-	if none.Override(m) != m || m.Override(none) != m {
-		t.Error("nil is not neutral")
-	}
 }

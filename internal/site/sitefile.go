@@ -378,10 +378,6 @@ func (s *Site) Uenv(name string) Uenv {
 	return Uenv{Name: name}
 }
 
-// ClusterDir returns the directory of a system's configuration for recipes of
-// versions 2 and 3.
-func (s *Site) ClusterDir(system string) (string, error) { return s.ClusterDirFor(system, 2) }
-
 // ClusterDirFor returns the directory of a system's configuration for recipes of
 // a version: Spack before 1.0, which version 1 uses, reads another form of it.
 func (s *Site) ClusterDirFor(system string, recipeVersion int) (string, error) {

@@ -93,15 +93,15 @@ func TestNamedSiteFile(t *testing.T) {
 	if !reflect.DeepEqual(s.Rules, wantRules) {
 		t.Errorf("%+v", s.Rules)
 	}
-	if got, err := s.ClusterDir("daint"); err != nil || got != dir+"/clusters/daint" {
+	if got, err := s.ClusterDirFor("daint", 2); err != nil || got != dir+"/clusters/daint" {
 		t.Errorf("%s %v", got, err)
 	}
 	for system, kind := range map[string]fault.Kind{"diant": fault.NotFound, "../x": fault.Usage, "a/b": fault.Usage, "": fault.Usage, ".": fault.Usage} {
-		if _, err := s.ClusterDir(system); fault.KindOf(err) != kind {
+		if _, err := s.ClusterDirFor(system, 2); fault.KindOf(err) != kind {
 			t.Errorf("%q: %v", system, err)
 		}
 	}
-	if _, err := (&site.Site{}).ClusterDir("daint"); fault.KindOf(err) != fault.Usage || fault.HintOf(err) == "" {
+	if _, err := (&site.Site{}).ClusterDirFor("daint", 2); fault.KindOf(err) != fault.Usage || fault.HintOf(err) == "" {
 		t.Errorf("%v", err)
 	}
 }
@@ -193,7 +193,7 @@ uenvs: {a: {token: $UENV_CI_NONE}}
 			t.Errorf("%q %v", text, err)
 		}
 	}
-	if _, err := s.ClusterDir("daint"); fault.KindOf(err) != fault.Invalid {
+	if _, err := s.ClusterDirFor("daint", 2); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("%v", err)
 	}
 	if len(s.Unset) != 6 || s.Unset.Err() != nil {
