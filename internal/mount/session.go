@@ -6,15 +6,15 @@ import (
 	"uenv-ci.dev/internal/fault"
 )
 
-// InSession tells whether an environment is that of a program that runs in a
+// inSession tells whether an environment is that of a program that runs in a
 // uenv. Sessions do not nest.
-func InSession(getenv func(string) string) bool {
+func inSession(getenv func(string) string) bool {
 	return getenv(mountListVariable) != "" && getenv(viewVariable) != ""
 }
 
 // CheckSession returns an error inside a session.
 func CheckSession(getenv func(string) string) error {
-	if !InSession(getenv) {
+	if !inSession(getenv) {
 		return nil
 	}
 	return fault.WithHint(fault.New(fault.Failure, "a uenv session is already running (%s)", getenv(mountListVariable)),

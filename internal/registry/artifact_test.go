@@ -64,7 +64,7 @@ func TestManifestNeedsTypeAndLayers(t *testing.T) {
 }
 
 func TestParseManifest(t *testing.T) {
-	if m, err := ParseManifest([]byte(imageManifest)); err != nil || len(m.Layers) != 1 {
+	if m, err := parseManifest([]byte(imageManifest)); err != nil || len(m.Layers) != 1 {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for name, text := range map[string]string{
@@ -75,7 +75,7 @@ func TestParseManifest(t *testing.T) {
 		"negative":    strings.Replace(imageManifest, `"size":4096`, `"size":-1`, 1),
 		"bad subject": strings.Replace(imageManifest, `"layers"`, `"subject":{"digest":"x","size":1},"layers"`, 1),
 	} {
-		if _, err := ParseManifest([]byte(text)); err == nil {
+		if _, err := parseManifest([]byte(text)); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
 	}

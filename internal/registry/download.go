@@ -21,7 +21,7 @@ import (
 // itself to the connection.
 type DownloadOptions struct {
 	// Connections is how many parts of the blob are fetched at a time; 0 starts
-	// with one and adds more, up to MaxConnections, while that makes it faster.
+	// with one and adds more, up to maxConnections, while that makes it faster.
 	Connections int
 	// Limit bounds the rate, in bytes per second; 0 does not.
 	Limit int64
@@ -34,8 +34,8 @@ type DownloadOptions struct {
 	Create func(path string) (*os.File, error)
 }
 
-// MaxConnections is how many connections one download uses at most.
-const MaxConnections = 8
+// maxConnections is how many connections one download uses at most.
+const maxConnections = 8
 
 // maxDownload bounds a blob, in bytes, and with it what a hostile manifest makes
 // us allocate.

@@ -24,7 +24,7 @@ func FuzzParseManifest(f *testing.F) {
 				}
 			}
 		}
-		m, err := ParseManifest(data)
+		m, err := parseManifest(data)
 		if err != nil {
 			return
 		}

@@ -238,7 +238,7 @@ func (l *layout) checkReferences(root *os.Root, d ocispec.Descriptor, data []byt
 	if d.MediaType != ocispec.MediaTypeImageManifest && d.MediaType != mediaTypeDockerManifest {
 		return nil
 	}
-	m, err := ParseManifest(data)
+	m, err := parseManifest(data)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (f *Filling) Fetch(ctx context.Context, spans []Span, spare int64, connecti
 	}
 	fitting := fittingWorkers(time.Since(began), before, sizeOf(q.left))
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(cmp.Or(connections, fitting), MaxConnections) {
+	for range min(cmp.Or(connections, fitting), maxConnections) {
 		group.Go(func() error {
 			for {
 				batch := q.take(mostAtOnce)
@@ -86,7 +86,7 @@ func fittingWorkers(took time.Duration, before, left size) int {
 		return 1
 	}
 	times := max(float64(left.ranges)/float64(ranges), float64(left.bytes)/float64(bytes))
-	return 1 + int(min(took.Seconds()*times/workerTime.Seconds(), MaxConnections))
+	return 1 + int(min(took.Seconds()*times/workerTime.Seconds(), maxConnections))
 }
 
 // affordableGap returns the greatest length for which all gaps between spans that are

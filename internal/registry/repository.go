@@ -78,7 +78,7 @@ func (p *Repository) Manifest(ctx context.Context, d ocispec.Descriptor) (ocispe
 	if err != nil {
 		return ocispec.Manifest{}, nil, err
 	}
-	m, err := ParseManifest(data)
+	m, err := parseManifest(data)
 	if err != nil {
 		return ocispec.Manifest{}, nil, fmt.Errorf("read manifest %s of %s: %w", d.Digest, p, err)
 	}
@@ -114,8 +114,8 @@ func (p *Repository) readManifest(ctx context.Context, d ocispec.Descriptor) (da
 	return data, nil
 }
 
-// ParseManifest reads an OCI image manifest. The error has kind Invalid.
-func ParseManifest(data []byte) (ocispec.Manifest, error) {
+// parseManifest reads an OCI image manifest. The error has kind Invalid.
+func parseManifest(data []byte) (ocispec.Manifest, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, fault.New(fault.Invalid, "not a JSON manifest: %w", err)

@@ -19,9 +19,9 @@ type ramp struct {
 // them counts; where it is near there is no hurry.
 func rampFor(trip time.Duration) ramp {
 	if trip >= farAway {
-		return ramp{[]int{3, MaxConnections}, 150 * time.Millisecond}
+		return ramp{[]int{3, maxConnections}, 150 * time.Millisecond}
 	}
-	return ramp{[]int{2, 4, MaxConnections}, patientLook}
+	return ramp{[]int{2, 4, maxConnections}, patientLook}
 }
 
 const (
@@ -41,7 +41,7 @@ const worthwhile = 1.25
 func (t *transfer) steer(ctx context.Context, start func()) {
 	defer t.settle()
 	if n := t.options.Connections; n > 0 {
-		t.want(min(n, MaxConnections), start)
+		t.want(min(n, maxConnections), start)
 		return
 	}
 	now, trip := 1, t.firstByte(ctx, func() { t.want(1, start) })

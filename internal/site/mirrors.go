@@ -71,18 +71,18 @@ type KeyFile struct {
 }
 
 // LoadMirrors reads the mirror file for a recipe version and a mount point: a
-// mirrors.yaml for versions 2 and 3, a build cache file (see LoadCache) for
+// mirrors.yaml for versions 2 and 3, a build cache file (see loadCache) for
 // version 1. A build cache file is accepted for versions 2 and 3 too.
 func LoadMirrors(path string, recipeVersion int, mount string) (*Mirrors, error) {
 	if recipeVersion == 1 {
-		return LoadCache(path, recipeVersion, mount)
+		return loadCache(path, recipeVersion, mount)
 	}
 	m, r, document, err := openMirrors(path, mount)
 	if err != nil {
 		return nil, err
 	}
 	if document.Get("root") != nil {
-		return LoadCache(path, recipeVersion, mount)
+		return loadCache(path, recipeVersion, mount)
 	}
 	r.Add(mirrorsFormat.Validate(document)...)
 	m.buildCache(r, document.Get("buildcache"))
@@ -240,9 +240,9 @@ func purePath(p string) string {
 	return clean
 }
 
-// LoadCache reads a build cache file: `root` and `key`, the way of version 1,
+// loadCache reads a build cache file: `root` and `key`, the way of version 1,
 // deprecated in versions 2 and 3.
-func LoadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
+func loadCache(path string, recipeVersion int, mount string) (*Mirrors, error) {
 	m, r, document, err := openMirrors(path, mount)
 	if err != nil {
 		return nil, err
