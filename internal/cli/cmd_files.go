@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -78,9 +80,13 @@ being compressed again. Content decides what has not changed, and the image is t
 same as without. It is fastest if the earlier one was packed with --blocks or --base and
 its table of blocks, FILE.blocks, lies beside it, owned and readable by you alone; else
 its blocks are decompressed to learn what is in them.`,
-		examples: `uenv-ci pack ./store --out store.squashfs --created 2026-01-31T12:00:00Z`,
+		examples: `uenv-ci pack ./store --out store.squashfs --created 2026-01-31T12:00:00Z
+# what mksquashfs does with -root-owned -all-time 0, without object files
+uenv-ci pack ./tree --out tree.squashfs --force-owner 0 --mtime 1970-01-01T00:00:00Z --exclude '*.o'`,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE`"},
+			&cli.StringFlag{Name: "force-owner", Usage: "give every file the owner `UID[:GID]`; 'keep' leaves the owners as they are", Value: "65534:65534"},
+			&cli.StringFlag{Name: "mtime", Usage: "give every file the modification `TIME` (RFC 3339); else that of --created"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out paths that match `PATTERN`"},
 			&cli.StringFlag{Name: "base", Usage: "copy what has not changed from the earlier image `FILE`; implies --blocks"},
 			&cli.BoolFlag{Name: "blocks", Usage: "also write OUT.blocks, so that the image can be a --base"},
@@ -102,6 +108,9 @@ func runPack(ctx context.Context, in *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := in.inodeOptions(&o); err != nil {
+		return nil, err
+	}
 	o.Exclude = in.StringSlice("exclude")
 	o.Base, o.KeepBlocks = in.String("base"), in.Bool("blocks") || in.String("base") != ""
 	if _, err := os.Stat(o.Base); o.Base != "" && err != nil {
@@ -112,6 +121,30 @@ func runPack(ctx context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	return packResult(file), nil
+}
+
+// inodeOptions sets what all files of an image have in common.
+func (in *invocation) inodeOptions(o *image.PackOptions) (err error) {
+	if mtime := in.String("mtime"); mtime != "" {
+		if o.ModTime, err = time.Parse(time.RFC3339, mtime); err != nil {
+			return fault.New(fault.Usage, "--mtime %q is not a time of the form 2026-01-31T12:00:00Z", mtime)
+		}
+	}
+	owner := in.String("force-owner")
+	if o.KeepOwners = owner == "keep"; o.KeepOwners {
+		return nil
+	}
+	user, group, both := strings.Cut(owner, ":")
+	if !both {
+		group = user
+	}
+	uid, err1 := strconv.ParseUint(user, 10, 32)
+	gid, err2 := strconv.ParseUint(group, 10, 32)
+	if err1 != nil || err2 != nil {
+		return fault.New(fault.Usage, "--force-owner %q is neither UID[:GID], by number, nor 'keep'", owner)
+	}
+	o.Owner = &squashfs.Owner{UID: uint32(uid), GID: uint32(gid)}
+	return nil
 }
 
 func (r packResult) text(p *printer) {

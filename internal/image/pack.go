@@ -38,12 +38,17 @@ type File struct {
 
 // PackOptions say how an image is packed. The zero value packs with zstd.
 type PackOptions struct {
-	Created   time.Time // of every file in the image
-	Codec     squashfs.Codec
-	Level     int // 0 is the codec's default
-	BlockSize int // in bytes; 0 is 128 KiB
-	Workers   int // 0 is one per processor
-	Exclude   []string
+	Created time.Time // of the image
+	ModTime time.Time // of every file in it; zero is Created
+	// Owner owns every file in the image; nil is nobody. KeepOwners leaves the owners
+	// that the files have.
+	Owner      *squashfs.Owner
+	KeepOwners bool
+	Codec      squashfs.Codec
+	Level      int // 0 is the codec's default
+	BlockSize  int // in bytes; 0 is 128 KiB
+	Workers    int // 0 is one per processor
+	Exclude    []string
 	// Mksquashfs has the program of that name pack, which excludes nothing.
 	Mksquashfs bool
 	// Base is an earlier image whose blocks are copied where that changes nothing,
@@ -67,13 +72,24 @@ func Pack(ctx context.Context, store, out string, o PackOptions) (File, error) {
 	summary, err := pack(ctx, store, out, squashfs.WriteOptions{
 		Codec: o.Codec, Level: o.Level, BlockSize: o.BlockSize, Workers: o.Workers, Exclude: o.Exclude,
 		Base: o.Base, KeepBlocks: o.KeepBlocks,
-		Time: o.Created, ForceOwner: &squashfs.Owner{UID: nobody, GID: nobody}, Events: o.Events,
+		Time: o.Created, ModTime: o.ModTime, ForceOwner: o.owner(), Events: o.Events,
 	})
 	if err != nil {
 		return File{}, err
 	}
 	localrepo.RememberDigest(out, localrepo.DigestNotes(), summary.Digest)
 	return File{Path: out, Digest: summary.Digest, Size: summary.Size, Mount: env.Mount, Codec: summary.Compressor()}, nil
+}
+
+// owner returns who is to own every file, nil where the owners stay.
+func (o PackOptions) owner() *squashfs.Owner {
+	switch {
+	case o.KeepOwners:
+		return nil
+	case o.Owner == nil:
+		return &squashfs.Owner{UID: nobody, GID: nobody}
+	}
+	return o.Owner
 }
 
 // Alike tells whether an image on disk was packed as o says, so that its blocks are

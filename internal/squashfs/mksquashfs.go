@@ -92,10 +92,10 @@ func mksquashfsArgs(root, made string, spec encoderSpec, o WriteOptions) []strin
 	if !strings.HasPrefix(root, "/") {
 		root = "./" + root // it may begin with a dash
 	}
-	seconds := strconv.FormatInt(o.Time.Unix(), 10)
 	args := []string{
 		root, made, "-noappend", "-no-recovery", "-no-progress", "-quiet",
-		"-b", strconv.Itoa(o.BlockSize), "-mkfs-time", seconds, "-all-time", seconds, "-processors", strconv.Itoa(o.Workers),
+		"-b", strconv.Itoa(o.BlockSize), "-processors", strconv.Itoa(o.Workers),
+		"-mkfs-time", strconv.FormatInt(o.Time.Unix(), 10), "-all-time", strconv.FormatInt(o.ModTime.Unix(), 10),
 	}
 	if o.ForceOwner != nil {
 		args = append(args, "-force-uid", fmt.Sprint(o.ForceOwner.UID), "-force-gid", fmt.Sprint(o.ForceOwner.GID))

@@ -96,7 +96,7 @@ func (p *packer) writeTables(sb *superblock) error {
 func (p *packer) writeInodes(sb *superblock, e encoder) (*idTable, error) {
 	ids := &idTable{byID: map[uint32]uint16{}}
 	w := inodeWriter{
-		time: sb.Time, ids: ids, count: sb.Inodes,
+		time: uint32(p.o.ModTime.Unix()), ids: ids, count: sb.Inodes,
 		inodes: newMetaWriter(e), dirs: newMetaWriter(e),
 	}
 	err := w.tree(p.tree.root)

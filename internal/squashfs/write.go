@@ -32,7 +32,8 @@ type WriteOptions struct {
 	Level     int // 0 is the codec's default: zstd 3, gzip 9
 	BlockSize int // a power of two from 4 KiB to 1 MiB; 0 is 128 KiB
 
-	Time       time.Time // of the image and of every inode in it
+	Time       time.Time // of the image
+	ModTime    time.Time // of every inode; zero is Time
 	ForceOwner *Owner    // of every inode; nil keeps the owners
 
 	// Exclude holds patterns as of path.Match. One without a slash is matched
@@ -140,8 +141,13 @@ func (o *WriteOptions) complete() (encoderSpec, error) {
 	if o.Time.IsZero() {
 		o.Time = time.Unix(0, 0)
 	}
-	if t := o.Time.Unix(); t < 0 || t > math.MaxUint32 {
-		return encoderSpec{}, fault.New(fault.Usage, "squashfs cannot hold the time %s", o.Time.UTC().Format(time.RFC3339))
+	if o.ModTime.IsZero() {
+		o.ModTime = o.Time
+	}
+	for _, t := range []time.Time{o.Time, o.ModTime} {
+		if s := t.Unix(); s < 0 || s > math.MaxUint32 {
+			return encoderSpec{}, fault.New(fault.Usage, "squashfs cannot hold the time %s", t.UTC().Format(time.RFC3339))
+		}
 	}
 	return newEncoderSpec(o.Codec, o.Level, o.BlockSize)
 }
