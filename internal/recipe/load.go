@@ -93,6 +93,7 @@ func (l *loader) load() {
 	l.readPackages()
 	l.readFiles()
 	l.checkDefaultView()
+	l.checkAddedViews()
 	l.checkLinks()
 }
 

@@ -3,6 +3,7 @@ package recipe
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	"uenv-ci.dev/internal/yamlpos"
 )
@@ -81,6 +82,9 @@ func (l *loader) checkEnvVar(change string, p yamlpos.Pair, v EnvVar) {
 			l.Fail(p.Value, suggest(m[1], known), "'%s' cannot be expanded", m[0])
 		}
 	}
+	if i := strings.LastIndex(*v.Value, "${@"); i >= 0 && !strings.Contains((*v.Value)[i+3:], "@}") {
+		l.Warn(p.Value, "open-variable", "write ${@NAME@}", "'${@' without '@}': some clients read beyond the end of the text")
+	}
 }
 
 var specName = regexp.MustCompile(`^[A-Za-z0-9_][\w-]*(?:\.[A-Za-z_][\w-]*)*`)
@@ -131,6 +135,18 @@ func (l *loader) checkViewNames() {
 				continue
 			}
 			first[v.Name] = v.Node
+		}
+	}
+}
+
+// checkAddedViews warns of views that give way to those of the same name that are added
+// to the image.
+func (l *loader) checkAddedViews() {
+	for _, e := range l.recipe.Environments {
+		for _, v := range e.Views {
+			if v.Name == "spack" || v.Name == "modules" && l.recipe.Modules {
+				l.Warn(v.Node, "view-replaced", "give it another name", "the view '%s' is replaced by the one of this name that the image gets anyway", v.Name)
+			}
 		}
 	}
 }
