@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -129,8 +130,12 @@ func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
 
 func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVersion {
 	v := MatrixVersion{Uenv: uenv.Raw, Version: p.Key.Raw, Node: p.Key, Mount: pathcheck.DefaultMount}
-	if s, ok := p.Value.Get("mount").Str(); ok {
-		v.Mount = s
+	if s, ok := p.Value.Get("mount").Str(); ok && path.IsAbs(s) { // else the schema has refused it
+		if err := pathcheck.MountPoint(path.Clean(s)); err != nil {
+			r.Fail(p.Value.Get("mount"), "most use "+pathcheck.DefaultMount, "'%s' cannot be a mount point: %v", s, err)
+		} else {
+			v.Mount = path.Clean(s)
+		}
 	}
 	for _, recipe := range yamlpos.Pairs(p.Value.Get("recipes")) {
 		v.Recipes = append(v.Recipes, m.recipe(r, v, recipe))

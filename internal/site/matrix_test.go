@@ -79,6 +79,7 @@ func TestBrokenRows(t *testing.T) {
 		{"number as version", `"25.2":`, `25.20:`, "25.20", "config.yaml:19:5: the key 25.20 is the number 25.2, not text (write '25.20' with the quotes)"},
 		{"unknown key", "mount: /opt/app", "mont: /opt/app", "25.2", "config.yaml:21:7: unknown key 'mont' in 'uenvs.app.25.2' (did you mean 'mount'?)"},
 		{"relative mount", "/opt/app", "opt", "25.2", "config.yaml:21:14: 'uenvs.app.25.2.mount' must be an absolute path, not 'opt'"},
+		{"mount of the system", "/opt/app", "/usr/", "25.2", "config.yaml:21:14: '/usr/' cannot be a mount point: an image must not cover a part of the system (most use /user-environment)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m, dir, err := matrix(t, strings.Replace(matrixText, c.from, c.to, 1))
@@ -95,6 +96,14 @@ func TestBrokenRows(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The mount point is part of content keys, so it is written in one way.
+func TestMountIsClean(t *testing.T) {
+	m, _, err := matrix(t, strings.Replace(matrixText, "/opt/app", "/opt//app/", 1))
+	if v := m.Version("app", "25.2"); err != nil || v.Mount != "/opt/app" || len(v.Problems) > 0 {
+		t.Errorf("%+v, %v", v, err)
 	}
 }
 
