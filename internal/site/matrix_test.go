@@ -102,8 +102,11 @@ func TestBrokenRows(t *testing.T) {
 // The mount point is part of content keys, so it is written in one way.
 func TestMountIsClean(t *testing.T) {
 	m, _, err := matrix(t, strings.Replace(matrixText, "/opt/app", "/opt//app/", 1))
-	if v := m.Version("app", "25.2"); err != nil || v.Mount != "/opt/app" || len(v.Problems) > 0 {
-		t.Errorf("%+v, %v", v, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := versionOf(m, "app", "25.2"); v.Mount != "/opt/app" || len(v.Problems) > 0 {
+		t.Errorf("%+v", v)
 	}
 }
 

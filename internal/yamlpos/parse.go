@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -26,9 +27,10 @@ const (
 )
 
 // Load reads a file and parses it. A file that does not exist or cannot be read
-// is reported as the error of os.Open.
+// is reported as the error of os.Open. A pipe to which nobody writes is empty: nobody
+// may ever.
 func Load(path string) (*Node, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/fault"
 )
 
@@ -215,6 +217,17 @@ func TestLoad(t *testing.T) {
 	}
 	n, err := Load(path)
 	if err != nil || n.Get("a").Items[1].File != path {
+		t.Errorf("%+v %v", n, err)
+	}
+}
+
+// What is read may be a change of somebody's: it waits for nobody.
+func TestLoadDoesNotWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe.yaml")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Load(path); err != nil || !n.IsNull() {
 		t.Errorf("%+v %v", n, err)
 	}
 }
