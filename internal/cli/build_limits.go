@@ -15,10 +15,10 @@ import (
 // limitFlags are those that say when a build gives up and what it leaves then.
 func limitFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "air-gapped", Usage: "use no network at all, hooks neither, and list the sources that are missing before anything is built"},
-		&cli.TimestampFlag{Name: "deadline", Layout: time.RFC3339, Usage: "stop in time to save what there is by `TIME` (else by the end of the Slurm job)"},
-		&cli.DurationFlag{Name: "keep-on-failure", Usage: "keep the directory of a build that failed for a `TIME` such as 2h"},
-		&cli.StringFlag{Name: "like", Usage: "begin only if there is as much room and memory as the build of the report `FILE` needed (else of the report that will be replaced; 'none' begins anyway)"},
+		&cli.BoolFlag{Name: "air-gapped", Usage: "use no network at all, not even in hooks, and list missing sources before anything is built"},
+		&cli.TimestampFlag{Name: "deadline", Layout: time.RFC3339, Usage: "stop early enough to save finished work by `TIME` (else by the end of the Slurm job)"},
+		&cli.DurationFlag{Name: "keep-on-failure", Usage: "keep the directory of a failed build for `TIME`, such as 2h"},
+		&cli.StringFlag{Name: "like", Usage: "start only if there is as much storage and memory as the build of the report `FILE` needed (else of the report that will be replaced; 'none' starts regardless)"},
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 func publishFlags() []cli.Flag {
 	return append(limitFlags(),
 		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
-		&cli.BoolFlag{Name: "rebuild", Usage: "with --push: build also what the registry has already"},
-		&cli.BoolFlag{Name: "per-change", Usage: "with --push: keep the image's key apart from those that jobs on protected refs believe (in a GitLab job on a ref that is not protected this is so unless --per-change=false)"},
+		&cli.BoolFlag{Name: "rebuild", Usage: "with --push: build even if the registry already has the image"},
+		&cli.BoolFlag{Name: "per-change", Usage: "with --push: keep the image's key apart from those that jobs on protected refs trust (the default in a GitLab job on an unprotected ref; --per-change=false turns it off)"},
 		&cli.BoolFlag{Name: "verify-reproducible", Usage: "build twice, the second time without build caches, and fail if files differ"},
 		&cli.StringFlag{Name: "report", Usage: "write the build report to `FILE` (else build-report.json beside the image, or in the working directory)"},
 	)

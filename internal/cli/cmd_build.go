@@ -28,29 +28,29 @@ func recipeFlags() []cli.Flag {
 
 func buildCommand() *command {
 	flags := append(recipeFlags(),
-		&cli.StringFlag{Name: "source-cache", Usage: "take sources from `DIR`, and put there what is fetched"},
-		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of changes that nobody has accepted: only builds of such read and write it"},
+		&cli.StringFlag{Name: "source-cache", Usage: "take sources from `DIR`, and store fetched ones there"},
+		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of unaccepted changes: only their builds read and write it"},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
-		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "what builds recipes for Spack: `ENGINE` direct (proven with Spack 0.23, not yet with 1.x), or stackinator, with its own makefiles"},
-		&cli.StringFlag{Name: "stackinator", Usage: "stackinator's program stack-config, or a directory with it, `PATH` (else the one on PATH)"},
+		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "build Spack recipes with `ENGINE` direct (proven with Spack 0.23, not yet with 1.x) or stackinator, with its own makefiles"},
+		&cli.StringFlag{Name: "stackinator", Usage: "`PATH` of stackinator's program stack-config, or of a directory with it (else the one on PATH)"},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
-		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine; the mount point is then made there"},
+		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine, where the mount point is then created"},
 		&cli.BoolFlag{Name: "hook-network", Usage: "leave the network on for the recipe's own programs"},
-		&cli.BoolFlag{Name: "strict-views", Usage: "fail if two packages of a view have a file in common with different content (else a warning)"},
+		&cli.BoolFlag{Name: "strict-views", Usage: "fail if two packages of a view have the same file with different content (else warn)"},
 		&cli.BoolFlag{Name: "offline", Usage: "use no network at all"},
-		&cli.StringSliceFlag{Name: "env", Usage: "let the build see the variable `NAME` (those with the prefix UENV_CIBUILDV_ always are)"},
-		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "compile `N` things at once (else one per processor, as far as there is memory)"},
-		&cli.IntFlag{Name: "memory-per-job", Usage: "without --jobs: compile only as many things at once as have `MIB` of memory each (else 2048)"},
+		&cli.StringSliceFlag{Name: "env", Usage: "let the build see the variable `NAME` (variables with the prefix UENV_CIBUILDV_ are always visible)"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "run `N` compilations at once (else one per processor, memory permitting)"},
+		&cli.IntFlag{Name: "memory-per-job", Usage: "without --jobs: run only as many compilations as there is `MIB` of memory for each (else 2048)"},
 		&cli.StringFlag{Name: "logs", Usage: "keep the logs of the build in `DIR`"},
 	)
 	return &command{
 		name: "build", group: "Recipes", creates: true, writes: true, usage: "build a recipe into an image",
 		args: "LABEL --recipe DIR", minArgs: 1, maxArgs: 1,
-		details: `The recipe is built in memory, in a sandbox in which the store appears at the mount
-point; nothing is left of the build but the image. LABEL needs @system and %uarch;
-without a tag the image is only built. With --push an image that the registry has
-by its content key is not built again: it gets the label.`,
+		details: `The recipe is built in memory, in a sandbox where the store appears at the mount
+point; nothing remains of the build but the image. LABEL needs @system and %uarch;
+without --push it needs no tag. With --push an image that the registry already has,
+by content key, is not built again but gets the label.`,
 		examples: `# build only
 uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --out hello.squashfs
 # is it the same if it is built again?

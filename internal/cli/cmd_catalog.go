@@ -18,9 +18,9 @@ func catalogCommand() *command {
 		sub: []*command{
 			{
 				name: "rebuild", usage: "publish the index of a namespace", args: "[NAMESPACE]", maxArgs: 1, run: runRebuild,
-				details: `Reads all of the namespace (default 'deploy') from the registry and publishes what
-there is as one artifact in the namespace NAMESPACE-index, from which everybody's
-'find' reads. Run it after each promotion, or by the clock.`,
+				details: `Reads the whole namespace (default 'deploy') from the registry and publishes its content
+as one artifact in the namespace NAMESPACE-index, which everybody's 'find' reads. Run it
+after each promotion, or periodically.`,
 				examples: `uenv-ci catalog rebuild deploy`,
 			},
 			{

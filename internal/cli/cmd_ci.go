@@ -28,24 +28,23 @@ func ciCommand() *command {
 
 func ciPlanCommand() *command {
 	flags := append(clusterFlags(),
-		&cli.StringFlag{Name: "matrix", Usage: "the pipeline's `FILE` (else that of the site file, else config.yaml here)"},
-		&cli.StringFlag{Name: "uenv", Usage: "only this one: `N[/V]`, a name or a name and a version"},
-		&cli.StringFlag{Name: "system", Aliases: []string{"s"}, Usage: "only for the cluster `S`"},
-		&cli.StringFlag{Name: "uarch", Usage: "only for the microarchitecture `A`"},
-		&cli.BoolFlag{Name: "all", Usage: "everything that is deployed; the same as selecting nothing"},
-		&cli.BoolFlag{Name: "undeployed", Usage: "also what can be built and is deployed nowhere"},
-		&cli.StringFlag{Name: "since", Usage: "only jobs whose image has changed since the git revision `REV`"},
-		&cli.BoolFlag{Name: "offline", Usage: "do not ask git servers what branches stand for (such jobs have no key), nor the site file's registry"},
-		&cli.StringSliceFlag{Name: "env", Usage: "the build will see the variable `NAME` (those with the prefix UENV_CIBUILDV_ always are)"},
+		&cli.StringFlag{Name: "matrix", Usage: "the matrix `FILE` of the pipeline (else that of the site file, else config.yaml here)"},
+		&cli.StringFlag{Name: "uenv", Usage: "plan only the uenv `N[/V]`, a name or a name and version"},
+		&cli.StringFlag{Name: "system", Aliases: []string{"s"}, Usage: "plan only for the cluster `S`"},
+		&cli.StringFlag{Name: "uarch", Usage: "plan only for the microarchitecture `A`"},
+		&cli.BoolFlag{Name: "all", Usage: "plan everything that is deployed; the default without a selection"},
+		&cli.BoolFlag{Name: "undeployed", Usage: "also plan what is built but deployed nowhere"},
+		&cli.StringFlag{Name: "since", Usage: "plan only images that have changed since the git revision `REV`"},
+		&cli.BoolFlag{Name: "offline", Usage: "do not resolve branches (their jobs have no key), and do not ask the site file's registry"},
+		&cli.StringSliceFlag{Name: "env", Usage: "the build will see the variable `NAME` (variables with the prefix UENV_CIBUILDV_ are always visible)"},
 	)
 	return &command{
-		name: "plan", usage: "show which images are to be built, and why",
+		name: "plan", usage: "show which images need building, and why",
 		details: `Every job comes with the key of its image: a hash of everything that determines it,
-with the branches that recipes name resolved to commits. Jobs are left out whose image
-the registry has already, by its key: the registry of --registry, UENV_CI_REGISTRY or
-the site file; the last of these is not asked with --offline. What the matrix deploys
-is planned; a target that is named in full, by --uenv N/V, --system and --uarch, need
-not be deployed.`,
+with branches resolved to commits. Jobs whose image the registry already has, by this
+key, are left out; the registry is that of --registry, UENV_CI_REGISTRY or the site
+file, of which --offline ignores the last. Only targets that the matrix deploys are
+planned, unless one is named in full by --uenv N/V, --system and --uarch.`,
 		examples: `uenv-ci ci plan --all
 # what a change needs
 uenv-ci ci plan --since origin/main --format json

@@ -13,18 +13,18 @@ import (
 func configureCommand() *command {
 	flags := append(recipeFlags(),
 		&cli.StringFlag{Name: "system", Aliases: []string{"s"}, Usage: "the cluster's `NAME`; its configuration is looked up in the site's directory of clusters"},
-		&cli.StringFlag{Name: "uarch", Usage: "the microarchitecture `A` that the tree is for"},
-		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the tree into the directory `DIR`: a new or empty one, or one of an earlier run"},
+		&cli.StringFlag{Name: "uarch", Usage: "build the tree for microarchitecture `A`"},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the tree into the directory `DIR`, which must be new, empty or from an earlier run"},
 		&cli.BoolFlag{Name: "offline", Usage: "clone nothing"},
 	)
 	return &command{
 		name: "configure", group: "Recipes", usage: "write the Spack build tree of a recipe for a cluster",
 		args: "--recipe DIR (--system S | --cluster DIR) --uarch A --out DIR",
-		details: `The tree is what stackinator writes for recipes of its versions 5, 6 and 7, without the
-makefiles: Spack's configuration, one spack.yaml per environment (one for all from recipe
-version 3 on) and the metadata of the image. Spack and the package repositories are cloned
-into it. Beside the image's store stands provenance.json, which says what the tree was made
-from. 'build' does all of this by itself: the tree is for looking into, and for other engines.`,
+		details: `The tree is what stackinator 5, 6 and 7 write for their recipes, without the makefiles:
+Spack's configuration, one spack.yaml per environment (a single one from recipe version 3
+on) and the metadata of the image. Spack and the package repositories are cloned into it.
+Beside the image's store, provenance.json says what the tree was made from. 'build' does
+all of this by itself: the tree is for inspection, and for other engines.`,
 		examples: `uenv-ci configure --recipe recipes/prgenv-gnu/25.11/gh200 --system daint --uarch gh200 --out build
 # look at what Spack would be told, without network
 uenv-ci configure --recipe recipes/cp2k/2025.1/mc --cluster ../cluster-config/eiger --uarch zen2 --out build --offline`,

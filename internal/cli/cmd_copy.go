@@ -16,10 +16,10 @@ import (
 
 func copyCommand() *command {
 	return &command{
-		name: "copy", group: "Staff", writes: true, usage: "copy an image with all that is attached to it",
+		name: "copy", group: "Staff", writes: true, usage: "copy an image with everything attached to it",
 		args: "SRC DST", minArgs: 2, maxArgs: 2,
-		details: `What DST leaves out is taken from SRC. The digest stays. Nothing is checked, so the
-deploy namespace is closed to it: 'promote' is the way there.`,
+		details: `Parts missing from DST are taken from SRC. The digest stays the same. Nothing is
+checked, so images cannot be copied to the deploy namespace: use 'promote'.`,
 		examples: `uenv-ci copy build::hello/1.0:42@daint%gh200 service::`,
 		run:      runCopy,
 	}

@@ -20,13 +20,13 @@ func deleteCommand() *command {
 	return &command{
 		name: "delete", group: "Staff", writes: true, usage: "delete an image from the registry",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
-		details: `Only shows what would go, unless --yes is given. With the last label of an image go
-the image, all that is attached to it, and what finds it by its content key; while
-it has another label only the label goes. Images that were promoted stay, whatever
-namespace they are in, and so does all of the deploy namespace: 'deprecate' is what
-to do there. The default namespace is 'build'. Registries free the space when they
-collect their garbage; some do not allow deletion at all.`,
-		examples: `# what would go
+		details: `Only shows what would be deleted, unless --yes is given. Deleting the last label of an
+image deletes the image, everything attached to it, and its entry by content key;
+otherwise only the label is deleted. Promoted images are never deleted, whatever
+namespace they are in, nor is anything in the deploy namespace: use 'deprecate' there.
+The default namespace is 'build'. Registries free the space by garbage collection; some
+do not allow deletion at all.`,
+		examples: `# what would be deleted
 uenv-ci delete prgenv-gnu/25.11:2078663062@daint%gh200
 uenv-ci delete prgenv-gnu/25.11:2078663062@daint%gh200 --yes`,
 		flags: []cli.Flag{yesFlag()},
@@ -38,17 +38,18 @@ func pruneCommand() *command {
 	return &command{
 		name: "prune", group: "Staff", writes: true, usage: "delete old images of a namespace from the registry",
 		args: "[LABEL]", maxArgs: 1,
-		details: `Only shows what would go, unless --yes is given. An image goes if it was not published
-and nothing was attached to it (test results, records) since --older-than, and if it is not
-among the newest of its name and version (--keep). Promoted images stay always, as
-with 'delete', and so does what an index lists or what is no image of ours. A name
-matches all names that begin with it; the default namespace is 'build'.`,
-		examples: `# what would go
+		details: `Only shows what would be deleted, unless --yes is given. An image is deleted if neither
+its publication nor anything attached to it (test results, records) is newer than
+--older-than, and if it is not among the newest of its name and version (--keep).
+Promoted images are never deleted, as with 'delete', nor is anything listed by an index
+or anything that is not a uenv image. A name matches all names that begin with it; the
+default namespace is 'build'.`,
+		examples: `# what would be deleted
 uenv-ci prune --older-than 30d
 uenv-ci prune 'build::prgenv-gnu@*' --older-than 30d --keep 3 --yes`,
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "older-than", Usage: "delete what is older than `TIME`, such as 30d; at least 1d"},
-			&cli.IntFlag{Name: "keep", Value: 1, Usage: "spare the newest `N` images of each name, version, system and microarchitecture"},
+			&cli.StringFlag{Name: "older-than", Usage: "delete images older than `TIME`, such as 30d; at least 1d"},
+			&cli.IntFlag{Name: "keep", Value: 1, Usage: "keep the newest `N` images of each name, version, system and microarchitecture"},
 			yesFlag(),
 		},
 		run: runPrune,
@@ -57,24 +58,24 @@ uenv-ci prune 'build::prgenv-gnu@*' --older-than 30d --keep 3 --yes`,
 
 func repairCommand() *command {
 	return &command{
-		name: "repair", group: "Staff", writes: true, usage: "list again what was attached to an image and got lost",
+		name: "repair", group: "Staff", writes: true, usage: "restore lost attachments of an image",
 		args: "LABEL [DIGEST…]", minArgs: 1, maxArgs: -1,
-		details: `Registries without the referrers API keep what is attached to an image in a list that
-two hosts may write at once; then one of them can lose its entry, though not what it
-attached. This adds what the same image has under its name in other namespaces, and
-what is named by its digest, as 'attach', 'test' and 'deprecate' show it.
-The default namespace is 'build'.`,
+		details: `On registries without the referrers API, attachments are kept in a list. If two hosts
+write it at once, one entry can get lost, though not the attachment itself. This
+restores what is attached to the same image in other namespaces, and what is given by
+its digest, as shown by 'attach', 'test' and 'deprecate'. The default namespace is
+'build'.`,
 		examples: `uenv-ci repair deploy::prgenv-gnu/25.11:v1@daint%gh200
 uenv-ci repair prgenv-gnu/25.11:2078663062@daint%gh200 sha256:92058f4fbe658e7d0c02bd4bdfea652efe57685e7efa12353f673a74b9307c1e`,
 		flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "namespace", Usage: "look for more in the `NAMESPACE` only; may be given more than once (else deploy, build, service)"},
+			&cli.StringSliceFlag{Name: "namespace", Usage: "look for attachments only in `NAMESPACE`; may be repeated (else deploy, build, service)"},
 		},
 		run: runRepair,
 	}
 }
 
 func yesFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "yes", Usage: "do it; without, only show what would go"}
+	return &cli.BoolFlag{Name: "yes", Usage: "really delete, instead of only showing what would be deleted"}
 }
 
 type deletionResult pipeline.Deletion

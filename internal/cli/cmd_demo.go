@@ -17,17 +17,17 @@ import (
 
 func demoCommand() *command {
 	return &command{
-		name: "demo", siteless: true, group: "Help", creates: true, writes: true, usage: "walk the whole road with an example: no server, no root, no network",
+		name: "demo", siteless: true, group: "Help", creates: true, writes: true, usage: "take an example from recipe to user, without server, root or network",
 		details: `Builds an example recipe in memory, packs it, publishes it to a directory of OCI
-layouts, tests it, promotes it, pulls it, and runs, finds and inspects it. All is
-gone afterwards unless --keep is given.`,
+layouts, tests, promotes and pulls it, then runs, finds and inspects it. Everything is
+removed afterwards unless --keep is given.`,
 		examples: `uenv-ci demo
 # leave everything, and print the commands that repeat each stage
 uenv-ci demo --keep /tmp/uenv-demo
 # with a real Spack
 uenv-ci demo --spack ~/spack`,
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "keep", Usage: "leave everything in `DIR`, which must be empty or not exist"},
+			&cli.StringFlag{Name: "keep", Usage: "keep everything in `DIR`, which must be empty or not exist"},
 			&cli.StringFlag{Name: "spack", Usage: "build a Spack recipe with the Spack 0.23 checkout `DIR`", EnvVars: []string{"UENV_CI_SPACK"}},
 			&cli.StringFlag{Name: "cluster", Usage: "the cluster configuration's directory `DIR` for --spack (else an example for Debian 12)"},
 			&cli.StringFlag{Name: "build-root", Usage: "build below `DIR` (else in memory, /dev/shm)"},

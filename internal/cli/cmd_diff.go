@@ -17,9 +17,9 @@ func diffCommand() *command {
 	return &command{
 		name: "diff", group: "Users", forUsers: true, usage: "show what changed between two images",
 		args: "A B", minArgs: 2, maxArgs: 2,
-		details: `Packages with versions, variants and compilers, views and sizes. A and B are labels
-or files; a label with a namespace is looked up in the registry, one without in the
-local repositories first. Nothing is downloaded but the list of packages.`,
+		details: `Compares packages with their versions, variants and compilers, views and sizes. A and B
+are labels or files; a label with a namespace is looked up in the registry, one without
+in the local repositories first. Only the lists of packages are downloaded.`,
 		examples: `uenv-ci diff prgenv-gnu/24.11:v1 prgenv-gnu/25.6:v1
 uenv-ci diff deploy::prgenv-gnu/25.6:v1 build::prgenv-gnu/25.6:2078663062
 uenv-ci diff deploy::prgenv-gnu/25.6:v1 ./store.squashfs --format json`,

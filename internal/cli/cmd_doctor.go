@@ -10,8 +10,8 @@ import (
 
 func doctorCommand() *command {
 	return &command{
-		name: "doctor", group: "Help", usage: "show what the program can use on this machine",
-		details: "Nothing of it is needed by every command; each line says what is done without it.",
+		name: "doctor", group: "Help", usage: "show what is available on this machine",
+		details: "No command needs all of it; each line says what happens without it.",
 		examples: `uenv-ci doctor
 uenv-ci doctor --site site.yaml --format json`,
 		run: runDoctor,

@@ -19,7 +19,7 @@ import (
 
 func packFlags() []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "packer", Usage: "pack with `native|mksquashfs`: our own packer, or the program of squashfs-tools", Value: packerNative},
+		&cli.StringFlag{Name: "packer", Usage: "pack with the `native|mksquashfs` packer: our own, or the program of squashfs-tools", Value: packerNative},
 		&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, the recipe's last commit, or now"},
 	}, codecFlags()...)
 }
@@ -70,23 +70,23 @@ func (in *invocation) codec() (squashfs.Codec, error) {
 
 func packCommand() *command {
 	return &command{
-		name: "pack", siteless: true, group: "Image files", usage: "make a squashfs image of a directory",
+		name: "pack", siteless: true, group: "Image files", usage: "pack a directory into a squashfs image",
 		args: "DIR --out FILE", minArgs: 1, maxArgs: 1,
-		details: `The same files, options and --created give the same bytes on every machine. The
-image is read back before it gets its name.
+		details: `The same files, options and --created give the same bytes on every machine. The image
+is read back before it gets its final name.
 
-With --base what has not changed since an earlier image is copied from it instead of
-being compressed again. Content decides what has not changed, and the image is the
-same as without. It is fastest if the earlier one was packed with --blocks or --base and
-its table of blocks, FILE.blocks, lies beside it, owned and readable by you alone; else
-its blocks are decompressed to learn what is in them.`,
+With --base, blocks that have not changed since an earlier image are copied from it
+instead of being compressed again. What has changed is decided by content, and the
+resulting image is the same. This is fastest if the earlier image was packed with
+--blocks or --base and its block table FILE.blocks is beside it, owned by you and
+readable by nobody else; otherwise its blocks have to be decompressed.`,
 		examples: `uenv-ci pack ./store --out store.squashfs --created 2026-01-31T12:00:00Z
 # what mksquashfs does with -root-owned -all-time 0, without object files
 uenv-ci pack ./tree --out tree.squashfs --force-owner 0 --mtime 1970-01-01T00:00:00Z --exclude '*.o'`,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE`"},
-			&cli.StringFlag{Name: "force-owner", Usage: "give every file the owner `UID[:GID]`; 'keep' leaves the owners as they are", Value: "65534:65534"},
-			&cli.StringFlag{Name: "mtime", Usage: "give every file the modification `TIME` (RFC 3339); else that of --created"},
+			&cli.StringFlag{Name: "force-owner", Usage: "give all files the owner `UID[:GID]`; 'keep' keeps their owners", Value: "65534:65534"},
+			&cli.StringFlag{Name: "mtime", Usage: "give all files the modification `TIME` (RFC 3339); else that of --created"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out paths that match `PATTERN`"},
 			&cli.StringFlag{Name: "base", Usage: "copy what has not changed from the earlier image `FILE`; implies --blocks"},
 			&cli.BoolFlag{Name: "blocks", Usage: "also write OUT.blocks, so that the image can be a --base"},
@@ -192,10 +192,10 @@ func runUnpack(ctx context.Context, in *invocation) (result, error) {
 
 func verifyCommand() *command {
 	return &command{
-		name: "verify", siteless: true, group: "Image files", usage: "read an image whole and check all its tables",
+		name: "verify", siteless: true, group: "Image files", usage: "check the whole structure of an image",
 		args: "FILE", minArgs: 1, maxArgs: 1,
-		details: `A change that leaves the image possible, such as another letter in a name or in
-stored text, shows only in the digest of the file: 'repo verify' compares that of
+		details: `Changes that leave the structure valid, such as a different letter in a name or in
+uncompressed text, show only in the file's digest, which 'repo verify' checks for
 pulled images.`,
 		examples: `uenv-ci verify store.squashfs`,
 		run:      runVerify,

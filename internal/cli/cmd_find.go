@@ -21,29 +21,29 @@ func findCommand() *command {
 	return &command{
 		name: "find", group: "Users", forUsers: true, usage: "list the images in the registry",
 		args: "[LABEL]", maxArgs: 1,
-		details: `A name matches all names that begin with it. The default namespace is 'deploy';
-without @system this cluster is meant, as the uenv client's configuration or
-CLUSTER_NAME names it, '@*' means all.
+		details: `A name matches all names that begin with it. The default namespace is 'deploy'. The
+default system is this cluster, as named by the uenv client's configuration or
+CLUSTER_NAME; '@*' means all.
 
-Where staff publish an index of the namespace ('catalog rebuild'), the list comes
-from it, and changes show when it is published again. Else it comes from the
-registry, an answer is good for a minute, and what you change yourself shows at
-once. --refresh asks the registry in any case.`,
+If staff have published an index of the namespace ('catalog rebuild'), the list comes
+from it, and changes show when it is published again. Otherwise it comes from the
+registry and is cached for a minute; your own changes show at once. --refresh always
+asks the registry.`,
 		examples: `uenv-ci find
 uenv-ci find prgenv-gnu@* --uarch gh200
 uenv-ci find --package 'hdf5@1.14 +mpi'
 uenv-ci find build::prgenv-gnu/25.11 --since 30d --sort date`,
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "uarch", Usage: "only for microarchitecture `A`, like %A in the label"},
-			&cli.StringFlag{Name: "package", Usage: "only images with a package like `SPEC`, written as for Spack: 'hdf5@1.14 +mpi'"},
-			&cli.StringFlag{Name: "since", Usage: "only images made since `DATE`, such as 2026-01-31, or 30d ago"},
-			&cli.StringFlag{Name: "sort", Usage: "sort by `name|version|date|size`, the newest and largest first; -date the other way"},
-			&cli.BoolFlag{Name: "names", Usage: "only labels, one a line: the fastest"},
+			&cli.StringFlag{Name: "uarch", Usage: "show only microarchitecture `A`, like %A in the label"},
+			&cli.StringFlag{Name: "package", Usage: "show only images with a package matching the Spack `SPEC`, such as 'hdf5@1.14 +mpi'"},
+			&cli.StringFlag{Name: "since", Usage: "show only images created since `DATE`, such as 2026-01-31 or 30d"},
+			&cli.StringFlag{Name: "sort", Usage: "sort by `name|version|date|size`, newest and largest first; -date reverses"},
+			&cli.BoolFlag{Name: "names", Usage: "show only labels, one per line: fastest"},
 			&cli.BoolFlag{Name: "no-tests", Usage: "leave out test results and deprecations: faster without an index"},
-			&cli.BoolFlag{Name: "refresh", Usage: "ask the registry itself"},
-			&cli.BoolFlag{Name: "offline", Usage: "ask nobody: show what was found last"},
+			&cli.BoolFlag{Name: "refresh", Usage: "ask the registry, not the index or the cache"},
+			&cli.BoolFlag{Name: "offline", Usage: "use the cache only"},
 			&cli.BoolFlag{Name: "no-header", Usage: "leave out the heading"},
-			&cli.BoolFlag{Name: "no-partials", Usage: "the name must be the whole name"},
+			&cli.BoolFlag{Name: "no-partials", Usage: "match whole names only"},
 		},
 		run: runFind,
 	}

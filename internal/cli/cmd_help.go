@@ -82,7 +82,7 @@ func completionCommand() *command {
 	return &command{
 		name: "completion", siteless: true, group: "Help", usage: "write a completion script for a shell",
 		args: "bash|zsh|fish", minArgs: 1, maxArgs: 1,
-		details: "The script asks the program itself, so it never needs to be written again.",
+		details: "The script asks the program itself, so it never needs to be regenerated.",
 		examples: `# bash, for this session
 source <(uenv-ci completion bash)
 # zsh, in .zshrc

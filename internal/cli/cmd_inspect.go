@@ -16,14 +16,14 @@ import (
 
 func inspectCommand() *command {
 	return &command{
-		name: "inspect", group: "Users", forUsers: true, takesLocal: true, usage: "show what an image is and what is known of it",
+		name: "inspect", group: "Users", forUsers: true, takesLocal: true, usage: "show what is known about an image",
 		args: "(LABEL|FILE) [PATH]", minArgs: 1, maxArgs: 2,
 		details: `A label with a namespace is looked up in the registry, one without in the local
-repository first. Nothing is downloaded but the metadata.
+repository first. Only metadata is downloaded.
 
-With PATH, a directory inside the image is listed, or a file written out. Of an image
-in a registry only what that takes is fetched; such parts cannot be checked against
-the image's digest.`,
+With PATH, a directory inside the image is listed, or a file written to standard
+output. From a registry only the necessary parts are fetched; they cannot be checked
+against the image's digest.`,
 		examples: `uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200
 uenv-ci inspect deploy::prgenv-gnu/25.11:v1@daint%gh200 meta/recipe
 uenv-ci inspect ./store.squashfs --format json`,

@@ -18,14 +18,14 @@ import (
 
 func deprecateCommand() *command {
 	return &command{
-		name: "deprecate", group: "Staff", writes: true, usage: "tell users to leave an image",
+		name: "deprecate", group: "Staff", writes: true, usage: "tell users to stop using an image",
 		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
-		details: `'find', 'inspect' and 'pull' show it. The image stays; 'undeprecate' takes it back.
-The default namespace is 'deploy'.`,
+		details: `'find', 'inspect' and 'pull' show the deprecation. The image stays; 'undeprecate'
+withdraws it. The default namespace is 'deploy'.`,
 		examples: `uenv-ci deprecate prgenv-gnu/24.7:v1@daint%gh200 --reason "MPI hangs above 64 nodes" \
   --replaced-by prgenv-gnu/25.11:v1@daint%gh200 --until 2027-01-31`,
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "reason", Usage: "say why, in one `TEXT`"},
+			&cli.StringFlag{Name: "reason", Usage: "the reason, a `TEXT` for the record"},
 			&cli.StringFlag{Name: "replaced-by", Usage: "the `LABEL` to use instead"},
 			&cli.StringFlag{Name: "until", Usage: "the last day of support, a `DATE` such as 2027-01-31"},
 			whoFlag(),
@@ -36,18 +36,18 @@ The default namespace is 'deploy'.`,
 
 func undeprecateCommand() *command {
 	return &command{
-		name: "undeprecate", group: "Staff", writes: true, usage: "take a deprecation back",
+		name: "undeprecate", group: "Staff", writes: true, usage: "withdraw a deprecation",
 		args: "LABEL --reason TEXT", minArgs: 1, maxArgs: 1,
-		details: `The record of the deprecation stays, and one of this is added.
+		details: `The record of the deprecation stays; a record of its withdrawal is added.
 The default namespace is 'deploy'.`,
 		examples: `uenv-ci undeprecate prgenv-gnu/24.7:v1@daint%gh200 --reason "it was the driver"`,
-		flags:    []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "say why, in one `TEXT`"}, whoFlag()},
+		flags:    []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "the reason, a `TEXT` for the record"}, whoFlag()},
 		run:      runUndeprecate,
 	}
 }
 
 func whoFlag() cli.Flag {
-	return &cli.StringFlag{Name: "who", Usage: "the `NAME` that is recorded (else the user's)", EnvVars: []string{"GITLAB_USER_LOGIN", "USER"}}
+	return &cli.StringFlag{Name: "who", Usage: "the `NAME` to record (else the user's)", EnvVars: []string{"GITLAB_USER_LOGIN", "USER"}}
 }
 
 type deprecateResult struct {

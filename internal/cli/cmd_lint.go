@@ -18,18 +18,18 @@ import (
 
 func lintCommand() *command {
 	flags := append(clusterFlags(),
-		&cli.BoolFlag{Name: "strict", Usage: "take warnings for errors"},
+		&cli.BoolFlag{Name: "strict", Usage: "treat warnings as errors"},
 		&cli.StringFlag{Name: "report", Usage: "write the findings to `FILE` too, for merge requests and editors"},
-		&cli.StringFlag{Name: "report-format", Usage: "write it for `FORGE`: gitlab (code quality) or sarif (else sarif if the file's name ends so, else gitlab)"},
+		&cli.StringFlag{Name: "report-format", Usage: "write the report for `FORGE`: gitlab (code quality) or sarif (else sarif if the file's name ends in .sarif, else gitlab)"},
 	)
 	return &command{
 		name: "lint", group: "Recipes", checksSite: true, usage: "check recipes, the matrix and cluster configurations",
 		args: "[PATH…]", maxArgs: -1,
 		details: `PATHs are recipes, the pipeline's config.yaml, cluster configurations and site files, or
-directories of them; they are told apart by what they hold. Without any, what the site file
-names is checked, else what is here. A matrix is checked with all its recipes, and each
+directories of these; they are recognised by their content. The default is what the site
+file names, else the working directory. A matrix is checked with all its recipes, and each
 recipe with the clusters it is built for, as far as their configurations are known.
-Everything that is wrong is shown at once; warnings do not fail the check.`,
+All problems are shown at once; warnings do not fail the check.`,
 		examples: `uenv-ci lint recipes/prgenv-gnu/25.11/gh200
 # the whole site, in a merge request
 uenv-ci lint config.yaml --clusters ../cluster-config --report gl-code-quality-report.json`,

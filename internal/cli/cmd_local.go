@@ -19,16 +19,16 @@ func pullCommand() *command {
 	return &command{
 		name: "pull", group: "Users", forUsers: true, usage: "fetch an image into the local repository",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
-		details: `The image's digest is checked before it gets its final name. What is there already
-is not fetched again, and an interrupted pull goes on where it was. Parts of the
-label may be left out as long as it names one image; without @system this cluster
-is meant, as the uenv client's configuration or CLUSTER_NAME names it.`,
+		details: `The image's digest is checked before it gets its final name. What is already there is
+not fetched again, and an interrupted pull resumes where it stopped. Parts of the label
+may be left out as long as it names one image; the default system is this cluster, as
+named by the uenv client's configuration or CLUSTER_NAME.`,
 		examples: `# an image of the deploy namespace
 uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
 # a build that has not been promoted
 uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
 		flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "force", Usage: "fetch it again even if it is there"},
+			&cli.BoolFlag{Name: "force", Usage: "fetch it again even if it is already there"},
 			&cli.BoolFlag{Name: "only-meta", Usage: "fetch the metadata, not the image"},
 		}, fetchFlags()...),
 		run: runPull,
@@ -38,7 +38,7 @@ uenv-ci pull build::prgenv-gnu/25.11:2078663062@daint%gh200`,
 // fetchFlags say how images are fetched into the local repository.
 func fetchFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make it faster)"},
+		&cli.IntFlag{Name: "connections", Usage: "fetch `N` parts at a time (else as many as make the transfer faster)"},
 		&cli.StringFlag{Name: "bwlimit", Usage: "fetch no faster than `RATE` bytes per second, such as 50M"},
 		stripesFlag(),
 	}
@@ -195,8 +195,8 @@ func rmCommand() *command {
 	return &command{
 		name: "rm", group: "Users", forUsers: true, takesLocal: true, usage: "remove an image from the local repository",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
-		details: `The image's files go with its last label. An id or a digest, as 'ls' shows it,
-removes all labels of the image. Nothing in the registry changes.`,
+		details: `The image's files are removed with its last label. Given an id, as shown by 'ls', or a
+digest, it removes all labels of the image. The registry is not affected.`,
 		examples: `uenv-ci rm prgenv-gnu/25.11:v1@daint%gh200
 uenv-ci rm 92058f4fbe658e7d`,
 		run: runRm,

@@ -11,12 +11,12 @@ import (
 
 func mountCommand() *command {
 	return &command{
-		name: "mount", group: "Image files", forUsers: true, usage: "show what is in an image at a directory",
+		name: "mount", group: "Image files", forUsers: true, usage: "mount an image at a directory",
 		args: "(LABEL|FILE) DIR", minArgs: 2, maxArgs: 2,
-		details: `The content is there, read-only, until somebody unmounts DIR or this program is
-ended, as by Ctrl-C. It is served by FUSE; an ordinary user needs the program
-fusermount3 (package fuse3), root nothing. To run a command in an image, with its
-views and with nothing to clean up, 'run' is the better way, and needs no helper.`,
+		details: `The content is available, read-only, until DIR is unmounted or this program ends, for
+example by Ctrl-C. It is served by FUSE; ordinary users need the program fusermount3
+(package fuse3), root needs nothing. To run a command in an image, prefer 'run': it
+loads views, needs no helper and leaves nothing to clean up.`,
 		examples: `uenv-ci mount ./store.squashfs /tmp/look
 # in the background of a shell
 uenv-ci mount prgenv-gnu/25.11:v1 /tmp/look & ls /tmp/look; umount /tmp/look`,

@@ -20,21 +20,21 @@ func promoteCommand() *command {
 	return &command{
 		name: "promote", group: "Staff", writes: true, usage: "give a tested image the name that users see",
 		args: "SRC DST…", minArgs: 2, maxArgs: -1,
-		details: `The image keeps its digest and all that is attached to it. It must have passed its
-tests on the system it goes to (or failed only tests that the site waives), carry
-its metadata, not be deprecated, and the name must be free. What DST leaves out is
-taken from SRC; its default namespace is 'deploy'. Rules and waivers come only from
-a site file that is named by --site.
+		details: `The image keeps its digest and everything attached to it. It must have passed its
+tests on the destination system (or failed only tests that the site waives), have
+metadata and not be deprecated, and the name must be free. Parts missing from DST are
+taken from SRC; its default namespace is 'deploy'. Rules and waivers come only from a
+site file named by --site.
 Rules: ` + strings.Join(append([]string{promote.RuleImage}, promote.Overridable()...), ", ") + ".",
 		examples: `uenv-ci promote prgenv-gnu/25.11:2078663062@daint%gh200 :v1
-# see how the rules come out, change nothing
+# see the outcome of each rule, change nothing
 uenv-ci promote --explain prgenv-gnu/25.11:2078663062@daint%gh200 :v1
-# let it through against a rule, on the record
+# override a rule, on the record
 uenv-ci promote hello/1.0:42@daint%gh200 :v1@santis --override tests --reason "same nodes as daint"`,
 		flags: []cli.Flag{
-			&cli.BoolFlag{Name: "explain", Usage: "show how each rule comes out and change nothing; exits with 8 if it would be refused"},
-			&cli.StringSliceFlag{Name: "override", Usage: "let it through against `RULE`"},
-			&cli.StringFlag{Name: "reason", Usage: "say why a rule is overridden, in one `TEXT`"},
+			&cli.BoolFlag{Name: "explain", Usage: "show the outcome of each rule and change nothing; exits with 8 if it would be refused"},
+			&cli.StringSliceFlag{Name: "override", Usage: "promote despite `RULE`; needs --reason"},
+			&cli.StringFlag{Name: "reason", Usage: "why a rule is overridden, a `TEXT` for the record"},
 			&cli.StringFlag{Name: "to", Usage: "promote into another registry `R`"},
 			whoFlag(),
 		},

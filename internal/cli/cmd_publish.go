@@ -25,15 +25,15 @@ func pushCommand() *command {
 		name: "push", group: "CI", creates: true, writes: true, usage: "publish an image file, its metadata and then its tag",
 		args: "FILE LABEL", minArgs: 2, maxArgs: 2,
 		details: `The image's own meta/ directory is attached as uenv/meta before the tag appears, so
-nobody ever sees an image without it. Pushing the same image again changes
-nothing. The default namespace is 'build'.`,
+nobody ever sees an image without it. Pushing the same image again changes nothing.
+The default namespace is 'build'.`,
 		examples: `uenv-ci push store.squashfs hello/1.0:42@daint%gh200
 # what a build could not publish
 uenv-ci push unpublished.squashfs hello/1.0:42@daint%gh200 --report build-report.json
 uenv-ci push --meta ./meta vendor.squashfs sdk/24.1:v1@daint%gh200`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "created", Usage: "creation `TIME` (RFC 3339) of the image; else SOURCE_DATE_EPOCH, or the file's own time"},
-			&cli.StringFlag{Name: "report", Usage: "publish also what the build report `FILE` tells of the image: its key, provenance and packages"},
+			&cli.StringFlag{Name: "report", Usage: "also publish what the build report `FILE` says about the image: key, provenance and packages"},
 			&cli.StringFlag{Name: "meta", Usage: "attach the directory `DIR` to an image that has no metadata inside"},
 		},
 		run: runPush,
@@ -125,8 +125,8 @@ func attachCommand() *command {
 	return &command{
 		name: "attach", group: "CI", writes: true, usage: "attach a file or directory to an image",
 		args: "LABEL PATH --type T", minArgs: 2, maxArgs: 2,
-		details: `A directory becomes one tar layer that clients unpack. Records that decide about an
-image (promotions, deprecations) have commands of their own.`,
+		details: `A directory becomes one tar layer, which clients unpack. Test results and records
+(promotions, deprecations) are attached by their own commands.`,
 		examples: `uenv-ci attach --type application/spdx+json build::hello/1.0:42@daint%gh200 sbom.json`,
 		flags:    []cli.Flag{&cli.StringFlag{Name: "type", Usage: "artifact `TYPE`, such as application/spdx+json"}},
 		run:      runAttach,

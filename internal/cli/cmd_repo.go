@@ -18,49 +18,49 @@ import (
 
 func repoCommand() *command {
 	return &command{
-		name: "repo", group: "Users", forUsers: true, usage: "look after the local repository",
+		name: "repo", group: "Users", forUsers: true, usage: "maintain the local repository",
 		sub: []*command{
 			{
-				name: "status", usage: "sum up: images, space, what is wrong", run: runRepoStatus,
+				name: "status", usage: "summarise images, space and problems", run: runRepoStatus,
 				examples: "uenv-ci repo status --format json",
 			},
 			{
 				name: "verify", usage: "check the images against their digests", args: "[LABEL…]", maxArgs: -1, run: runRepoVerify,
-				details: `Every image is read whole. Exit code 1: some are missing, truncated or corrupt;
-'repo repair' mends them.`,
+				details: `Every image is read completely. The exit code is 1 if some are missing, truncated or
+corrupt; 'repo repair' fixes them.`,
 				examples: `uenv-ci repo verify
 uenv-ci repo verify prgenv-gnu/25.11 --format json`,
 				flags: []cli.Flag{&cli.BoolFlag{Name: "quick", Usage: "compare sizes only"}},
 			},
 			{
 				name: "repair", usage: "fetch again what is missing, truncated or corrupt", args: "[LABEL…]", maxArgs: -1, run: runRepoRepair,
-				details: `Images are looked for by their digests in the registry's namespaces. One that
-another client has pulled without keeping its manifest gets it, so that it can be
-verified from then on.`,
+				details: `Images are looked up by digest in the registry's namespaces. If another client has
+pulled an image without keeping its manifest, the manifest is added, so that the image
+can be verified from then on.`,
 				examples: `uenv-ci repo repair
 uenv-ci repo repair prgenv-gnu/25.11 --quick`,
 				flags: []cli.Flag{
-					&cli.StringSliceFlag{Name: "namespace", Usage: "look in the `NAMESPACE` only; may be given more than once (else deploy, build, service)"},
-					&cli.BoolFlag{Name: "quick", Usage: "believe images of the right size"},
+					&cli.StringSliceFlag{Name: "namespace", Usage: "look only in `NAMESPACE`; may be repeated (else deploy, build, service)"},
+					&cli.BoolFlag{Name: "quick", Usage: "trust images that have the right size"},
 					stripesFlag(),
 				},
 			},
 			{
-				name: "prune", usage: "remove what nobody needs", run: runRepoPrune,
-				details: `That are images without a label, what killed processes have left, and old lock
-files. What is young is spared, since somebody may be about to use it.`,
+				name: "prune", usage: "remove what is no longer needed", run: runRepoPrune,
+				details: `Removes images without a label, leftovers of killed processes, and old lock files.
+Recent ones are kept, since they may be about to be used.`,
 				examples: `uenv-ci repo prune --dry-run
 uenv-ci repo prune --unused 90d`,
 				flags: []cli.Flag{
-					&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only show what would go"},
-					&cli.StringFlag{Name: "unused", Usage: "also remove images that nobody has used for `TIME`, such as 90d"},
-					&cli.BoolFlag{Name: "all", Usage: "do not spare what is young, such as an interrupted download"},
+					&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only show what would be removed"},
+					&cli.StringFlag{Name: "unused", Usage: "also remove images not used for `TIME`, such as 90d"},
+					&cli.BoolFlag{Name: "all", Usage: "also remove recent leftovers, such as interrupted downloads"},
 				},
 			},
 			{
-				name: "du", usage: "show what each image takes on disk", run: runRepoDu,
+				name: "du", usage: "show the disk usage of each image", run: runRepoDu,
 				examples: `uenv-ci repo du --unused 90d`,
-				flags:    []cli.Flag{&cli.StringFlag{Name: "unused", Usage: "only images that nobody has used for `TIME`, such as 90d"}},
+				flags:    []cli.Flag{&cli.StringFlag{Name: "unused", Usage: "show only images not used for `TIME`, such as 90d"}},
 			},
 		},
 	}

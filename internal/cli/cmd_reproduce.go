@@ -15,26 +15,26 @@ import (
 
 func reproduceCommand() *command {
 	return &command{
-		name: "reproduce", group: "Recipes", usage: "do a build again from its report",
+		name: "reproduce", group: "Recipes", usage: "repeat a build from its report",
 		args: "REPORT", minArgs: 1, maxArgs: 1,
-		details: `The same files of recipe and cluster, the same commit of Spack, the same sandbox and
-mount point as in the build that the report is of, also if that failed. What is not
-here any more is checked out from git; what git does not have is an error. The exit
-code is 0 if the image is the same, and that of 'build' if it fails again.
+		details: `Uses the same recipe and cluster files, the same commit of Spack, the same sandbox and
+mount point as the build of the report, even if that failed. Files that have changed or
+disappeared are checked out from git; if git does not have them, that is an error. The
+exit code is 0 if the image is the same, and that of 'build' if it fails again.
 
-With --shell a shell is opened in the sandbox, with the environment of the build:
-where it fails, or at its end, or before the stage that --before names.`,
+--shell opens a shell in the sandbox, with the environment of the build: where it
+fails, at its end, or before the stage named by --before.`,
 		examples: `uenv-ci reproduce build-report.json
 # look around where it failed
 uenv-ci reproduce build-report.json --shell
 # stop before that, and try by hand
 uenv-ci reproduce build-report.json --shell --before 'install hello'
 echo 'spack find' | uenv-ci reproduce build-report.json --shell
-# the same with a recipe that was repaired
+# the same with a corrected recipe
 uenv-ci reproduce build-report.json --recipe recipes/hello/1.0`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "shell", Usage: "open a shell in the build"},
-			&cli.StringFlag{Name: "before", Usage: "with --shell: before the stage `NAME`, as in the report"},
+			&cli.StringFlag{Name: "before", Usage: "with --shell: open it before the stage `NAME` of the report"},
 			&cli.StringFlag{Name: "recipe", Aliases: []string{"r"}, Usage: "take the recipe in `DIR` instead of that of the report"},
 			&cli.StringFlag{Name: "cluster", Usage: "take the cluster configuration in `DIR` instead of that of the report"},
 			&cli.StringFlag{Name: "mirrors", Usage: "take build caches and mirrors from `FILE` instead of that of the report"},
@@ -43,8 +43,8 @@ uenv-ci reproduce build-report.json --recipe recipes/hello/1.0`,
 			&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
 			&cli.BoolFlag{Name: "no-sandbox", Usage: "allow a build that had no sandbox to run on the bare machine again"},
 			&cli.BoolFlag{Name: "offline", Usage: "use no network at all"},
-			&cli.BoolFlag{Name: "trusted", Usage: "give the hooks the secrets that the site file has for them, if the build had them"},
-			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "compile `N` things at once (else as many as the build)"},
+			&cli.BoolFlag{Name: "trusted", Usage: "give hooks the secrets that the site file has for them, if the build had them"},
+			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "run `N` compilations at once (else as many as the build)"},
 			&cli.StringFlag{Name: "logs", Usage: "keep the logs of the build in `DIR`"},
 		},
 		run: runReproduce,

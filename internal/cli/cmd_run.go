@@ -27,13 +27,13 @@ func runCommand() *command {
 	return &command{
 		name: "run", group: "Users", forUsers: true, takesLocal: true, usage: "run a command inside an image",
 		args: "(LABEL|FILE) -- COMMAND [ARG…]", minArgs: 1, maxArgs: 1, takesCmd: true,
-		details: `The image is mounted for the command alone, with the environment of the given
-views, or of the image's default view. The exit code is the command's; 125 means
-that the image could not be mounted, 126 and 127 that there is no such command.`,
+		details: `The image is mounted for this command only, with the environment of the given views,
+or of the image's default view. The exit code is the command's; 125 means that the
+image could not be mounted, 126 and 127 that the command could not be run.`,
 		examples: `uenv-ci run prgenv-gnu/25.11:v1 -- gcc --version
 uenv-ci run --view modules ./store.squashfs -- bash`,
 		flags: append([]cli.Flag{
-			&cli.StringSliceFlag{Name: "view", Aliases: []string{"v"}, Usage: "load the `VIEW`; may be given more than once, or as a list with commas"},
+			&cli.StringSliceFlag{Name: "view", Aliases: []string{"v"}, Usage: "load the `VIEW`; may be repeated, or a comma-separated list"},
 			&cli.BoolFlag{Name: "no-default-view", Usage: "load no view unless one is given"},
 		}, mountFlags()...),
 		run: runRun,
@@ -153,7 +153,7 @@ func hintPull(err error, l label.Label) error {
 // mountFlags say where and how an image is mounted.
 func mountFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of where the image wants to be"},
+		&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of the image's own mount point"},
 		&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
 	}
 }

@@ -23,24 +23,24 @@ func testCommand() *command {
 	return &command{
 		name: "test", group: "CI", writes: true, usage: "test an image and attach the results to it",
 		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
-		details: `The image is mounted and tested as its recipe says: with ReFrame by
-extra/reframe.yaml, or with the program extra/test, which reports in TAP. The
-image's own tests run in a sandbox, without network. The
-results are attached to a LABEL's image whether they are good or bad. The default
-namespace is 'build'. Exit code 7: tests failed, 9: no test ran.`,
+		details: `The image is mounted and tested as its recipe says: with ReFrame according to
+extra/reframe.yaml, or with the program extra/test, which reports in TAP. The image's
+own tests run in a sandbox, without network. The results are attached to the image of
+a LABEL, whether good or bad. The default namespace is 'build'. Exit codes: 7 if tests
+failed, 9 if no test ran.`,
 		examples: `uenv-ci test hello/1.0:42@daint%gh200
 uenv-ci test ./store.squashfs --system daint --out results`,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "system", Usage: "the cluster `NAME` on which the tests run (else the label's, or CLUSTER_NAME)"},
 			&cli.StringFlag{Name: "partition", Usage: "the partition `NAME` on which they run"},
-			&cli.StringFlag{Name: "runner", Usage: "run `reframe|command` (else what the image has)"},
+			&cli.StringFlag{Name: "runner", Usage: "use the `reframe|command` runner (else what the image has)"},
 			&cli.StringFlag{Name: "suite", Usage: "directory `DIR` of the site's ReFrame checks"},
 			&cli.StringFlag{Name: "reframe-config", Usage: "ReFrame's configuration `FILE`, relative to the suite"},
 			&cli.StringFlag{Name: "mode", Usage: "execution `MODE` of that configuration"},
 			&cli.StringFlag{Name: "reframe", Usage: "the ReFrame program `FILE`", EnvVars: []string{"UENV_CI_REFRAME"}},
-			&cli.StringFlag{Name: "waivers", Usage: "known failures, from `FILE`"},
+			&cli.StringFlag{Name: "waivers", Usage: "read known failures from `FILE`"},
 			&cli.DurationFlag{Name: "timeout", Usage: "end the tests after `TIME`, such as 30m"},
-			&cli.StringFlag{Name: "out", Usage: "keep the results in `DIR` too"},
+			&cli.StringFlag{Name: "out", Usage: "also keep the results in `DIR`"},
 			&cli.BoolFlag{Name: "no-attach", Usage: "attach nothing"},
 			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's own tests on the bare machine"},
 			&cli.BoolFlag{Name: "network", Usage: "leave the network on for the image's own tests"},

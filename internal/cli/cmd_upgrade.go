@@ -12,15 +12,15 @@ import (
 
 func upgradeCommand() *command {
 	return &command{
-		name: "upgrade", group: "Users", forUsers: true, takesLocal: true, usage: "fetch the newest image of a name, as far as it is not here",
+		name: "upgrade", group: "Users", forUsers: true, takesLocal: true, usage: "fetch the newest image of a name, reusing local images",
 		args: "LABEL", minArgs: 1, maxArgs: 1,
-		details: `Looks for the newest version and tag that LABEL allows and tells what is new over the
-newest one here, and how much has to be fetched: parts that local images of the same
-name have are copied. Deprecated images are passed over. The old image stays.`,
+		details: `Finds the newest version and tag that LABEL allows, and shows what is new compared to the
+newest local one and how much has to be fetched: whatever local images of the same name
+have in common with it is copied. Deprecated images are skipped. The old image stays.`,
 		examples: `uenv-ci upgrade prgenv-gnu
 uenv-ci upgrade prgenv-gnu/25.6 --dry-run`,
 		flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only tell what is new and what it costs"},
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only show what is new and how much would be fetched"},
 		}, fetchFlags()...),
 		run: runUpgrade,
 	}

@@ -18,17 +18,17 @@ import (
 // globalFlags are understood by every command.
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "site", Usage: "read the site's settings from `FILE` (else uenv-ci.yaml upwards from here, the user's configuration, /etc/uenv-ci/site.yaml)", EnvVars: []string{"UENV_CI_SITE"}},
+		&cli.StringFlag{Name: "site", Usage: "read the site's settings from `FILE` (else uenv-ci.yaml here or in a directory above, the user's configuration, /etc/uenv-ci/site.yaml)", EnvVars: []string{"UENV_CI_SITE"}},
 		&cli.StringFlag{Name: "registry", Usage: "the registry `R`: HOST[:PORT][/PREFIX], or oci:DIR for a directory (else as the site file or the uenv client's configuration says)", EnvVars: []string{"UENV_CI_REGISTRY"}},
 		&cli.StringFlag{Name: "repo", Usage: "the local repository `DIR`, or its name in the uenv client's configuration (else where that client looks)", EnvVars: []string{"UENV_CI_REPO"}},
 		&cli.StringFlag{Name: "token", Usage: "`FILE` with a registry token, or a directory with a file TOKEN"},
 		&cli.StringFlag{Name: "username", Usage: "the `NAME` that goes with --token"},
 		&cli.StringFlag{Name: "registry-config", Usage: "take registry credentials from this docker configuration `FILE`"},
 		&cli.StringFlag{Name: "ca-file", Usage: "trust the certificates in `FILE` besides the system's", EnvVars: []string{"UENV_CI_CA_FILE"}},
-		&cli.BoolFlag{Name: "plain-http", Usage: "talk to the registry without TLS (loopback addresses need no asking)"},
+		&cli.BoolFlag{Name: "plain-http", Usage: "talk to the registry without TLS (not needed for loopback addresses)"},
 		&cli.StringFlag{Name: "format", Usage: "show results as `text|json`", Value: "text"},
-		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but the result and errors"},
-		&cli.StringFlag{Name: "log-level", Usage: "show messages from `LEVEL` on: debug, info, warn, error", Value: "info"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show only the result and errors"},
+		&cli.StringFlag{Name: "log-level", Usage: "show messages of `LEVEL` and above: debug, info, warn, error", Value: "info"},
 		&cli.BoolFlag{Name: "log-json", Usage: "write messages as JSON lines"},
 	}
 }

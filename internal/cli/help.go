@@ -39,9 +39,9 @@ Usage:
 	fmt.Fprintln(w, "Global flags:")
 	writeFlags(w, globalFlags())
 	fmt.Fprintf(w, `
-Labels are [namespace::]name/version:tag@system%%uarch. Flags may stand before or
+Labels are [namespace::]name/version:tag@system%%uarch. Flags may come before or
 after arguments. '%[1]s COMMAND --help' explains a command.
-First time here? '%[1]s demo' walks the whole road in a few seconds.
+New here? '%[1]s demo' takes an example from recipe to user in a few seconds.
 `, programName)
 }
 
@@ -93,10 +93,13 @@ func writeFlags(w io.Writer, flags []cli.Flag) {
 		if env := doc.GetEnvVars(); len(env) > 0 {
 			usage += fmt.Sprintf(" [$%s]", strings.Join(env, ", $"))
 		}
-		lines := wrap(usage, 52)
-		fmt.Fprintf(w, "  %-24s %s\n", left, lines[0])
-		for _, more := range lines[1:] {
-			fmt.Fprintf(w, "  %-24s %s\n", "", more)
+		if len(left) > 24 {
+			fmt.Fprintf(w, "  %s\n", left)
+			left = ""
+		}
+		for _, line := range wrap(usage, 52) {
+			fmt.Fprintf(w, "  %-24s %s\n", left, line)
+			left = ""
 		}
 	}
 }

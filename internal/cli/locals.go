@@ -72,7 +72,7 @@ func (in *invocation) openLocal(ctx context.Context, o localrepo.Options) (*loca
 
 // stripesFlag is for commands that write images.
 func stripesFlag() cli.Flag {
-	return &cli.StringFlag{Name: "stripes", Usage: "spread the image over `COUNT[xSIZE]` storage targets where the repository is on Lustre: 32x4M unless the site file says otherwise; all, off"}
+	return &cli.StringFlag{Name: "stripes", Usage: "on Lustre, stripe the image over `COUNT[xSIZE]` storage targets (else as in the site file, else 32x4M); or all, off"}
 }
 
 // locals are the local repositories that are searched.
