@@ -49,7 +49,7 @@ func runRun(ctx context.Context, in *invocation) (result, error) {
 	}
 	image, err := in.runnable(ctx, 0)
 	if err != nil {
-		return nil, err
+		return nil, hintDescription(err, in.arg(0))
 	}
 	views := image.ChooseViews(commaList(in.StringSlice("view")), !in.Bool("no-default-view"))
 	environ, err := image.Environ(in.environ, views)
@@ -141,6 +141,21 @@ func (in *invocation) runnable(ctx context.Context, i int) (pipeline.Runnable, e
 		return pipeline.Runnable{}, hintPull(err, l)
 	}
 	return pipeline.LocalRunnable(local, records[0])
+}
+
+// hintDescription says how that is done here which the uenv client writes into its
+// argument: a mount point, and several images.
+func hintDescription(err error, arg string) error {
+	image, point, mounted := strings.Cut(arg, ":/")
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(arg, ","):
+		return fault.WithHint(err, "one image is taken; the uenv client mounts several at once")
+	case mounted:
+		return fault.WithHint(err, "a mount point has a flag: %s --mount /%s", image, point)
+	}
+	return err
 }
 
 func hintPull(err error, l label.Label) error {
