@@ -35,8 +35,8 @@ type Cmd struct {
 	Stdout, Stderr io.Writer
 	ExtraFiles     []*os.File // become file descriptors 3, 4, …
 
-	// Grace is the time between SIGTERM and SIGKILL when the context ends;
-	// 0 means five seconds.
+	// Grace is the time between SIGTERM and SIGKILL when the context ends, and that
+	// of background processes to finish their output; 0 means five seconds.
 	Grace time.Duration
 
 	// Foreground keeps the child in our process group, as a program that talks
@@ -152,7 +152,8 @@ func (p *Process) Signal(sig syscall.Signal) error {
 }
 
 // Wait waits for the program's end. What is left of its process group is then
-// ended too. The error is nil, an *ExitError, or the context's error.
+// ended too; before, it has the time of Grace to finish what it writes to the program's
+// output. The error is nil, an *ExitError, or the context's error.
 func (p *Process) Wait() error {
 	err := p.cmd.Wait()
 	if p.tether != nil {
@@ -163,6 +164,10 @@ func (p *Process) Wait() error {
 	}
 	if p.ctx.Err() != nil {
 		return fmt.Errorf("run %s: %w", p.name, context.Cause(p.ctx))
+	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		p.tellCut()
+		return nil
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
@@ -180,6 +185,14 @@ func (p *Process) Wait() error {
 		e.Stderr = p.tail.String()
 	}
 	return e
+}
+
+// tellCut tells, where messages of a program that succeeded are read, that what it left
+// in the background was still writing.
+func (p *Process) tellCut() {
+	if p.tail == nil && p.cmd.Stderr != nil {
+		fmt.Fprintf(p.cmd.Stderr, "\n%s has ended; what it left in the background had its output open still, and was ended too\n", p.name)
+	}
 }
 
 // Run starts the program and waits for its end.

@@ -118,6 +118,28 @@ func TestCancelKillsWhatIgnoresSIGTERM(t *testing.T) {
 	waitGone(t, pid)
 }
 
+// A process in the background that has the output still does not make a success fail.
+func TestBackgroundJobsWithTheOutput(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	var told strings.Builder
+	c := sh("echo done; sleep 600 & echo $! > " + file)
+	c.Grace, c.Stderr = 50*time.Millisecond, &told
+	out, err := c.Output(t.Context())
+	if err != nil || string(out) != "done\n" || !strings.Contains(told.String(), "sh has ended") {
+		t.Errorf("got %q, %v, told %q", out, err, told.String())
+	}
+	waitGone(t, readPid(t, file))
+	c = sh("(sleep 0.1; echo late) & echo done") // it is waited for
+	if out, err := c.Output(t.Context()); err != nil || string(out) != "done\nlate\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	c = sh("sleep 600 & exit 3")
+	c.Grace = 50 * time.Millisecond
+	if exit := new(ExitError); !errors.As(c.Run(t.Context()), &exit) || exit.Code != 3 {
+		t.Errorf("got %+v", exit)
+	}
+}
+
 func TestAnEndedProgramLeavesNoBackgroundJobs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	if err := sh("sleep 600 >/dev/null 2>&1 & echo $! > " + file).Run(context.Background()); err != nil {
