@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/spack"
 	"uenv-ci.dev/internal/stack"
@@ -139,11 +140,14 @@ func (t *toolbox) addSystemCompilers(name string, entry *yamlpos.Node, forAll bo
 
 // loadYAML reads a file that may be missing.
 func loadYAML(file string) (*yamlpos.Node, error) {
-	node, err := yamlpos.Load(file)
+	data, err := bounded.ReadFile(file, yamlpos.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return node, err
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	return yamlpos.Parse(file, data)
 }
 
 func (t *toolbox) addExternals(name string, entry *yamlpos.Node) {

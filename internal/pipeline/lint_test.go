@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/testdirs"
@@ -27,6 +29,30 @@ func lint(t testing.TB, o pipeline.LintOptions) pipeline.LintReport {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// A checkout is of strangers: what is no file of a sensible size is said to be none, and
+// not waited for.
+func TestLintReadsOnlyFiles(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, sub := range []string{"pipe", "link", "cluster", "env", "large"} {
+		if err := os.Mkdir(at(sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := errors.Join(
+		unix.Mkfifo(at("pipe/config.yaml"), 0o600), os.Symlink("/dev/zero", at("link/config.yaml")), unix.Mkfifo(at("cluster/packages.yaml"), 0o600),
+		os.WriteFile(at("env/config.yaml"), []byte("builder: script\nname: x\n"), 0o600), unix.Mkfifo(at("env/environments.yaml"), 0o600),
+		os.WriteFile(at("large/config.yaml"), nil, 0o600), os.Truncate(at("large/config.yaml"), 1<<40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"pipe", "pipe/config.yaml", "link", "cluster", "cluster/packages.yaml", "env", "large", "large/config.yaml"} {
+		if r := lint(t, pipeline.LintOptions{Paths: []string{at(path)}, WorkDir: dir}); r.Errors == 0 {
+			t.Errorf("%s: %+v", path, r)
+		}
+	}
 }
 
 // The field's matrix has one fault, which its own validator does not report.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/yamlpos"
@@ -127,7 +128,11 @@ func (l *linter) findConfig(dir string, has func(string) bool) bool {
 
 // readDocument reads a YAML file as far as that is possible.
 func readDocument(path string) (*yamlpos.Node, fault.Problems) {
-	root, err := yamlpos.Load(path)
+	var root *yamlpos.Node
+	data, err := bounded.ReadFile(path, yamlpos.MaxBytes)
+	if err == nil {
+		root, err = yamlpos.Parse(path, data)
+	}
 	var problems fault.Problems
 	if err != nil && !errors.As(err, &problems) {
 		problems = fault.Problems{{File: path, Message: "cannot be read: " + err.Error()}}

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"sort"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -25,22 +23,6 @@ const (
 	// maxSearch is the size up to which the line of a syntax error is searched for.
 	maxSearch = 256 << 10
 )
-
-// Load reads a file and parses it. A file that does not exist or cannot be read
-// is reported as the error of os.Open. A pipe to which nobody writes is empty: nobody
-// may ever.
-func Load(path string) (*Node, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return Parse(path, data)
-}
 
 // Parse reads one document; an empty one is a null scalar. The error is a
 // fault.Problems naming file. Where only single values are wrong (duplicate keys,

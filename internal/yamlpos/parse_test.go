@@ -5,14 +5,10 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"uenv-ci.dev/internal/fault"
 )
@@ -204,31 +200,6 @@ func TestEmptyDocuments(t *testing.T) {
 		if err != nil || !n.IsNull() || n.Line < 1 {
 			t.Errorf("%q: %+v %v", text, n, err)
 		}
-	}
-}
-
-func TestLoad(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.yaml")
-	if _, err := Load(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("missing file: %v", err)
-	}
-	if err := os.WriteFile(path, []byte("a: [1, b]"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	n, err := Load(path)
-	if err != nil || n.Get("a").Items[1].File != path {
-		t.Errorf("%+v %v", n, err)
-	}
-}
-
-// What is read may be a change of somebody's: it waits for nobody.
-func TestLoadDoesNotWait(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe.yaml")
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := Load(path); err != nil || !n.IsNull() {
-		t.Errorf("%+v %v", n, err)
 	}
 }
 
