@@ -88,7 +88,8 @@ type Result struct {
 	When   string      `json:"when,omitempty"`
 }
 
-// Find lists the images that pattern, whose namespace must be given, names.
+// Find lists the images that pattern, whose namespace must be given, names: by their
+// labels, or by id or digest, for which every label in the namespace has to be resolved.
 // They are ordered by name, then newest version first, then tag, system, uarch.
 func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Options) ([]Record, error) {
 	if pattern.Namespace == "" {
@@ -102,14 +103,16 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 	if err != nil {
 		return nil, err
 	}
-	if o.Depth < Labels {
+	if o.Depth < Labels || pattern.ByDigest() {
 		tagged, err := each(ctx, o.Workers, places, func(ctx context.Context, p place) (place, error) {
 			return resolve(ctx, p, o)
 		})
 		if err != nil {
 			return nil, err
 		}
-		places = slices.DeleteFunc(tagged, func(p place) bool { return p.image.Digest == "" })
+		places = slices.DeleteFunc(tagged, func(p place) bool {
+			return p.image.Digest == "" || !matches(p.label, p.image.Digest, pattern, o)
+		})
 	}
 	records, err := describeAll(ctx, places, o)
 	if err != nil {
@@ -119,10 +122,19 @@ func Find(ctx context.Context, reg *registry.Registry, pattern label.Label, o Op
 	return records, nil
 }
 
-// placesOf lists the labels that the pattern names.
+// matches tells whether the pattern names an image by its label, id or digest.
+func matches(l label.Label, d digest.Digest, pattern label.Label, o Options) bool {
+	return l.Match(pattern, !o.Exact) || l.MatchDigest(pattern, d)
+}
+
+// placesOf lists the labels that the pattern names, or may name once it is known what
+// image they have.
 func placesOf(ctx context.Context, reg *registry.Registry, pattern label.Label, o Options) ([]place, error) {
 	if o.Listed != nil {
 		return listedPlaces(reg, onlyListed(o.Listed, pattern, o)), nil
+	}
+	if pattern.ByDigest() {
+		pattern.Name, pattern.Tag = "", ""
 	}
 	repositories, err := candidates(ctx, reg, pattern, o)
 	if err != nil {
@@ -138,7 +150,7 @@ func placesOf(ctx context.Context, reg *registry.Registry, pattern label.Label, 
 func onlyListed(listed []Record, pattern label.Label, o Options) []Record {
 	kept := []Record{}
 	for _, r := range listed {
-		if r.Label.Match(pattern, !o.Exact) {
+		if matches(r.Label, r.Digest, pattern, o) {
 			kept = append(kept, r)
 		}
 	}

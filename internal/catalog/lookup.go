@@ -46,9 +46,11 @@ func Lookup(ctx context.Context, reg *registry.Registry, pattern label.Label, li
 // if there are none.
 func repositoriesOf(known []Record, pattern label.Label) []string {
 	var paths []string
-	pattern.Tag = ""
+	if !pattern.ByDigest() {
+		pattern.Tag = ""
+	}
 	for _, r := range known {
-		if r.Label.Match(pattern, false) {
+		if matches(r.Label, r.Digest, pattern, Options{Exact: true}) {
 			paths = append(paths, r.Label.Repository())
 		}
 	}

@@ -91,3 +91,40 @@ func TestLookupInAnIndex(t *testing.T) {
 		}
 	}
 }
+
+// As in the uenv client an image may be named by its id or digest, wherever the answer
+// comes from.
+func TestFindByDigest(t *testing.T) {
+	reg := at(t, registrytest.Start(t, registrytest.Referrers))
+	_, image := push(t, reg, "deploy::x/1:v1@daint%gh200", imageOf("x"))
+	push(t, reg, "deploy::y/1:v1@daint%gh200", imageOf("y"))
+	encoded := image.Digest.Encoded()
+	cache := t.TempDir()
+	for _, pattern := range []string{encoded[:16], encoded, "sha256:" + encoded} {
+		ask := func(name string, o SearchOptions, where string, want int) {
+			t.Helper()
+			a := search(t, reg, "deploy::"+pattern+where, o)
+			if len(a.Records) != want || want > 0 && a.Records[0].Label.String() != "deploy::x/1:v1@daint%gh200" {
+				t.Errorf("%s%s, %s: %+v", pattern, where, name, a.Records)
+			}
+		}
+		search(t, reg, "deploy::", SearchOptions{Cache: cache, Options: Options{Depth: Labels}})
+		for _, depth := range []Depth{All, Images, Labels} {
+			ask("registry", SearchOptions{Options: Options{Depth: depth}}, "", 1)
+			ask("cache", SearchOptions{Cache: cache, Options: Options{Depth: depth}}, "", 1)
+		}
+		ask("another cluster", SearchOptions{}, "@eiger", 0)
+		if records, err := Lookup(t.Context(), reg, parse(t, "deploy::"+pattern), "", Digests); err != nil || len(records) != 1 {
+			t.Errorf("%s: %v, %v", pattern, records, err)
+		}
+	}
+	if _, err := Rebuild(t.Context(), reg, "deploy", Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if a := search(t, reg, "deploy::"+encoded[:16], SearchOptions{}); a.Source != FromIndex || len(a.Records) != 1 {
+		t.Errorf("%+v", a)
+	}
+	if a := search(t, reg, "deploy::"+encoded[:15], SearchOptions{}); len(a.Records) != 0 {
+		t.Errorf("part of an id: %+v", a)
+	}
+}

@@ -56,6 +56,9 @@ func Search(ctx context.Context, reg *registry.Registry, pattern label.Label, o 
 	if pattern.Namespace == "" {
 		return Answer{}, fault.New(fault.Usage, "find: no namespace given")
 	}
+	if pattern.ByDigest() {
+		o.Depth = min(o.Depth, Digests) // labels alone do not tell
+	}
 	c := cache(o.Cache)
 	if o.Offline {
 		return offline(c, reg, pattern, o)
@@ -162,7 +165,7 @@ func fromIndex(ctx context.Context, c cache, reg *registry.Registry, pattern lab
 }
 
 func filter(records []Record, pattern label.Label, o SearchOptions) []Record {
-	kept := slices.DeleteFunc(records, func(r Record) bool { return !r.Label.Match(pattern, !o.Exact) })
+	kept := slices.DeleteFunc(records, func(r Record) bool { return !matches(r.Label, r.Digest, pattern, o.Options) })
 	slices.SortFunc(kept, compare)
 	return kept
 }

@@ -21,9 +21,9 @@ func findCommand() *command {
 	return &command{
 		name: "find", group: "Users", forUsers: true, usage: "list the images in the registry",
 		args: "[LABEL]", maxArgs: 1,
-		details: `A name matches all names that begin with it. The default namespace is 'deploy'. The
-default system is this cluster, as named by the uenv client's configuration or
-CLUSTER_NAME; '@*' means all.
+		details: `A name matches all names that begin with it; an image's id or digest will do instead.
+The default namespace is 'deploy'. The default system is this cluster, as named by the
+uenv client's configuration or CLUSTER_NAME; '@*' means all.
 
 If staff have published an index of the namespace ('catalog rebuild'), the list comes
 from it, and changes show when it is published again. Otherwise it comes from the

@@ -21,8 +21,8 @@ func pullCommand() *command {
 		args: "LABEL", minArgs: 1, maxArgs: 1,
 		details: `The image's digest is checked before it gets its final name. What is already there is
 not fetched again, and an interrupted pull resumes where it stopped. Parts of the label
-may be left out as long as it names one image; the default system is this cluster, as
-named by the uenv client's configuration or CLUSTER_NAME.`,
+may be left out, or an id given instead, as long as it names one image; the default
+system is this cluster, as named by the uenv client's configuration or CLUSTER_NAME.`,
 		examples: `# an image of the deploy namespace
 uenv-ci pull prgenv-gnu/25.11:v1@daint%gh200
 # a build that has not been promoted

@@ -1,6 +1,7 @@
 package label
 
 import (
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -17,6 +18,28 @@ const (
 func ClientReads(t time.Time) bool {
 	year := t.UTC().Year()
 	return FirstYear <= year && year <= LastYear
+}
+
+// ByDigest tells whether l, of which only the name, system and microarchitecture count,
+// may name an image by its id or digest: 16 or 64 digits, or sha256: and 64.
+func (l Label) ByDigest() bool { return l.digits() != "" }
+
+func (l Label) digits() string {
+	digits := l.Name
+	if digits == digest.SHA256.String() && l.Tag != "" {
+		digits, l.Tag = l.Tag, ""
+	}
+	if l.Version != "" || l.Tag != "" || len(digits) != 16 && len(digits) != 64 || strings.Trim(digits, "0123456789abcdef") != "" {
+		return ""
+	}
+	return digits
+}
+
+// MatchDigest tells whether pattern names the image with label l by its id or digest.
+func (l Label) MatchDigest(pattern Label, d digest.Digest) bool {
+	digits := pattern.digits()
+	pattern.Name, pattern.Tag = "", ""
+	return digits != "" && d != "" && (digits == ID(d) || digits == d.Encoded()) && l.Match(pattern, false)
 }
 
 // ID returns the short name that the uenv client has for an image: the first 16

@@ -117,3 +117,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestMatchDigest(t *testing.T) {
+	const digits = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	l, _ := Parse("deploy::x/1:v1@daint%gh200")
+	for text, want := range map[string]bool{
+		digits[:16]: true, digits: true, "sha256:" + digits: true, "deploy::" + digits[:16] + "@daint": true, digits[:16] + "@*": true,
+		digits[:15]: false, digits[:16] + "/1": false, digits[:16] + ":v1": false, digits[1:17]: false,
+		digits[:16] + "@eiger": false, "build::" + digits[:16]: false, "x": false, "": false, "ABCDEF0123456789": false,
+	} {
+		pattern, err := Parse(text)
+		if err != nil || l.MatchDigest(pattern, "sha256:"+digits) != want || l.MatchDigest(pattern, "") {
+			t.Errorf("%q: not %v, %v", text, want, err)
+		}
+	}
+}

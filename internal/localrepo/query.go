@@ -24,7 +24,7 @@ func (r *Repo) Find(ctx context.Context, pattern label.Label, prefix bool) ([]Re
 	}
 	pattern.Namespace = "" // the repository knows none
 	return slices.DeleteFunc(all, func(rec Record) bool {
-		return !rec.Label.Match(pattern, prefix) && !isImage(rec, pattern)
+		return !rec.Label.Match(pattern, prefix) && !rec.Label.MatchDigest(pattern, rec.Digest)
 	}), nil
 }
 
@@ -60,17 +60,6 @@ func candidates(found []Record) string {
 		texts = append(texts, fmt.Sprintf("%s (%s)", rec.Label, rec.ID))
 	}
 	return strings.Join(texts, ", ")
-}
-
-// isImage tells whether the pattern names the record's image by id or digest.
-func isImage(rec Record, pattern label.Label) bool {
-	name := pattern.Name
-	if pattern.Version == "" && name == "sha256" {
-		name, pattern.Tag = pattern.Tag, ""
-	}
-	pattern.Name = ""
-	return (name == rec.ID || name == rec.Digest.Encoded()) && pattern.Version == "" && pattern.Tag == "" &&
-		rec.Label.Match(pattern, false)
 }
 
 // querier is the index, or a transaction of it.
