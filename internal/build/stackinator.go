@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 	"uenv-ci.dev/internal/git"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/spack"
+	"uenv-ci.dev/internal/stack"
 )
 
 // Engines that build recipes for Spack.
@@ -47,6 +49,10 @@ type stackinatorBuild struct {
 }
 
 func (j *job) buildStackinator(ctx context.Context) error {
+	if slices.ContainsFunc(j.tree.Copies, func(c stack.Copy) bool { return len(c.Secrets) > 0 }) {
+		err := fault.New(fault.Refused, "stackinator would put the credentials of the recipe's addresses into the image")
+		return fault.WithHint(err, "leave them to git's own configuration, such as a credential helper")
+	}
 	b := &stackinatorBuild{job: j, seconds: map[string]float64{}, cached: map[string]bool{}}
 	if err := j.stage("stackinator", func() error { return b.setUp(ctx) }); err != nil {
 		return err

@@ -19,7 +19,9 @@ const (
 func (r *renderer) meta() {
 	r.json("store/meta/configure.json", r.configureJSON())
 	r.json("store/meta/env.json.in", r.envJSON())
-	r.tree.Copies = append(r.tree.Copies, Copy{From: r.recipe.Dir, To: "store/meta/recipe", Exclude: []string{".git"}})
+	r.tree.Copies = append(r.tree.Copies, Copy{
+		From: r.recipe.Dir, To: "store/meta/recipe", Exclude: []string{".git"}, Secrets: r.secretURLs(),
+	})
 	switch {
 	case r.recipe.Extra != "":
 		r.tree.Copies = append(r.tree.Copies, Copy{From: r.recipe.Extra, To: "store/meta/extra", Within: r.recipe.Dir})
@@ -54,7 +56,7 @@ func (r *renderer) configureJSON() *yamlpos.Map {
 		"mount", r.mount,
 	)
 	if r.recipe.Spack.Block != nil {
-		document.Set("spack", r.recipe.Spack.Block)
+		document.Set("spack", public(r.recipe.Spack.Block))
 	}
 	return document
 }

@@ -55,6 +55,8 @@ type Copy struct {
 	// package wins.
 	Packages bool     `json:"packages,omitempty"`
 	Exclude  []string `json:"exclude,omitempty"` // base names left out at every level
+	// Secrets are addresses whose credentials are left out of the copied config.yaml.
+	Secrets []string `json:"-"`
 }
 
 // Clone is a git repository that a build needs below BUILD.

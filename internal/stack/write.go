@@ -46,7 +46,15 @@ func (t *Tree) write(dst *os.Root) error {
 			return err
 		}
 	}
-	return copyAll(at, t.Copies)
+	if err := copyAll(at, t.Copies); err != nil {
+		return err
+	}
+	for _, c := range t.Copies {
+		if err := c.hideSecrets(dst); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f File) write(at *cursor) error {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/stack"
 )
 
@@ -93,6 +94,46 @@ func TestWrite(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s: got %q, want %q", name, got[name], want)
 		}
+	}
+}
+
+// Whoever may pull an image can read the recipe in it.
+func TestWriteHidesCredentials(t *testing.T) {
+	config := func(spack string) string {
+		return "name: demo\nversion: 2\nspack:\n  # not https://me:canary@example.org/spack\n  repo: " + spack + `
+  commit: releases/v1.1
+  packages:
+    zoo: {repo: 'https://me:canary@example.org/spack', commit: v1}
+    builtin: {repo: 'ssh://git@example.org/packages.git', commit: v1}
+`
+	}
+	in := input(t, recipeV2.with(files{"config.yaml": config("https://me:canary@example.org/spack.git")}), clusterV2)
+	tree, warnings := render(t, in)
+	if len(warnings) == 0 || warnings[0].Rule != "credentials" {
+		t.Errorf("warnings %v", warnings)
+	}
+	if tree.Clones[0].Repo != "https://me:canary@example.org/spack.git" {
+		t.Errorf("Spack cannot be cloned: %+v", tree.Clones[0])
+	}
+	out := t.TempDir()
+	if err := tree.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	got := listing(t, out)
+	for name, text := range got {
+		if strings.Contains(text, "canary") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	for _, name := range []string{"store/meta/recipe/config.yaml", "store/meta/configure.json"} {
+		if text := got[name]; !strings.Contains(text, "https://example.org/spack.git") || !strings.Contains(text, "ssh://git@example.org") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	in = input(t, recipeV2.with(files{"config.yaml": config(`"https://me:can\x61ry@example.org/spack.git"`)}), clusterV2)
+	tree, _ = render(t, in)
+	if err := tree.Write(t.TempDir()); fault.KindOf(err) != fault.Invalid || strings.Contains(err.Error(), "can") && strings.Contains(err.Error(), "me:") {
+		t.Errorf("an address that is not plain text: %v", err)
 	}
 }
 
