@@ -74,7 +74,7 @@ func TestKillBuild(t *testing.T) {
 			if err != nil {
 				t.Fatalf("the next build: %v\n%s", err, said)
 			}
-			if !strings.Contains(said, "removed what") && point.request == "" && point.said != `INF publish: build/` {
+			if !strings.Contains(said, "removed leftovers") && point.request == "" && point.said != `INF publish: build/` {
 				t.Errorf("nothing was said of the dead build:\n%s", said)
 			}
 			if said, err := b.program("verify", "image.squashfs").output(); err != nil {

@@ -200,7 +200,7 @@ func (o *Options) build(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	for _, job := range swept {
-		o.Events.Warn("build", "removed what the dead build %s left behind", job)
+		o.Events.Warn("build", "removed leftovers of the dead build %s", job)
 	}
 	if w.stuck != nil {
 		o.Events.Warn("build", "%v", w.stuck)

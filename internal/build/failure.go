@@ -159,7 +159,7 @@ func (j *job) keepPackageLogs(f spack.Failure) string {
 	defer root.Close()
 	main, err := filepath.Rel(j.cell.host, j.cell.onHost(f.Log))
 	if err != nil || !filepath.IsLocal(main) {
-		j.Events.Warn("logs", "%s is no log of this build", f.Log)
+		j.Events.Warn("logs", "%s is not a log of this build", f.Log)
 		return name
 	}
 	j.keepLog(root, main, name)

@@ -31,7 +31,7 @@ func (o *Options) readSecrets() ([]hookSecret, error) {
 		return nil, nil
 	}
 	if !o.Protected {
-		o.Events.Warn("build", "hooks get no secrets: this is not a build of a protected ref")
+		o.Events.Warn("build", "hooks get no secrets: this build is not of a protected ref")
 		return nil, nil
 	}
 	var secrets []hookSecret

@@ -24,7 +24,7 @@ func (b *spackBuild) packageClones() []stack.Clone {
 func (b *spackBuild) cloneRepositories(ctx context.Context) error {
 	for _, c := range b.packageClones() {
 		if b.Offline && !isLocal(c.Repo) {
-			return fault.WithHint(fault.New(fault.NotFound, "the package repository %s is not on this machine, and may not be cloned", git.WithoutCredentials(c.Repo)),
+			return fault.WithHint(fault.New(fault.NotFound, "the package repository %s is not on this machine, and cloning it is not allowed", git.WithoutCredentials(c.Repo)),
 				"let config.yaml name a clone of it, or build with a network")
 		}
 		commit, err := b.cloneRepository(ctx, c)

@@ -55,7 +55,7 @@ func (j *job) openShell(failed error) error {
 	if err != nil {
 		return errors.Join(failed, err)
 	}
-	j.Events.Info("shell", "in %s; the build directory goes when it ends", cmd.Dir)
+	j.Events.Info("shell", "in %s; the build directory is removed when the shell ends", cmd.Dir)
 	if j.cell.spec != nil {
 		spec := *j.cell.spec
 		spec.Network = !j.script() && !j.Offline || j.hookNetwork("build")

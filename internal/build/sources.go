@@ -44,7 +44,7 @@ func (o *Options) checkSourceCache() error {
 		return os.MkdirAll(o.SourceCache, 0o755)
 	}
 	if err != nil || !info.IsDir() {
-		return fault.New(fault.NotFound, "the source cache %s is no directory", o.SourceCache)
+		return fault.New(fault.NotFound, "the source cache %s is not a directory", o.SourceCache)
 	}
 	return nil
 }
@@ -190,14 +190,14 @@ func (b *spackBuild) missingInputs(haveSpack bool) error {
 	}
 	return fault.WithHint(
 		fault.New(fault.NotFound, "a build without a network lacks:\n  %s", strings.Join(missing, "\n  ")),
-		"name a Spack of this machine with --spack DIR or %s, and clones of package repositories in config.yaml", spack.Variable)
+		"name a local Spack with --spack DIR or %s, and clones of package repositories in config.yaml", spack.Variable)
 }
 
 // warnUnreachable tells of a mirror that is no directory of this machine.
 func (b *spackBuild) warnUnreachable(mirror site.Mirror) {
 	dir := fileURL(mirror.Entry)
 	if info, err := os.Stat(dir); dir == "" || err != nil || !info.IsDir() {
-		b.Events.Warn("sources", "the mirror %s is no directory of this machine, so nothing comes from it", mirror.Name)
+		b.Events.Warn("sources", "the mirror %s is not a local directory and is not used", mirror.Name)
 	}
 }
 

@@ -79,7 +79,7 @@ func TestAirGapped(t *testing.T) {
 	}
 
 	o := with(true)
-	if _, err := build.Run(t.Context(), o); fault.KindOf(err) != fault.NotFound || !strings.Contains(err.Error(), sources+" is no directory") {
+	if _, err := build.Run(t.Context(), o); fault.KindOf(err) != fault.NotFound || !strings.Contains(err.Error(), sources+" is not a directory") {
 		t.Errorf("without a source cache: %v", err)
 	}
 	if err := os.Mkdir(sources, 0o755); err != nil {

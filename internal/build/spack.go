@@ -144,7 +144,7 @@ func (b *spackBuild) recognize(ctx context.Context, in *spack.Installation) {
 func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error) {
 	i := slices.IndexFunc(b.tree.Clones, func(c stack.Clone) bool { return c.Name == "spack" })
 	if b.Offline || i < 0 {
-		return spack.Installation{}, fault.WithHint(fault.New(fault.NotFound, "there is no Spack on this machine, and none may be cloned"),
+		return spack.Installation{}, fault.WithHint(fault.New(fault.NotFound, "there is no Spack on this machine, and cloning one is not allowed"),
 			"name one with --spack DIR or %s", spack.Variable)
 	}
 	clone := b.tree.Clones[i]
@@ -158,7 +158,7 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 	}
 	commit, err := git.Clone(ctx, clone.Repo, reference, b.cell.path(clone.To))
 	if err != nil {
-		return spack.Installation{}, fault.WithHint(err, "name a Spack of this machine with --spack DIR or %s", spack.Variable)
+		return spack.Installation{}, fault.WithHint(err, "name a local Spack with --spack DIR or %s", spack.Variable)
 	}
 	in, err := spack.Open(b.cell.path(clone.To))
 	in.Commit, in.Source = commit, git.WithoutCredentials(clone.Repo)

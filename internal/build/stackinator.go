@@ -172,7 +172,7 @@ func (o *Options) checkEngine() error {
 		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator cannot give hooks alone a network: they are part of its makefiles"),
 			"leave one of --offline and --hook-network out")
 	case o.StrictViews:
-		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator makes views without a look at what packages have in common"),
+		return fault.WithHint(fault.New(fault.Usage, "the engine stackinator makes views without checking what packages have in common"),
 			"leave --strict-views out, or use the direct engine")
 	}
 	return nil

@@ -182,8 +182,8 @@ func offline(c cache, reg *registry.Registry, pattern label.Label, o SearchOptio
 		}
 	}
 	if !ok {
-		err := fault.New(fault.NotFound, "nothing about %s of %s is kept here", pattern, reg)
-		return Answer{}, fault.WithHint(err, "ask once without --offline")
+		err := fault.New(fault.NotFound, "nothing is cached about %s of %s", pattern, reg)
+		return Answer{}, fault.WithHint(err, "run it once without --offline")
 	}
 	return a, nil
 }

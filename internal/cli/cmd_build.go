@@ -113,7 +113,7 @@ func (in *invocation) withoutCaches(settings site.BuildSettings) site.BuildSetti
 		"mirrors": &settings.Mirrors, "change_cache": &settings.ChangeCache, "source_cache": &settings.SourceCache,
 	} {
 		if setting.Given() {
-			in.events.Warn("build", "build.%s of the site file is left aside: the engine stackinator does not use it", name)
+			in.events.Warn("build", "build.%s of the site file is ignored: the engine stackinator does not use it", name)
 			*setting = site.Value{}
 		}
 	}

@@ -102,7 +102,7 @@ func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
 func (in *invocation) planRegistry() func(label.Label) (*registry.Registry, error) {
 	usual := in.site.Registry.Given() || in.client.Registry != ""
 	if in.String("registry") == "" && (!usual || in.Bool("offline")) {
-		in.events.Info("plan", "no registry is asked for what is built already")
+		in.events.Info("plan", "no registry is asked which images exist already")
 		return nil
 	}
 	shared := sync.OnceValues(in.openRegistry)

@@ -106,7 +106,7 @@ func (in *invocation) refuseDeletion(l label.Label) error {
 		return nil
 	}
 	err := fault.New(fault.Refused, "%s: users may have images of the namespace %s", in.Command.Name, l.Namespace)
-	return fault.WithHint(err, "'uenv-ci deprecate' tells them to leave an image")
+	return fault.WithHint(err, "'uenv-ci deprecate' tells them to stop using an image")
 }
 
 func runPrune(ctx context.Context, in *invocation) (result, error) {
@@ -124,7 +124,7 @@ func runPrune(ctx context.Context, in *invocation) (result, error) {
 	case age == 0:
 		return nil, usageError([]string{"prune"}, "--older-than is missing")
 	case age < pipeline.LeastAge:
-		return nil, fault.New(fault.Usage, "--older-than must be at least 1d: what is younger may be just being published")
+		return nil, fault.New(fault.Usage, "--older-than must be at least 1d: younger images may still be being published")
 	case in.Int("keep") < 0:
 		return nil, fault.New(fault.Usage, "--keep cannot be negative")
 	case pattern.Tag != "":
@@ -167,7 +167,7 @@ func (r deletionResult) text(p *printer) {
 	}
 	p.printf("%s %s, %s", verb, plural(len(r.Images), "image"), event.FormatBytes(r.Bytes))
 	if r.DryRun && len(r.Images) > 0 {
-		p.printf("%s", p.dim("nothing was changed: --yes does it"))
+		p.printf("%s", p.dim("nothing was changed: use --yes to delete"))
 	}
 }
 
@@ -199,7 +199,7 @@ func runRepair(ctx context.Context, in *invocation) (result, error) {
 
 func (r repairResult) text(p *printer) {
 	if r.Restored == 0 {
-		p.printf("%s  nothing is missing that is known of: %s", r.Label, plural(r.Listed, "attachment"))
+		p.printf("%s  nothing known is missing: %s", r.Label, plural(r.Listed, "attachment"))
 		return
 	}
 	p.printf("%s  %s restored, %s now", r.Label, plural(r.Restored, "attachment"), plural(r.Listed, "attachment"))

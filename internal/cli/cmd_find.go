@@ -100,7 +100,7 @@ func runFind(ctx context.Context, in *invocation) (result, error) {
 	w.order.Sort(a.Records)
 	in.tellAge(a)
 	if len(a.Denied) > 0 {
-		in.events.Info("find", "left out what may not be read with these credentials: %s", someOf(a.Denied))
+		in.events.Info("find", "left out repositories that these credentials may not read: %s", someOf(a.Denied))
 	}
 	if in.Bool("names") {
 		return namesOf(a.Records), nil

@@ -172,7 +172,7 @@ func runAttach(ctx context.Context, in *invocation) (result, error) {
 		return nil, fault.WithHint(fault.New(fault.Usage, "attach: %s cannot be attached by hand", kind), "use 'uenv-ci %s'", other)
 	}
 	if !isMediaType(kind) {
-		err := fault.New(fault.Usage, "attach: %q is no artifact type", kind)
+		err := fault.New(fault.Usage, "attach: %q is not an artifact type", kind)
 		return nil, fault.WithHint(err, "it has the form of a media type, such as application/spdx+json")
 	}
 	l, err := in.label(0, in.build())

@@ -43,7 +43,7 @@ func (in *invocation) repoPaths() ([]string, error) {
 		paths = append(paths, l.Path)
 	}
 	if len(paths) == 0 {
-		err := fault.New(fault.Usage, "no place for a local repository is known: neither a scratch directory nor HOME can be written")
+		err := fault.New(fault.Usage, "there is no place for a local repository: neither a scratch directory nor HOME is writable")
 		return nil, fault.WithHint(err, "name one with --repo")
 	}
 	return paths, nil
@@ -99,7 +99,7 @@ func (in *invocation) openLocals(ctx context.Context) (locals, error) {
 		case err == nil:
 			opened = append(opened, local)
 		case fault.KindOf(err) != fault.NotFound && len(paths) > 1:
-			in.events.Warn("repository", "passed over: %v", err)
+			in.events.Warn("repository", "skipped: %v", err)
 			failed = err
 		case failed == nil:
 			failed = err

@@ -100,7 +100,7 @@ func (o Options) wrap(c proc.Cmd) (proc.Cmd, error) {
 	return wrapped, nil
 }
 
-// limit ends the context when the time for the tests is over, and some more.
+// limit ends the context when the tests timed out, and some more.
 func (o Options) limit(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
 	if o.Timeout <= 0 {
 		return context.WithCancel(ctx)

@@ -120,7 +120,7 @@ func (r Result) Err() error {
 const stage = "test"
 
 // errTimeout is the cause of a run's end when Options.Timeout is over.
-var errTimeout = errors.New("the time for the tests is over")
+var errTimeout = errors.New("the tests timed out")
 
 // Run runs the tests. Tests that fail, or that cannot be run to their end, are
 // not an error but a verdict; an error means that nothing can be said.

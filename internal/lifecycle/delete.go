@@ -57,7 +57,7 @@ func Examine(ctx context.Context, repo *registry.Repository, tag string) (Doomed
 		}
 		if reason != "" {
 			err := fault.New(fault.Refused, "%s:%s %s", repo.Name(), tag, reason)
-			return doomed, fault.WithHint(err, "'uenv-ci deprecate' tells users to leave an image")
+			return doomed, fault.WithHint(err, "'uenv-ci deprecate' tells users to stop using an image")
 		}
 		return doomed, nil
 	}
@@ -127,7 +127,7 @@ func (d Doomed) unchanged(ctx context.Context) error {
 		return err
 	}
 	if list.Kept(d.Digest) {
-		return fault.New(fault.Refused, "%s@%s was promoted meanwhile: users may have it", d.Repository, d.Digest)
+		return fault.New(fault.Refused, "%s@%s has been promoted in the meantime: users may have it", d.Repository, d.Digest)
 	}
 	family, err := d.repo.Family(ctx, d.image, list)
 	if err != nil {
@@ -135,7 +135,7 @@ func (d Doomed) unchanged(ctx context.Context) error {
 	}
 	for _, r := range family {
 		if !slices.Contains(d.family, r.Digest) {
-			return fault.New(fault.Refused, "%s@%s has got %s attached meanwhile", d.Repository, d.Digest, r.ArtifactType)
+			return fault.New(fault.Refused, "%s@%s has had %s attached in the meantime", d.Repository, d.Digest, r.ArtifactType)
 		}
 	}
 	return d.untagged(ctx, list.Tags)
@@ -157,7 +157,7 @@ func (d Doomed) untagged(ctx context.Context, tags []string) error {
 			case err != nil:
 				return err
 			case now.Digest == d.Digest:
-				return fault.New(fault.Refused, "%s@%s has got the tag %s meanwhile", d.Repository, d.Digest, tag)
+				return fault.New(fault.Refused, "%s@%s has been tagged %s in the meantime", d.Repository, d.Digest, tag)
 			}
 			return nil
 		})
@@ -181,7 +181,7 @@ func (d Doomed) Delete(ctx context.Context, first func(context.Context) error) e
 	}
 	for _, tag := range d.Tags {
 		if now, err := d.repo.Resolve(ctx, tag); err == nil && now.Digest != d.Digest {
-			return fault.New(fault.Refused, "%s:%s has become another image meanwhile, %s", d.Repository, tag, now.Digest)
+			return fault.New(fault.Refused, "%s:%s has become another image in the meantime, %s", d.Repository, tag, now.Digest)
 		}
 		if err := d.repo.Untag(ctx, tag); err != nil {
 			return fmt.Errorf("delete tag %s: %w", tag, err)

@@ -86,7 +86,7 @@ func (r *Repo) recordsIn(ctx context.Context, q querier) ([]Record, error) {
 		}
 		rec.Digest = digest.NewDigestFromEncoded(digest.SHA256, sha)
 		if err := checkDigest(rec.Digest); err != nil {
-			r.events.Warn("repository", "%s is passed over: its image %q is not a sha256 digest", rec.Label, sha)
+			r.events.Warn("repository", "%s is skipped: its image %q is not a sha256 digest", rec.Label, sha)
 			continue
 		}
 		var ok bool

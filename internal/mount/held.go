@@ -127,7 +127,7 @@ func (h *holder) ready(ctx context.Context, dir string) error {
 		select {
 		case <-h.finished:
 			if h.err == nil {
-				return errors.New("it ended without a word")
+				return errors.New("it ended without a message")
 			}
 			return h.err
 		case <-ctx.Done():

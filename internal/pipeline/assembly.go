@@ -224,7 +224,7 @@ func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.M
 	for i, s := range a.Plan.Fetch {
 		spans[i] = registry.Span(s)
 	}
-	o.Events.Info("pull", "%d of %d bytes are fetched, the rest is here", a.Plan.Fetched, a.Size)
+	o.Events.Info("pull", "fetching %d of %d bytes, the rest is available locally", a.Plan.Fetched, a.Size)
 	so := registry.DownloadOptions{Stage: "pull", Limit: o.Limit, Events: o.Events}
 	return repo.Seed(ctx, m.Layer, path, so, func(ctx context.Context, f *registry.Filling) error {
 		group, ctx := errgroup.WithContext(ctx)

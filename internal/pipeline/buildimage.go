@@ -187,7 +187,7 @@ func (b *imageBuild) publish(ctx context.Context) error {
 	err := b.publishOnce(ctx)
 	if err != nil && ctx.Err() == nil && fault.KindOf(err) == fault.Network {
 		b.Pack.Events.Warn(publishStage, "%v", err)
-		b.Pack.Events.Info(publishStage, "this may pass (network): once more")
+		b.Pack.Events.Info(publishStage, "this may be temporary (network): trying again")
 		s.Retried = true
 		err = b.publishOnce(ctx)
 	}

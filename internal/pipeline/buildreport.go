@@ -188,10 +188,10 @@ func parseBuildReport(file string, data []byte) (BuildReport, error) {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(data, &about); err != nil {
-		return BuildReport{}, fault.New(fault.Invalid, "%s is no build report: %w", file, err)
+		return BuildReport{}, fault.New(fault.Invalid, "%s is not a build report: %w", file, err)
 	}
 	if about.Version != BuildReportVersion {
-		err := fault.New(fault.Invalid, "%s is no build report of version %d", file, BuildReportVersion)
+		err := fault.New(fault.Invalid, "%s is not a build report of version %d", file, BuildReportVersion)
 		if about.Version > BuildReportVersion {
 			err = fault.WithHint(err, "it is of version %d: use a newer uenv-ci", about.Version)
 		}
@@ -199,7 +199,7 @@ func parseBuildReport(file string, data []byte) (BuildReport, error) {
 	}
 	var r BuildReport
 	if err := json.Unmarshal(data, &r); err != nil {
-		return BuildReport{}, fault.New(fault.Invalid, "%s is no build report: %w", file, err)
+		return BuildReport{}, fault.New(fault.Invalid, "%s is not a build report: %w", file, err)
 	}
 	return r, nil
 }

@@ -253,11 +253,11 @@ func (r *reproduction) find(ctx context.Context, what string, was Origin, given 
 	case was.Dirty:
 		return "", fault.WithHint(fault.New(fault.NotFound, "%s, and it had changes that were in no commit", gone), "%s", hint)
 	case !git.IsCommit(was.Commit) || !filepath.IsLocal(filepath.FromSlash(was.Path)):
-		return "", fault.New(fault.Invalid, "the report says nothing useful about the %s", what)
+		return "", fault.New(fault.Invalid, "the report does not identify the %s", what)
 	}
 	to := filepath.Join(r.scratch, what)
 	if err := r.checkOut(ctx, was, to); err != nil {
-		return "", fault.WithHint(fault.New(fault.NotFound, "%s, and commit %s could not be had: %w", gone, was.Commit, err), "%s", hint)
+		return "", fault.WithHint(fault.New(fault.NotFound, "%s, and commit %s is not available: %w", gone, was.Commit, err), "%s", hint)
 	}
 	dir := filepath.Join(to, filepath.FromSlash(was.Path))
 	if now, err := files(dir); err != nil || now != was.Files {
@@ -282,7 +282,7 @@ func (r *reproduction) checkOut(ctx context.Context, was Origin, to string) erro
 	case was.Remote == "":
 		return errors.New("its repository has no origin")
 	case r.Build.Offline:
-		return fmt.Errorf("it is in %s, and the network is not to be used", was.Remote)
+		return fmt.Errorf("it is in %s, and the network may not be used", was.Remote)
 	}
 	_, err := git.Clone(ctx, was.Remote, was.Commit, to)
 	return err
@@ -309,7 +309,7 @@ func (r *reproduction) findSpack(ctx context.Context) (string, error) {
 		}
 	}
 	if used.Commit == "" {
-		return "", fault.WithHint(fault.New(fault.NotFound, "the Spack of the build is gone: there is no %s", cmp.Or(used.Dir, used.Source)), "give another one with --spack")
+		return "", fault.WithHint(fault.New(fault.NotFound, "the Spack of the build is gone: %s does not exist", cmp.Or(used.Dir, used.Source)), "give another one with --spack")
 	}
 	return r.cloneSpack(ctx, used)
 }

@@ -39,7 +39,7 @@ func seedImage(ctx context.Context, found Found, m image.Manifest, local *localr
 		err = a.seed(ctx, found.Repo, m, path, o)
 	}
 	if errors.Is(err, registry.ErrUnfit) && ctx.Err() == nil {
-		o.Events.Info("pull", "what was here did not fit: it is read")
+		o.Events.Info("pull", "local images did not match their indexes: reading them")
 		baseCache(o.Cache).forget()
 		if a, err = assemblyOf(ctx, found, m, local, baseCache(o.Cache), false); err == nil {
 			err = a.seed(ctx, found.Repo, m, path, o)
@@ -52,7 +52,7 @@ func seedImage(ctx context.Context, found Found, m image.Manifest, local *localr
 	case errors.Is(err, registry.ErrUnfit):
 		forgetMisfit(o)
 	default:
-		o.Events.Info("pull", "not by difference: %v", err)
+		o.Events.Info("pull", "fetching the whole image: %v", err)
 	}
 	return a.Size > 0
 }
@@ -101,7 +101,7 @@ func FindUpgrade(ctx context.Context, reg *registry.Registry, l label.Label, lis
 	newest := records[0]
 	for _, r := range records[1:] {
 		if r.Label.System != newest.Label.System || r.Label.UArch != newest.Label.UArch {
-			err := fault.New(fault.Usage, "%s is there for more than one system or microarchitecture", l)
+			err := fault.New(fault.Usage, "%s exists for more than one system or microarchitecture", l)
 			return Upgrade{}, fault.WithHint(err, "say which: @%s%%%s or @%s%%%s", newest.Label.System, newest.Label.UArch, r.Label.System, r.Label.UArch)
 		}
 	}

@@ -294,7 +294,7 @@ func TestPullWithABaseThatChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkPulled(t, pulled, file)
-	if !strings.Contains(fmt.Sprint(told), "did not fit") {
+	if !strings.Contains(fmt.Sprint(told), "did not match their indexes") {
 		t.Errorf("told %q", told)
 	}
 	if _, err := os.Stat(filepath.Join(cache, "base-wrong.idx")); !errors.Is(err, fs.ErrNotExist) {
@@ -323,7 +323,7 @@ func TestPullBelievesTheIndexOfABase(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkPulled(t, pulled, file)
-			if strings.Contains(fmt.Sprint(told), "did not fit") != damaged {
+			if strings.Contains(fmt.Sprint(told), "did not match their indexes") != damaged {
 				t.Errorf("told %q", told)
 			}
 			if counter.Bytes() > file.Size/4 {

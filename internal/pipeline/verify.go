@@ -124,7 +124,7 @@ func (s fileState) content() string { return fmt.Sprintf("sha256:%s %d bytes", s
 // verify builds once more, without any build cache: what comes from a cache would
 // prove nothing. Files that differ are an error.
 func (b *imageBuild) verify(ctx context.Context) error {
-	b.Pack.Events.Info("verify", "build once more, to compare")
+	b.Pack.Events.Info("verify", "building again to compare")
 	o := b.Build
 	o.NoBuildCache, o.LogDir = true, ""
 	again, err := o.run(ctx, b.in, nil)

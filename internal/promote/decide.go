@@ -146,7 +146,7 @@ func (r Request) check() error {
 	case r.To.Repository() != r.Target.Name():
 		return fault.New(fault.Usage, "promote: %s does not belong in %s", r.To, r.Target.Name())
 	case strings.TrimSpace(r.Who) == "":
-		return fault.New(fault.Usage, "promote: nobody is named who promotes")
+		return fault.New(fault.Usage, "promote: it is not known who promotes")
 	case r.Source.String() == r.Target.String() && r.From.Tag == r.To.Tag:
 		return fault.New(fault.Usage, "promote: source and destination are the same")
 	}

@@ -189,7 +189,7 @@ func (r Request) tag(ctx context.Context, occupant digest.Digest) error {
 		return err
 	}
 	if err == nil && before.Digest != occupant && before.Digest != r.Image.Digest {
-		err := fault.New(fault.Refused, "%s has become another image meanwhile, %s", r.To, before.Digest)
+		err := fault.New(fault.Refused, "%s has become another image in the meantime, %s", r.To, before.Digest)
 		return fault.WithHint(err, "released names stay what they are: choose another tag")
 	}
 	return r.Target.Tag(ctx, r.Image, r.To.Tag)

@@ -688,7 +688,7 @@ func TestBadRequests(t *testing.T) {
 		"no tag":            {func(r *Request) { r.To.Tag = "" }, "has no tag"},
 		"no namespace":      {func(r *Request) { r.To.Namespace = "" }, "has no namespace"},
 		"wrong repository":  {func(r *Request) { r.To.Version = "2.0" }, "does not belong"},
-		"nobody":            {func(r *Request) { r.Who = " " }, "nobody"},
+		"nobody":            {func(r *Request) { r.Who = " " }, "not known who promotes"},
 		"onto itself":       {func(r *Request) { r.Target, r.To = r.Source, r.From }, "are the same"},
 		"unknown rule":      {func(r *Request) { r.Overrides = map[string]string{"luck": "x"} }, `no rule "luck"`},
 		"override for free": {func(r *Request) { r.Overrides = map[string]string{RuleTests: ""} }, "needs a reason"},

@@ -13,7 +13,7 @@ import (
 )
 
 // errRange marks a registry, or something before it, that gets ranges wrong.
-var errRange = errors.New("the registry does not keep to the range that was asked for")
+var errRange = errors.New("the registry did not honour the requested range")
 
 // blob opens a part of a blob. The part is asked for only if it is not the whole.
 func (h *hosted) blob(ctx context.Context, d ocispec.Descriptor, offset, length int64) (io.ReadCloser, bool, error) {

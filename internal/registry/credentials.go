@@ -159,7 +159,7 @@ func (c Credentials) token(events event.Sink) (auth.Credential, error) {
 		return auth.EmptyCredential, err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		events.Warn("registry", "others may read the token file %s: chmod 600 it", path)
+		events.Warn("registry", "the token file %s can be read by others: chmod 600 it", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // errNoRanges tells that parts cannot be had.
-var errNoRanges = fault.New(fault.Refused, "the registry sends no parts of a blob")
+var errNoRanges = fault.New(fault.Refused, "the registry does not support range requests")
 
 // arrival is a chunk that has come and is not yet in the file.
 type arrival struct {

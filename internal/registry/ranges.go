@@ -187,7 +187,7 @@ func (q *rangeQueue) single(batch []Span) []Span {
 
 // errNotOpened marks requests for many ranges that a registry does not answer, for
 // whatever reason: those for one range will show it.
-var errNotOpened = errors.New("the registry does not send many parts at once")
+var errNotOpened = errors.New("the registry does not send several ranges at once")
 
 // fetchMany gets a batch as the parts of one answer, and returns how many of them
 // came.

@@ -24,7 +24,7 @@ type BlobReader struct {
 	ctx        context.Context
 	repository *Repository
 	d          ocispec.Descriptor
-	single     atomic.Bool // the registry does not send many parts at once
+	single     atomic.Bool // the registry does not send several ranges at once
 }
 
 // ReadParts reads parts of the blob by one request. They are in order and none

@@ -138,7 +138,7 @@ func (h *hosted) stream(ctx context.Context, location *url.URL, d ocispec.Descri
 		if failures++; received >= offset+headway {
 			failures = 0
 		} else if err == nil && received < d.Size && failures >= h.server.retry.attempts() {
-			err = fault.New(fault.Network, "the upload stands still at %d of %d bytes", offset, d.Size)
+			err = fault.New(fault.Network, "the upload has stalled at %d of %d bytes", offset, d.Size)
 		}
 		if err != nil {
 			h.cancel(ctx, location)

@@ -10,7 +10,7 @@ import (
 )
 
 // errStalled ends a connection on which nothing moves any more.
-var errStalled = fault.New(fault.Network, "the transfer stands still")
+var errStalled = fault.New(fault.Network, "the transfer has stalled")
 
 // How long an answer may take, in times that a transfer may stand still. Registries
 // hash a large upload before they answer.

@@ -147,10 +147,10 @@ func sweep(parent string, events event.Sink) {
 			continue
 		}
 		if err := (&Dir{dir, lock}).Remove(); err != nil {
-			events.Warn(stage, "what a killed run left in %s could not be removed: %v", dir, err)
+			events.Warn(stage, "leftovers of a killed run in %s could not be removed: %v", dir, err)
 			continue
 		}
-		events.Info(stage, "removed what a killed run left in %s", dir)
+		events.Info(stage, "removed leftovers of a killed run in %s", dir)
 	}
 }
 

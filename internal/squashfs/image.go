@@ -154,7 +154,7 @@ func levelOf(c Codec, flags uint16, options []byte) int {
 // checkLayout checks that the tables are inside the image, in their order.
 func (s *superblock) checkLayout(size int64) error {
 	if s.BytesUsed < superblockSize || s.BytesUsed > uint64(size) {
-		return fmt.Errorf("the image has %d bytes and claims %d: it is cut short", size, s.BytesUsed)
+		return fmt.Errorf("the image has %d bytes and claims %d: it is truncated", size, s.BytesUsed)
 	}
 	last := uint64(superblockSize)
 	for _, t := range []struct {

@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		"codec":         {o: WriteOptions{Codec: Xz}, text: "xz can be read but not written", kind: fault.Usage},
 		"time":          {o: WriteOptions{Time: time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)}, text: "2500-01-01", kind: fault.Usage},
 		"pattern":       {o: WriteOptions{Exclude: []string{"[a"}}, text: "syntax error in pattern", kind: fault.Usage},
-		"inside":        {out: g.path("image"), text: "lies inside", kind: fault.Usage},
+		"inside":        {out: g.path("image"), text: "image is inside the directory", kind: fault.Usage},
 		"no such place": {out: g.path("none/image"), text: "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {

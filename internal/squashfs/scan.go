@@ -174,7 +174,7 @@ func (s *scanner) entry(fd int, dir *node, name string) (*node, error) {
 	}
 	n := s.node(dir, name, &st)
 	if n.stamp.dev == s.avoid.dev && n.stamp.ino == s.avoid.ino {
-		return nil, fault.New(fault.Usage, "the image lies inside the tree that it is to hold")
+		return nil, fault.New(fault.Usage, "the image is inside the directory that is to be packed")
 	}
 	switch n.kind() {
 	case unix.S_IFLNK:

@@ -117,7 +117,7 @@ func write(ctx context.Context, root string, out *os.File, o WriteOptions, check
 	p := newPacker(t, newOutput(out), spec, o, checked)
 	if o.Base != "" {
 		if p.base, err = openBase(ctx, o.Base, spec, o.Workers); err != nil {
-			o.Events.Warn(stage, "nothing is taken from the base: %v", err)
+			o.Events.Warn(stage, "the base is not used: %v", err)
 		}
 		defer p.base.close()
 	}

@@ -29,7 +29,7 @@ const (
 
 var (
 	xzMagic    = []byte{0xfd, '7', 'z', 'X', 'Z', 0, 0}
-	errXzShort = errors.New("xz stream is cut short")
+	errXzShort = errors.New("xz stream is truncated")
 )
 
 // parseXz reads the stream header and the header of its only block.
