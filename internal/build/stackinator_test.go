@@ -130,7 +130,7 @@ func TestStackinatorRefuses(t *testing.T) {
 		"source cache":   {func(o *build.Options) { o.SourceCache = t.TempDir() }, "no source cache", fault.Usage},
 		"air-gapped":     {func(o *build.Options) { o.AirGapped = true }, "cannot list the sources", fault.Usage},
 		"hooks alone":    {func(o *build.Options) { o.Offline, o.Network = true, true }, "cannot give hooks alone a network", fault.Usage},
-		"strict views":   {func(o *build.Options) { o.StrictViews = true }, "makes views without a look", fault.Usage},
+		"strict views":   {func(o *build.Options) { o.StrictViews = true }, "makes views without checking", fault.Usage},
 		"another engine": {func(o *build.Options) { o.Engine, o.Stackinator = "", "/none" }, "the engine is not stackinator", fault.Usage},
 		"not installed":  {func(o *build.Options) { o.Stackinator = "" }, "no stack-config on PATH", fault.NotFound},
 		"not there":      {func(o *build.Options) { o.Stackinator = "/none" }, "/none is not stack-config", fault.NotFound},

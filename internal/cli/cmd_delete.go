@@ -199,7 +199,7 @@ func runRepair(ctx context.Context, in *invocation) (result, error) {
 
 func (r repairResult) text(p *printer) {
 	if r.Restored == 0 {
-		p.printf("%s  nothing known is missing: %s", r.Label, plural(r.Listed, "attachment"))
+		p.printf("%s  nothing is missing as far as known: %s", r.Label, plural(r.Listed, "attachment"))
 		return
 	}
 	p.printf("%s  %s restored, %s now", r.Label, plural(r.Restored, "attachment"), plural(r.Listed, "attachment"))
