@@ -17,10 +17,10 @@ import (
 // the same tree before: the key must change too, and so the content keys of all
 // images built with it.
 var golden = map[string]digest.Digest{
-	"zstd klauspost-v1.20.2+tables5": "sha256:f777c39a6449a4bc32e11746166d6c62e84fcf26eb79c3e64287724808c4f4d9",
-	"gzip klauspost-v1.20.2":         "sha256:3c15594108a63ab88edd1899a54303acb3f0cb15c2fbf1c2ef8cefa2d57ab483",
-	"zstd libzstd-v1.5.7+tables5":    "sha256:29837128acf51e09deb9ff62e90c3bcc35fb220213acf75bf5646d036f2878c9",
-	"none ":                          "sha256:753a8d731a1cdd41b36dde064b3a8d04a0acd6c0f1dfebe01502d1aef00ef4e6",
+	"zstd klauspost-v1.20.2+parts32+tables5": "sha256:00f8c61ae67a1313941d489d0a8495699dfbb4796142153baefa798c301496cb",
+	"gzip klauspost-v1.20.2":                 "sha256:3c15594108a63ab88edd1899a54303acb3f0cb15c2fbf1c2ef8cefa2d57ab483",
+	"zstd libzstd-v1.5.7+tables5":            "sha256:29837128acf51e09deb9ff62e90c3bcc35fb220213acf75bf5646d036f2878c9",
+	"none ":                                  "sha256:753a8d731a1cdd41b36dde064b3a8d04a0acd6c0f1dfebe01502d1aef00ef4e6",
 }
 
 func goldenTree(t *testing.T) grower {
