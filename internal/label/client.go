@@ -1,6 +1,7 @@
 package label
 
 import (
+	"regexp"
 	"strings"
 	"time"
 
@@ -18,6 +19,23 @@ const (
 func ClientReads(t time.Time) bool {
 	year := t.UTC().Year()
 	return FirstYear <= year && year <= LastYear
+}
+
+// component is a part of a repository's path in the OCI distribution specification 1.1.
+var component = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+
+// RegistryHint says what RegistryPath lets through.
+const RegistryHint = "registries allow lower-case letters and digits, separated by single '.', '_', '-' or '/'"
+
+// RegistryPath tells whether every registry allows a path, or part of one: not each
+// label can be published.
+func RegistryPath(path string) bool {
+	for part := range strings.SplitSeq(path, "/") {
+		if !component.MatchString(part) {
+			return false
+		}
+	}
+	return true
 }
 
 // ByDigest tells whether l, of which only the name, system and microarchitecture count,

@@ -132,3 +132,14 @@ func TestMatchDigest(t *testing.T) {
 		}
 	}
 }
+
+func TestRegistryPath(t *testing.T) {
+	for path, want := range map[string]bool{
+		"prgenv-gnu/25.11": true, "a": true, "a__b/c--d": true, "20251210": true,
+		"": false, "A": false, "a..b": false, "a/": false, "/a": false, "a//b": false, "-a": false, "a-": false, ".a": false, "a_": false, "a___b": false, "ä": false,
+	} {
+		if RegistryPath(path) != want {
+			t.Errorf("%q: not %v", path, want)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 // Options say how a registry is reached. The zero value uses the docker
@@ -116,24 +117,19 @@ func (r *Registry) Repositories(ctx context.Context, prefix string) ([]string, e
 	return slices.Compact(all), nil
 }
 
-// The grammars of the OCI distribution specification 1.1.
-var (
-	pathPattern = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
-)
+// The grammar of tags in the OCI distribution specification 1.1.
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 
 // Lengths are compared by themselves: a pattern that counts to 128 has as many states,
 // which every start of the program would pay for.
 const maxPathLength, maxTagLength = 255, 128
 
-const pathHint = "registries allow lower-case letters and digits, separated by single '.', '_', '-' or '/'"
-
 func validPath(path string) error {
-	if len(path) <= maxPathLength && pathPattern.MatchString(path) {
+	if len(path) <= maxPathLength && label.RegistryPath(path) {
 		return nil
 	}
 	err := fault.New(fault.Usage, "%q is not a legal repository path", path)
-	return fault.WithHint(err, "%s", pathHint)
+	return fault.WithHint(err, "%s", label.RegistryHint)
 }
 
 func legalTag(tag string) bool { return len(tag) <= maxTagLength && tagPattern.MatchString(tag) }

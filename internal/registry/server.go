@@ -18,6 +18,7 @@ import (
 
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 // server is a remote registry that speaks the OCI distribution protocol.
@@ -83,9 +84,9 @@ func checkAddress(address, scheme, host, prefix string) error {
 		return fault.New(fault.Usage, "registry address %q: unknown scheme %q", address, scheme)
 	case err != nil || u.Hostname() == "" || u.Host != host:
 		return fault.New(fault.Usage, "registry address %q: %q is not HOST or HOST:PORT", address, host)
-	case prefix != "" && !pathPattern.MatchString(prefix):
+	case prefix != "" && !label.RegistryPath(prefix):
 		err := fault.New(fault.Usage, "registry address %q: %q is not a legal path", address, prefix)
-		return fault.WithHint(err, "%s", pathHint)
+		return fault.WithHint(err, "%s", label.RegistryHint)
 	}
 	return nil
 }

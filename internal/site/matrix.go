@@ -7,10 +7,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/yamlpos"
@@ -119,6 +121,9 @@ func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
 		for _, v := range yamlpos.Pairs(item.Get("variables")) {
 			t.Variables = append(t.Variables, Variable{v.Key.Raw, v.Value.Text()})
 		}
+		if label.Valid(t.UArch) && !label.RegistryPath(t.UArch) {
+			r.Fail(item.Get("uarch"), label.RegistryHint, "images for '%s' cannot be published", t.UArch)
+		}
 		if seen[t.UArch] {
 			r.Fail(item, "", "cluster '%s' has the target '%s' twice", c.Name, t.UArch)
 		}
@@ -128,6 +133,9 @@ func cluster(r *reader, p yamlpos.Pair) MatrixCluster {
 	return c
 }
 
+// rowName is what the schema lets through as names of a uenv and its version.
+var rowName = regexp.MustCompile(`^[\w.-]+/[\w.-]+$`)
+
 func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVersion {
 	v := MatrixVersion{Uenv: uenv.Raw, Version: p.Key.Raw, Node: p.Key, Mount: pathcheck.DefaultMount}
 	if s, ok := p.Value.Get("mount").Str(); ok && path.IsAbs(s) { // else the schema has refused it
@@ -136,6 +144,9 @@ func (m *Matrix) version(r *reader, uenv *yamlpos.Node, p yamlpos.Pair) MatrixVe
 		} else {
 			v.Mount = path.Clean(s)
 		}
+	}
+	if name := v.Uenv + "/" + v.Version; rowName.MatchString(name) && !label.RegistryPath(name) {
+		r.Fail(p.Key, label.RegistryHint, "%s cannot be published", name)
 	}
 	for _, recipe := range yamlpos.Pairs(p.Value.Get("recipes")) {
 		v.Recipes = append(v.Recipes, m.recipe(r, v, recipe))

@@ -79,6 +79,7 @@ func TestBrokenRows(t *testing.T) {
 		{"number as version", `"25.2":`, `25.20:`, "25.20", "config.yaml:19:5: the key 25.20 is the number 25.2, not text (write '25.20' with the quotes)"},
 		{"unknown key", "mount: /opt/app", "mont: /opt/app", "25.2", "config.yaml:21:7: unknown key 'mont' in 'uenvs.app.25.2' (did you mean 'mount'?)"},
 		{"relative mount", "/opt/app", "opt", "25.2", "config.yaml:21:14: 'uenvs.app.25.2.mount' must be an absolute path, not 'opt'"},
+		{"version in capitals", `"25.2":`, `V25:`, "V25", "config.yaml:19:5: app/V25 cannot be published (registries allow lower-case letters and digits, separated by single '.', '_', '-' or '/')"},
 		{"mount of the system", "/opt/app", "/usr/", "25.2", "config.yaml:21:14: '/usr/' cannot be a mount point: an image must not cover a part of the system (most use /user-environment)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -119,6 +120,16 @@ func TestBrokenClusters(t *testing.T) {
 		t.Errorf("%v", p)
 	}
 	if p := m.Cluster("daint").Problems; len(p) != 1 || p[0].Message != "cluster 'daint' has the target 'gh200' twice" {
+		t.Errorf("%v", p)
+	}
+}
+
+func TestMicroarchitectureThatCannotBePublished(t *testing.T) {
+	m, _, err := matrix(t, strings.Replace(matrixText, "uarch: a100", "uarch: A100", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := m.Cluster("daint").Problems; len(p) != 1 || p[0].Message != "images for 'A100' cannot be published" || p[0].Hint == "" {
 		t.Errorf("%v", p)
 	}
 }
