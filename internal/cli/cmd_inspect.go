@@ -42,7 +42,7 @@ func runInspect(ctx context.Context, in *invocation) (result, error) {
 		return in.inspectInside(ctx)
 	}
 	if isPath(in.arg(0)) {
-		return inspectFile(ctx, in.arg(0))
+		return inspectFile(ctx, in.arg(0), in.events)
 	}
 	l, err := in.hereLabel(0, "")
 	if err != nil {
@@ -102,12 +102,12 @@ func createdText(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-func inspectFile(ctx context.Context, path string) (result, error) {
+func inspectFile(ctx context.Context, path string, events event.Sink) (result, error) {
 	file, err := image.Stat(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	runnable, err := pipeline.FileRunnable(path)
+	runnable, err := pipeline.FileRunnable(path, events)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (in *invocation) explain(err error) { reportError(in.stderr, err, in.format
 // path or is one, else a label of the local repository.
 func (in *invocation) runnable(ctx context.Context, i int) (pipeline.Runnable, error) {
 	if isPath(in.arg(i)) {
-		return pipeline.FileRunnable(in.arg(i))
+		return pipeline.FileRunnable(in.arg(i), in.events)
 	}
 	l, err := in.hereLabel(i, "")
 	if err != nil {

@@ -143,7 +143,7 @@ func (in *invocation) secrets() ([]string, error) {
 // which is fetched below work.
 func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, work string) error {
 	if isPath(in.arg(0)) {
-		target, err := pipeline.FileRunnable(in.arg(0))
+		target, err := pipeline.FileRunnable(in.arg(0), in.events)
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 	if err := image.Fetch(ctx, found.Repo, m, path, image.FetchOptions{Events: o.Events}); err != nil {
 		return err
 	}
-	if o.Image, err = pipeline.FileRunnable(path); err != nil {
+	if o.Image, err = pipeline.FileRunnable(path, in.events); err != nil {
 		return err
 	}
 	if !in.Bool("no-attach") {

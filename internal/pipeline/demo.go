@@ -265,7 +265,7 @@ func (d *demo) key(ctx context.Context) (string, error) {
 }
 
 func (d *demo) test(ctx context.Context, s *Stage) error {
-	target, err := FileRunnable(d.file.Path)
+	target, err := FileRunnable(d.file.Path, d.Events)
 	if err != nil {
 		return err
 	}

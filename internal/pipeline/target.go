@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
@@ -69,8 +70,8 @@ func (r Runnable) Verify(ctx context.Context, events event.Sink) error {
 }
 
 // FileRunnable returns the image in a file. Metadata beside it goes before that
-// inside, as with the uenv client.
-func FileRunnable(path string) (Runnable, error) {
+// inside, as with the uenv client; where it is of no use, that is told.
+func FileRunnable(path string, events event.Sink) (Runnable, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return Runnable{}, err
@@ -80,8 +81,11 @@ func FileRunnable(path string) (Runnable, error) {
 		return Runnable{}, err
 	}
 	beside, besideErr := readEnvFile(filepath.Join(filepath.Dir(absolute), meta.EnvFile))
-	if besideErr == nil {
+	switch {
+	case besideErr == nil:
 		env = beside
+	case !errors.Is(besideErr, fs.ErrNotExist) && !errors.Is(besideErr, syscall.ENOTDIR):
+		events.Warn("metadata", "the metadata beside the image is not used: %v", besideErr)
 	}
 	return Runnable{Path: absolute, Env: env}, nil
 }
