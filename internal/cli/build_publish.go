@@ -29,7 +29,7 @@ func publishFlags() []cli.Flag {
 func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pipeline.BuildImageOptions, error) {
 	o := pipeline.BuildImageOptions{Out: in.imageFile(), Versions: buildVersions(), Invocation: in.getenv("CI_JOB_URL")}
 	var err error
-	if o.Build, err = in.buildOptions(l.System, l.UArch); err != nil {
+	if o.Build, err = in.buildOptions(ctx, l.System, l.UArch); err != nil {
 		return o, err
 	}
 	if o.Pack, err = in.packOptions(ctx, o.Build.Recipe); err != nil {

@@ -13,6 +13,7 @@ import (
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/pipeline"
+	"uenv-ci.dev/internal/recipe"
 	"uenv-ci.dev/internal/site"
 )
 
@@ -64,14 +65,14 @@ uenv-ci build --recipe recipes/cp2k/2026.1/gh200 cp2k/2026.1:7@daint%gh200 --eng
 	}
 }
 
-func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions, error) {
+func (in *invocation) buildOptions(ctx context.Context, system, uarch string) (pipeline.BuildOptions, error) {
 	if in.String("recipe") == "" {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--recipe is missing")
 	}
 	if info, err := os.Stat(in.String("recipe")); err != nil || !info.IsDir() {
 		return pipeline.BuildOptions{}, fault.New(fault.NotFound, "recipe %s is not a directory", in.String("recipe"))
 	}
-	recipe, err := filepath.Abs(in.String("recipe"))
+	dir, err := filepath.Abs(in.String("recipe"))
 	if err != nil {
 		return pipeline.BuildOptions{}, err
 	}
@@ -81,7 +82,7 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 	if in.Int("memory-per-job") < 0 {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--memory-per-job %d is negative", in.Int("memory-per-job"))
 	}
-	ofSite, use := in.site.Build, settings{in: in}
+	ofSite, use := in.neededOf(ctx, dir, in.site.Build), settings{in: in}
 	if in.String("engine") == build.EngineStackinator {
 		ofSite = in.withoutCaches(ofSite)
 	}
@@ -92,7 +93,7 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		}
 	}
 	o := pipeline.BuildOptions{
-		Recipe: recipe, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: use.or("mirrors", ofSite.Mirrors),
+		Recipe: dir, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: use.or("mirrors", ofSite.Mirrors),
 		ChangeCacheFile: use.or("change-cache", ofSite.ChangeCache), Mount: in.String("mount"), Develop: in.Bool("develop"),
 		Options: build.Options{
 			CAFile: in.String("ca-file"), System: system, UArch: uarch, Spack: use.or("spack", ofSite.Spack),
@@ -104,6 +105,23 @@ func (in *invocation) buildOptions(system, uarch string) (pipeline.BuildOptions,
 		},
 	}
 	return o, use.err
+}
+
+// neededOf leaves aside what only builds with Spack need, where that has variables that
+// are not set, and the recipe in dir is a script.
+func (in *invocation) neededOf(ctx context.Context, dir string, settings site.BuildSettings) site.BuildSettings {
+	forSpack := []*site.Value{&settings.Spack, &settings.Mirrors, &settings.ChangeCache, &settings.SourceCache}
+	isUnset := func(v *site.Value) bool { _, err := v.Get(); return err != nil }
+	if !slices.ContainsFunc(forSpack, isUnset) {
+		return settings
+	}
+	if r, err := recipe.Load(ctx, dir); err != nil || r.Builder != recipe.BuilderScript {
+		return settings
+	}
+	for _, v := range forSpack {
+		*v = site.Value{}
+	}
+	return settings
 }
 
 // withoutCaches leaves aside what the site has for all builds and stackinator cannot

@@ -44,7 +44,7 @@ func runConfigure(ctx context.Context, in *invocation) (result, error) {
 	if in.String("out") == "" {
 		return nil, usageError([]string{"configure"}, "--out is missing")
 	}
-	build, err := in.buildOptions(system, uarch)
+	build, err := in.buildOptions(ctx, system, uarch)
 	if err != nil {
 		return nil, err
 	}

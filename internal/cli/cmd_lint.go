@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,7 +148,9 @@ func (in *invocation) lintOptions() (pipeline.LintOptions, error) {
 		return o, nil
 	}
 	for _, path := range nonEmpty(s.Matrix.Known(), s.Recipes.Known(), s.Clusters.Known(), s.ClustersV1.Known()) {
-		o.Paths = append(o.Paths, shortPath(o.WorkDir, path))
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) { // what checks the site file tells of it
+			o.Paths = append(o.Paths, shortPath(o.WorkDir, path))
+		}
 	}
 	if !s.Matrix.Given() && !s.Recipes.Given() && !s.Clusters.Given() {
 		o.Paths = []string{"."}
