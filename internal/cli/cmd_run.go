@@ -77,7 +77,7 @@ func runRun(ctx context.Context, in *invocation) (result, error) {
 
 // handover is the run as the installed uenv client is asked to do it.
 func (in *invocation) handover(image pipeline.Runnable, views []string) mount.Run {
-	run := mount.Run{MountPoint: in.String("mount"), Views: views, Command: in.tail, Repo: image.Repo, Digest: image.Identity}
+	run := mount.Run{MountPoint: in.String("mount"), Wanted: image.Env.Mount, Views: views, Command: in.tail, Repo: image.Repo, Digest: image.Identity}
 	if image.Repo == "" {
 		run.File = image.Path
 	}

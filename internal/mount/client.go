@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -43,6 +44,7 @@ type Run struct {
 	Digest     digest.Digest // the image's in the repository
 	File       string        // path of a loose file
 	MountPoint string        // "" where the image wants to be
+	Wanted     string        // where the image wants to be; "" if nothing says so
 	Views      []string      // all that are to be loaded
 	Command    []string
 }
@@ -55,8 +57,9 @@ func (c Client) Check(r Run) error {
 			return fmt.Errorf("the uenv client cannot use the path %s", path)
 		}
 	}
-	if info, err := os.Stat(r.MountPoint); r.MountPoint != "" && (err != nil || !info.IsDir()) {
-		return fmt.Errorf("the uenv client needs a directory %s on the host", r.MountPoint)
+	point := cmp.Or(r.MountPoint, r.Wanted)
+	if info, err := os.Stat(point); point != "" && (err != nil || !info.IsDir()) {
+		return fmt.Errorf("the uenv client needs a directory %s on the host", point)
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func TestClientArguments(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	for _, bad := range []Run{{Repo: "/a+b"}, {File: "/a b"}, {MountPoint: filepath.Join(dir, "none")}} {
+	for _, bad := range []Run{{Repo: "/a+b"}, {File: "/a b"}, {MountPoint: filepath.Join(dir, "none")}, {Wanted: filepath.Join(dir, "none")}} {
 		if err := (Client{}).Check(bad); err == nil {
 			t.Errorf("%+v: accepted", bad)
 		}
