@@ -21,7 +21,7 @@ var floors = [][]string{
 	// The ground has three steps, see docs/adr/0005: errors and events below
 	// what reports by them, documents below what checks them.
 	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile", "internal/pathcheck", "internal/dirfd", "internal/parallel", "internal/testdirs"},
-	{"internal/bounded", "internal/label", "internal/proc", "internal/yamlpos"},
+	{"internal/bounded", "internal/label", "internal/proc", "internal/redact", "internal/yamlpos"},
 	{"internal/schema"},
 	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",
 		"internal/squashfs", "internal/chunk", "internal/registry", "internal/registrytest", "internal/localrepo", "internal/meta"},

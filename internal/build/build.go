@@ -17,6 +17,7 @@ import (
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pathcheck"
 	"uenv-ci.dev/internal/recipe"
+	"uenv-ci.dev/internal/redact"
 	"uenv-ci.dev/internal/sandbox"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/stack"
@@ -104,7 +105,7 @@ type Options struct {
 	Events     event.Sink
 
 	shell   *Shell // nil for none
-	redact  *redactor
+	redact  *redact.Redactor
 	secrets []hookSecret
 }
 
@@ -150,17 +151,17 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
 		o.Hide = append(o.Hide, secretFiles(m)...)
 	}
-	o.redact = newRedactor(o.Hide, values)
+	o.redact = redact.New(o.Hide, values)
 	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
 		o.Hide = append(o.Hide, holders(m)...) // what else they say is no secret
 	}
-	h := &heart{to: o.redact.sink(o.Events)}
+	h := &heart{to: o.redact.Sink(o.Events)}
 	o.Events = h.sink
 	beating, stop := context.WithCancel(ctx)
 	defer stop()
 	go h.beat(beating, heartInterval)
 	result, err := o.build(ctx)
-	return result, o.redact.error(err)
+	return result, o.redact.Error(err)
 }
 
 // secretFiles are the files with keys and credentials of a build cache.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/proc"
+	"uenv-ci.dev/internal/redact"
 	"uenv-ci.dev/internal/sandbox"
 )
 
@@ -33,7 +34,7 @@ type cell struct {
 	logs   string       // directory on the host
 	count  atomic.Int32 // commands so far
 	cpu    atomic.Int64 // nanoseconds that they took
-	redact *redactor
+	redact *redact.Redactor
 	guard  *guard
 }
 
@@ -175,7 +176,7 @@ func (c *cell) run(ctx context.Context, s step) (err error) {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	defer log.Close()
-	out := &redactingWriter{redactor: c.redact, out: log, line: s.watch}
+	out := &redact.Writer{Redactor: c.redact, Out: log, Line: s.watch}
 	for range attempts {
 		var cmd proc.Cmd
 		if cmd, err = c.command(s, out); err != nil {
@@ -222,7 +223,7 @@ func (c *cell) command(s step, out io.Writer) (proc.Cmd, error) {
 }
 
 // wait runs a program under the eyes of the guard.
-func (c *cell) wait(ctx context.Context, cmd proc.Cmd, out *redactingWriter) error {
+func (c *cell) wait(ctx context.Context, cmd proc.Cmd, out *redact.Writer) error {
 	ctx, guarded, leave := c.guard.enter(ctx)
 	defer leave()
 	defer func() { c.cpu.Add(int64(readMeter(cmd))) }()
@@ -242,7 +243,7 @@ func (c *cell) wait(ctx context.Context, cmd proc.Cmd, out *redactingWriter) err
 		why := *stopped // for each of several programs
 		return why.fault()
 	}
-	if err := errors.Join(out.err, out.Flush()); err != nil {
+	if err := errors.Join(out.Err, out.Flush()); err != nil {
 		return fmt.Errorf("write the log: %w", err)
 	}
 	return err

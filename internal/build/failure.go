@@ -191,7 +191,7 @@ func (j *job) keepLog(root *os.Root, from, name string) {
 		f.Close()
 	}
 	if err == nil {
-		text := j.redact.text(strings.ToValidUTF8(string(data), "?"))
+		text := j.redact.Text(strings.ToValidUTF8(string(data), "?"))
 		err = os.WriteFile(filepath.Join(j.cell.logs, name), []byte(text), 0o644)
 	}
 	if err != nil {

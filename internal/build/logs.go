@@ -24,9 +24,9 @@ func (j *job) keep(w *workspace, failed error) error {
 		}
 	}
 	if f := j.report.Failure; f != nil {
-		f.Message, f.Hint = j.redact.text(f.Message), j.redact.text(f.Hint)
+		f.Message, f.Hint = j.redact.Text(f.Message), j.redact.Text(f.Hint)
 	} else if failed != nil {
-		j.report.Error = j.redact.text(failed.Error())
+		j.report.Error = j.redact.Text(failed.Error())
 	}
 	if j.Report != nil {
 		*j.Report = j.report

@@ -1,4 +1,4 @@
-package build
+package redact
 
 import (
 	"encoding/base64"
@@ -41,8 +41,8 @@ func TestSecretsInFiles(t *testing.T) {
 		write("netrc", "machine r.example login user password s3cretword\n"),
 		write("key", "-----BEGIN KEY-----\nMIIEabcdefghijkl\ns3cretword s3cretword\n-----END KEY-----\n"),
 	} {
-		r := redactorOf(secretsIn(file))
-		if got := r.text("curl s3cretword s3cretword at r.example"); strings.Contains(got, "s3cretword s3cretword") || !strings.Contains(got, "r.example") {
+		r := of(secretsIn(file))
+		if got := r.Text("curl s3cretword s3cretword at r.example"); strings.Contains(got, "s3cretword s3cretword") || !strings.Contains(got, "r.example") {
 			t.Errorf("%s: %s", file, got)
 		}
 	}
@@ -66,7 +66,7 @@ func TestSecretsInURLs(t *testing.T) {
 	t.Setenv("http_proxy", "http://me:sl/ashword@proxy.example:3128")
 	t.Setenv("SOME_HOME_PAGE", "https://www.example/index.html?mail=somebody@www.example")
 	t.Setenv("SOME_PORT", "https://www.example:8443/docs/page@2")
-	r := newRedactor([]string{file}, nil)
+	r := New([]string{file}, nil)
 	for said, want := range map[string]string{
 		"bad password pr0xyword":                  "bad password [secret]",
 		"http://me:pr0xyword@proxy.example:3128/": "http://me:[secret]@proxy.example:3128/",
@@ -77,17 +77,17 @@ func TestSecretsInURLs(t *testing.T) {
 		"git.example, oauth2, www.example":        "git.example, oauth2, www.example",
 		"index.html?mail=somebody":                "index.html?mail=somebody",
 	} {
-		if got := r.text(said); got != want {
+		if got := r.Text(said); got != want {
 			t.Errorf("%s: %s", said, got)
 		}
 	}
 }
 
 func TestRedactingWriter(t *testing.T) {
-	r := redactorOf([]string{"s3cret/word", "s3cret", "short"})
+	r := of([]string{"s3cret/word", "s3cret", "short"})
 	var out strings.Builder
 	var lines []string
-	w := &redactingWriter{redactor: r, out: &out, line: func(s string) { lines = append(lines, s) }}
+	w := &Writer{Redactor: r, Out: &out, Line: func(s string) { lines = append(lines, s) }}
 	for _, part := range []string{"a s3c", "ret/word b\nurl?", "p=s3cret%2Fword\nlast s3", "cret short"} {
 		if _, err := w.Write([]byte(part)); err != nil {
 			t.Fatal(err)
@@ -112,13 +112,13 @@ func TestRedactingWriter(t *testing.T) {
 }
 
 func TestRedactedError(t *testing.T) {
-	r := redactorOf([]string{"s3cretword"})
-	err := r.error(fault.WithHint(fault.New(fault.Network, "get https://u:s3cretword@h"), "not s3cretword"))
+	r := of([]string{"s3cretword"})
+	err := r.Error(fault.WithHint(fault.New(fault.Network, "get https://u:s3cretword@h"), "not s3cretword"))
 	if err.Error() != "get https://u:[secret]@h" || fault.KindOf(err) != fault.Network || fault.HintOf(err) != "not [secret]" {
 		t.Errorf("%v, %v, %s", err, fault.KindOf(err), fault.HintOf(err))
 	}
 	same := fault.New(fault.Invalid, "harmless")
-	if r.error(same) != same || r.error(nil) != nil {
+	if r.Error(same) != same || r.Error(nil) != nil {
 		t.Error("an error without a secret is changed")
 	}
 }
