@@ -155,11 +155,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	for _, m := range []*site.Mirrors{o.Stack.Mirrors, o.ChangeCache} {
 		o.Hide = append(o.Hide, holders(m)...) // what else they say is no secret
 	}
-	h := &heart{to: o.redact.Sink(o.Events)}
+	h := &heartbeat{to: o.redact.Sink(o.Events)}
 	o.Events = h.sink
 	beating, stop := context.WithCancel(ctx)
 	defer stop()
-	go h.beat(beating, heartInterval)
+	go h.beat(beating, heartbeatInterval)
 	result, err := o.build(ctx)
 	return result, o.redact.Error(err)
 }

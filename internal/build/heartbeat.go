@@ -9,12 +9,12 @@ import (
 	"uenv-ci.dev/internal/event"
 )
 
-// heartInterval is how often a build tells that it is still at it.
-const heartInterval = time.Second
+// heartbeatInterval is how often a build tells that it is still at it.
+const heartbeatInterval = time.Second
 
-// heart remembers what a build does at the moment, by the events that it sends,
+// heartbeat remembers what a build does at the moment, by the events that it sends,
 // and repeats it while nothing else is said: a compiler is silent for an hour.
-type heart struct {
+type heartbeat struct {
 	to event.Sink
 
 	mu  sync.Mutex
@@ -23,7 +23,7 @@ type heart struct {
 }
 
 // sink passes an event on.
-func (h *heart) sink(e event.Event) {
+func (h *heartbeat) sink(e event.Event) {
 	h.mu.Lock()
 	h.at = e.Time
 	switch {
@@ -43,7 +43,7 @@ func (h *heart) sink(e event.Event) {
 }
 
 // beat repeats what is done until the context ends.
-func (h *heart) beat(ctx context.Context, interval time.Duration) {
+func (h *heartbeat) beat(ctx context.Context, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {

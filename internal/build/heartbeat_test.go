@@ -15,7 +15,7 @@ func TestHeart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var got []event.Event
-		h := &heart{to: func(e event.Event) {
+		h := &heartbeat{to: func(e event.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, e)
