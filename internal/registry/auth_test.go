@@ -3,6 +3,7 @@ package registry_test
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -276,6 +277,45 @@ func TestRedirectedRequestsTellNoSecrets(t *testing.T) {
 	told = nil
 	if _, err := p.Resolve(t.Context(), "1"); err == nil || told == nil || told.Get("Referer") != "" || told.Get("Authorization") != "" {
 		t.Errorf("the registry's redirection tells %v, %v", told, err)
+	}
+}
+
+// A registry says where tokens are given, and gets the credentials there anyway; but
+// nobody gets them to whom that place redirects.
+func TestRedirectedTokenRequestsCarryNoCredentials(t *testing.T) {
+	noDocker(t)
+	for name, auth := range map[string]string{
+		"a password":        fmt.Sprintf(`"auth": %q`, base64.StdEncoding.EncodeToString([]byte(username+":"+password))),
+		"an identity token": fmt.Sprintf(`"identitytoken": %q`, password),
+	} {
+		told := ""
+		elsewhere := Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			told += fmt.Sprint(r.URL, r.Header, string(body))
+			fmt.Fprint(w, `{"token": "stolen", "access_token": "stolen"}`)
+		}))
+		given := 0
+		address := Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				given++
+				http.Redirect(w, r, "http://"+elsewhere+"/token", http.StatusTemporaryRedirect)
+				return
+			}
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, r.Host))
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		config := writeFile(t, 0o600, fmt.Sprintf(`{"auths": {%q: {%s}}}`, address, auth), "config.json")
+		o := registry.Options{Retry: quickly, Credentials: registry.Credentials{DockerConfig: config}}
+		_, err := backend{address: address, options: o}.repository(t, "hello/1.0").Resolve(t.Context(), "1")
+		if err == nil || given == 0 || (told != "") != (name == "a password") { // what is sent as a body is not sent on at all
+			t.Errorf("%s: %d requests for a token, %v", name, given, err)
+		}
+		secrets := []string{password, base64.StdEncoding.EncodeToString([]byte(username + ":" + password))}
+		for _, secret := range secrets {
+			if strings.Contains(told, secret) || strings.Contains(fmt.Sprint(err), secret) {
+				t.Errorf("%s: somebody else was told %s; %v", name, told, err)
+			}
+		}
 	}
 }
 
