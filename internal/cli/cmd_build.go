@@ -33,7 +33,7 @@ func buildCommand() *command {
 		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of unaccepted changes: only their builds read and write it"},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
-		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "build Spack recipes with `ENGINE` direct (proven with Spack 0.23, not yet with 1.x) or stackinator, with its own makefiles"},
+		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "build Spack recipes with the `direct|stackinator` engine: our own (proven with Spack 0.23, not yet with 1.x), or stackinator with its makefiles"},
 		&cli.StringFlag{Name: "stackinator", Usage: "`PATH` of stackinator's program stack-config, or of a directory with it (else the one on PATH)"},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
 		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine, where the mount point is then created"},

@@ -22,7 +22,7 @@ func lintCommand() *command {
 	flags := append(clusterFlags(),
 		&cli.BoolFlag{Name: "strict", Usage: "treat warnings as errors"},
 		&cli.StringFlag{Name: "report", Usage: "write the findings to `FILE` too, for merge requests and editors"},
-		&cli.StringFlag{Name: "report-format", Usage: "write the report for `FORGE`: gitlab (code quality) or sarif (else sarif if the file's name ends in .sarif, else gitlab)"},
+		&cli.StringFlag{Name: "report-format", Usage: "write the report as `gitlab|sarif` reads it: code quality, or SARIF (else SARIF if the file's name ends in .sarif, else code quality)"},
 	)
 	return &command{
 		name: "lint", group: "Recipes", checksSite: true, usage: "check recipes, the matrix and cluster configurations",

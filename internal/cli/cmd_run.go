@@ -169,7 +169,7 @@ func hintPull(err error, l label.Label) error {
 func mountFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "mount", Usage: "mount at `PATH` instead of the image's own mount point"},
-		&cli.StringSliceFlag{Name: "method", Usage: "mount by `METHOD` only: squashfs-mount, kernel, squashfuse, fuse or unpack"},
+		&cli.StringSliceFlag{Name: "method", Usage: "mount only by `squashfs-mount|kernel|squashfuse|fuse|unpack`"},
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/urfave/cli/v2"
+
 	"uenv-ci.dev/internal/label"
 )
 
@@ -43,19 +45,30 @@ func complete(ctx context.Context, s streams, words []string) {
 		return
 	}
 	commands := allCommands()
-	line, err := arrange(commands, globalFlags(), before)
-	if err != nil {
-		return
-	}
-	for _, candidate := range candidates(ctx, s, commands, line, last) {
+	for _, candidate := range candidates(ctx, s, commands, before, last) {
 		if strings.HasPrefix(candidate, last) {
 			fmt.Fprintln(s.stdout, candidate)
 		}
 	}
 }
 
-func candidates(ctx context.Context, s streams, commands []*command, line arranged, last string) []string {
+func candidates(ctx context.Context, s streams, commands []*command, before []string, last string) []string {
+	line, err := arrange(commands, globalFlags(), before)
+	if err != nil && len(before) > 0 { // it may end in a flag that waits for its value
+		if line, err = arrange(commands, globalFlags(), append(slices.Clone(before), last)); err == nil {
+			return line.valuesOf(before[len(before)-1])
+		}
+	}
+	name, _, hasValue := strings.Cut(last, "=")
 	switch {
+	case err != nil:
+		return nil
+	case strings.HasPrefix(last, "-") && hasValue:
+		values := line.valuesOf(name)
+		for i, value := range values {
+			values[i] = name + "=" + value
+		}
+		return values
 	case strings.HasPrefix(last, "-"):
 		return flagCandidates(line)
 	case line.command == nil:
@@ -82,6 +95,25 @@ func flagCandidates(line arranged) []string {
 		names = append(names, "--"+n)
 	}
 	return append(names, "--help")
+}
+
+// valuesOf lists the values of a flag whose usage names them: `a|b`.
+func (a arranged) valuesOf(word string) []string {
+	name := strings.TrimLeft(word, "-")
+	found := lookupFlag(globalFlags(), name)
+	if found == nil && a.command != nil {
+		found = lookupFlag(a.command.flags, name)
+	}
+	documented, ok := found.(cli.DocGenerationFlag)
+	if !ok {
+		return nil
+	}
+	_, rest, _ := strings.Cut(documented.GetUsage(), "`")
+	values, _, _ := strings.Cut(rest, "`")
+	if !strings.Contains(values, "|") {
+		return nil
+	}
+	return strings.Split(values, "|")
 }
 
 // labelsHere lists the labels of the local repository; any trouble means none.

@@ -28,7 +28,7 @@ func globalFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "plain-http", Usage: "talk to the registry without TLS (not needed for loopback addresses)"},
 		&cli.StringFlag{Name: "format", Usage: "show results as `text|json`", Value: "text"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show only the result and errors"},
-		&cli.StringFlag{Name: "log-level", Usage: "show messages of `LEVEL` and above: debug, info, warn, error", Value: "info"},
+		&cli.StringFlag{Name: "log-level", Usage: "show messages of the level `debug|info|warn|error` and above", Value: "info"},
 		&cli.BoolFlag{Name: "log-json", Usage: "write messages as JSON lines"},
 	}
 }
