@@ -58,6 +58,9 @@ func TestApply(t *testing.T) {
 		"entries without op or value are skipped": {
 			withViews(`{"list": {"A": [{"value": ["/x"]}, {"op": "set"}]}, "scalar": {}}`), []string{"a"}, []string{"A=/k"}, []string{"A=/k"},
 		},
+		"a list without operations leaves the variable alone": {
+			withViews(`{"list": {"A": [], "B": [{"value": ["/x"]}]}, "scalar": {}}`), []string{"a"}, []string{"A=/k::/k"}, []string{"A=/k::/k"},
+		},
 		"scalars set and unset": {
 			withViews(`{"list": {}, "scalar": {"A": "1", "B": null}}`), []string{"a"}, []string{"Z=z", "B=2"}, []string{"Z=z", "A=1"},
 		},

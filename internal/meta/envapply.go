@@ -52,7 +52,7 @@ func (c *changes) merge(e Env, name string) error {
 	values := view.Env.Values
 	maps.Copy(c.scalar, values.Scalar)
 	for name, ops := range values.List {
-		if _, both := values.Scalar[name]; !both { // in one view the scalar wins
+		if _, both := values.Scalar[name]; !both && len(ops) > 0 { // in one view the scalar wins
 			c.list[name] = append(c.list[name], ops...)
 		}
 	}
