@@ -98,7 +98,7 @@ func Write(path string, perm fs.FileMode, write func(io.Writer) error) error {
 	return f.Commit()
 }
 
-// WriteBytes is Write for content that is at hand.
+// WriteBytes is Write for content that is in memory.
 func WriteBytes(path string, perm fs.FileMode, data []byte) error {
 	return Write(path, perm, func(w io.Writer) error {
 		_, err := w.Write(data)

@@ -22,8 +22,8 @@ import (
 
 // publisher puts packages into a build cache that is a directory, in the layout
 // of Spack 0.22 and 0.23: first the archive, then the description, which is
-// signed and names the archive's checksum. So whoever finds a description finds
-// a whole package. What is there already is left alone.
+// signed and names the archive's checksum, so a description is never there without
+// its package. Packages that the cache already has are left alone.
 type publisher struct {
 	*job
 	cache   buildCache
@@ -67,8 +67,8 @@ func newPublisher(ctx context.Context, j *job, c buildCache) (*publisher, error)
 	return p, nil
 }
 
-// sendGrace is how long publishing goes on when the build is interrupted: packages that
-// are finished are worth it, but whoever interrupts does not wait for all of them.
+// sendGrace is how long publishing continues after the build was interrupted: finished
+// packages are worth saving, but nobody should have to wait for all of them.
 const sendGrace = 20 * time.Second
 
 // lasting returns a context that ends so long after ctx.

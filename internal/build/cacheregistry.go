@@ -97,7 +97,7 @@ func (b *spackBuild) fetchEnvironment(ctx context.Context, env environment) {
 }
 
 // fetchPackages fetches those packages of an environment that a registry has.
-// What cannot be had is built.
+// The others are built.
 func (b *spackBuild) fetchPackages(ctx context.Context, lock spack.Lock) {
 	if b.Offline {
 		return
@@ -327,7 +327,7 @@ func ociConfig(text []byte, content digest.Digest) ([]byte, error) {
 const ociIndexTag = "index.spack"
 
 // sendIndex adds what was sent to the index in the registry. Two builds at the same
-// time may lose entries of each other there; the packages are found all the same.
+// time may lose each other's entries; the packages themselves can still be found.
 func (p *publisher) sendIndex() error {
 	if len(p.sent) == 0 {
 		return nil

@@ -61,7 +61,7 @@ func inMemory(dir string) bool {
 	return unix.Statfs(dir, &s) == nil && s.Type == unix.TMPFS_MAGIC
 }
 
-// memoryLeft returns the bytes of memory that can be had, and what limits them.
+// memoryLeft returns how many bytes of memory are available, and what limits them.
 func memoryLeft() (free int64, where string, ok bool) {
 	free, ok = meminfo("MemAvailable:")
 	where = "the machine's memory"

@@ -79,8 +79,8 @@ func (b *spackBuild) checkView(ctx context.Context, v stack.View) error {
 	return nil
 }
 
-// clashFinder looks for files that several packages of a view have. It goes by what
-// Spack left: the links of the view, and its directories .spack, which tell which
+// clashFinder looks for files that several packages of a view have, by what Spack
+// left behind: the links of the view, and its directories .spack, which record which
 // package was projected where.
 type clashFinder struct {
 	ctx      context.Context
@@ -297,9 +297,9 @@ func sameBytes(a, b *os.File) bool {
 	}
 }
 
-// harmless are files that many packages have, and of which it does not matter whose a
-// view has: texts about the package, indexes that every installation writes anew, the
-// byte code beside a file that is compared itself.
+// harmless are files that many packages have, and for which it does not matter which
+// package's file a view links: texts about the package, indexes that every installation
+// rewrites, byte code of a file that is itself compared.
 var harmless = regexp.MustCompile(`(^|/)(` + strings.Join([]string{
 	`(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|README|AUTHORS|NEWS|CHANGES|CHANGELOG|CONTRIBUTORS|THANKS|TODO)([-._][^/]*)?`,
 	`(share/)?info/dir`, `__pycache__/[^/]*`, `perllocal\.pod`, `easy-install\.pth`, `setuptools\.pth`,

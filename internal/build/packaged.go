@@ -52,7 +52,7 @@ func (b *spackBuild) addCompilers(packages *yamlpos.Map, named []stack.Compiler)
 }
 
 // writePackages writes the packages.yaml of an environment: the compilers that it is
-// built with, and the packages of the system that Spack shall find.
+// built with, and the packages of the system that Spack should find.
 func (b *spackBuild) writePackages(ctx context.Context, env environment) error {
 	file := path.Join(env.Dir, "packages.yaml")
 	if slices.ContainsFunc(b.tree.Files, func(f stack.File) bool { return f.Path == file }) {

@@ -169,8 +169,8 @@ func (b *spackBuild) cloneSpack(ctx context.Context) (spack.Installation, error)
 // scopes may override.
 const engineScope = "engine"
 
-// writeScope writes what Spack needs to know of this build. Packages are always
-// built at the same path, whoever builds.
+// writeScope writes Spack's configuration for this build. Packages are always built at
+// the same path, whoever the user is.
 func (b *spackBuild) writeScope() error {
 	stage := filepath.Join("/tmp", "spack-stage")
 	if b.cell.spec == nil {

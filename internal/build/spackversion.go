@@ -7,7 +7,7 @@ import (
 	"uenv-ci.dev/internal/spack"
 )
 
-// From this version of Spack on no build of ours has been proven: none was to be had.
+// No build has been proven with Spack of this version or later, as none was available.
 const provenMajor, provenMinor = 1, 0
 
 // unproven is what a build by the direct engine with a newer Spack is told, once.
@@ -40,8 +40,8 @@ func (b *spackBuild) accept(in spack.Installation) error {
 
 func isNew(v spack.Version) bool { return v.AtLeast(provenMajor, provenMinor) }
 
-// installFlags returns what `spack install` is told of a number of processes of ours
-// and of things that each may compile at once, and how many processes there shall be.
+// installFlags returns the flags of `spack install` for each process of an installation,
+// given the share of the jobs that each process has.
 func (b *spackBuild) installFlags(shares []int) [][]string {
 	jobs := func(n int) []string { return []string{"--jobs", fmt.Sprint(n)} }
 	switch {

@@ -259,9 +259,9 @@ type mountLink struct {
 	Directory bool // there was an empty directory
 }
 
-// linkMount makes the mount point a link to the store. For a build without a
-// sandbox: the files are in the workspace all the same, and go with it. An empty
-// directory that is in the way is put back at the end.
+// linkMount makes the mount point a link to the store, for builds without a sandbox.
+// The files are still in the workspace and are removed with it. An empty directory at
+// the mount point is restored at the end.
 func (w *workspace) linkMount(mount, store string) error {
 	record := mountLink{Path: mount}
 	err := unix.Rmdir(mount) // never a file or link of somebody's

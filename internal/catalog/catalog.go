@@ -46,8 +46,8 @@ type Options struct {
 	// else has listed them; nil asks the registry.
 	Listed []Record
 
-	// Denied is told of repositories that may not be read, which are left out then; it
-	// is called by several at once. nil: the first of them is the error.
+	// Denied is called, possibly concurrently, with each repository that may not be
+	// read, which is then left out. If it is nil, the first of them is the error.
 	Denied func(repository string, err error)
 }
 

@@ -20,9 +20,9 @@ import (
 )
 
 // A namespace's index is one artifact that holds what is known of all its images,
-// so that finding takes one or two requests. It is for display: whoever uses an
-// image asks for it by its label. It stands in a namespace of its own, where
-// clients do not take it for an image.
+// so that finding takes one or two requests. It is for display only: before an image is
+// used, its label is resolved. The index is in a namespace of its own, where clients do
+// not mistake it for an image.
 const (
 	indexSuffix    = "-index"
 	indexName      = "catalog"
@@ -107,8 +107,8 @@ func HasIndex(ctx context.Context, open func(path string) (*registry.Repository,
 	return err == nil, err
 }
 
-// encodeIndex gives the same bytes for the same records: whoever has them cached
-// sees by the digest that nothing has changed.
+// encodeIndex gives the same bytes for the same records, so that clients see by the
+// digest that their cached copy is current.
 func encodeIndex(namespace string, records []Record) ([]byte, error) {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)

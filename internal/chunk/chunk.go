@@ -23,9 +23,9 @@ type Span struct{ Offset, Length int64 }
 
 func (s Span) end() int64 { return s.Offset + s.Length }
 
-// Sum identifies the content of a chunk: the first 80 bits of its SHA-256. That two
-// chunks of a file and those beside it share one by chance is out of the question;
-// whoever puts a file together checks the digest of the whole besides.
+// Sum identifies the content of a chunk: the first 80 bits of its SHA-256. Collisions
+// by chance are practically impossible, and the digest of an assembled file is checked
+// anyway.
 type Sum [10]byte
 
 // Chunk is one part of a file.

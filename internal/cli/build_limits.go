@@ -12,7 +12,7 @@ import (
 	"uenv-ci.dev/internal/pipeline"
 )
 
-// limitFlags are those that say when a build gives up and what it leaves then.
+// limitFlags say when a build gives up, and what it leaves behind.
 func limitFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "air-gapped", Usage: "use no network at all, not even in hooks, and list missing sources before anything is built"},
@@ -40,7 +40,7 @@ func (in *invocation) limit(o *pipeline.BuildOptions, l label.Label) error {
 	return nil
 }
 
-// likeNothing is the value of --like for a build whose needs nobody knows.
+// likeNothing is the value of --like for a build whose needs are unknown.
 const likeNothing = "none"
 
 // previousBuild returns what is known of an earlier build of the same image: what

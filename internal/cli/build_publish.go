@@ -15,7 +15,7 @@ import (
 	"uenv-ci.dev/internal/pipeline"
 )
 
-// publishFlags say what becomes of what was built.
+// publishFlags say what is done with the image that was built.
 func publishFlags() []cli.Flag {
 	return append(limitFlags(),
 		&cli.BoolFlag{Name: "push", Usage: "publish the image under LABEL"},
@@ -54,8 +54,8 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 	return o, err
 }
 
-// lastImage returns the image in a local repository that the new one may be packed
-// over. It only saves time, so whatever is in the way, there is none.
+// lastImage returns an image in a local repository to use as the base of the new one. It
+// only saves time, so on any error there is none.
 func (in *invocation) lastImage(ctx context.Context, l label.Label, pack image.PackOptions) string {
 	repos, err := in.openLocals(ctx)
 	if err != nil {
@@ -101,7 +101,7 @@ func buildVersions() map[string]string {
 	return versions
 }
 
-// unpublished adds to an error what becomes of an image that is built and not
+// unpublished adds to an error how to publish an image that was built but not
 // published.
 func (in *invocation) unpublished(built pipeline.BuildReport, err error) error {
 	if err == nil || !in.Bool("push") || built.Pushed != nil || built.Image.Path == "" {

@@ -2,8 +2,7 @@ package cli
 
 import "path/filepath"
 
-// cacheDir is a directory of the user's for what can be had again; "" if there is
-// no place for one.
+// cacheDir returns a directory in the user's cache; "" if there is no place for one.
 func (in *invocation) cacheDir(name string) string {
 	base := in.getenv("XDG_CACHE_HOME")
 	if home := in.getenv("HOME"); base == "" && home != "" {

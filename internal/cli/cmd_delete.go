@@ -99,8 +99,8 @@ func runDelete(ctx context.Context, in *invocation) (result, error) {
 	return deletionResult(d), nil
 }
 
-// refuseDeletion protects the namespace that users see, and the one that is usually
-// that: a site file that was found in a checkout must not give it away.
+// refuseDeletion protects the namespace that users see, and also the one of the default
+// name: a site file found in a checkout must not give that away.
 func (in *invocation) refuseDeletion(l label.Label) error {
 	if l.Namespace != in.deploy() && l.Namespace != "deploy" {
 		return nil

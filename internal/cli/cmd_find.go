@@ -179,14 +179,14 @@ func (in *invocation) searchOptions() (catalog.SearchOptions, error) {
 	}, err
 }
 
-// tellAge says so if what is shown was true some time ago.
+// tellAge reports when the answer is from, unless it is recent.
 func (in *invocation) tellAge(a catalog.Answer) {
 	if time.Since(a.At) > 2*time.Minute {
 		in.events.Info("find", "as of %s, by the %s; --refresh asks the registry", a.At.Local().Format("2006-01-02 15:04"), a.Source)
 	}
 }
 
-// nothingFound says what there is none of.
+// nothingFound is the text for an empty answer.
 func (in *invocation) nothingFound(pattern label.Label, reg *registry.Registry) string {
 	text := fmt.Sprintf("no image matches %s in %s", pattern, reg)
 	if spec := in.String("package"); spec != "" {

@@ -117,8 +117,8 @@ func (in *invocation) waivers() ([]meta.Waiver, error) {
 	return evidence.LoadWaivers(path)
 }
 
-// secrets returns the paths that programs of an image must not see, beside those
-// that no sandbox shows.
+// secrets returns the paths that programs of an image must not see, besides those that
+// every sandbox hides.
 func (in *invocation) secrets() ([]string, error) {
 	var paths []string
 	given := []string{in.String("token"), in.String("registry-config")}

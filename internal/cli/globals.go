@@ -49,8 +49,8 @@ func readGlobals(c *cli.Context) (globals, error) {
 	return g, nil
 }
 
-// onlyWarnings is for work whose own output matters more than how it came about;
-// who asks for a log level gets it all.
+// onlyWarnings is for commands whose own output matters more than messages about
+// progress; if a log level is given, everything is shown.
 func (in *invocation) onlyWarnings() event.Sink {
 	if in.IsSet("log-level") || in.IsSet("log-json") {
 		return in.events
@@ -118,7 +118,7 @@ func (in *invocation) namespaces() []string {
 	return []string{in.deploy(), in.build(), "service"}
 }
 
-// refuseDeploy keeps what no rule has looked at out of the namespace that users
+// refuseDeploy keeps images that no rule has checked out of the namespace that users
 // see.
 func (in *invocation) refuseDeploy(l label.Label) error {
 	if l.Namespace != in.deploy() {

@@ -10,8 +10,8 @@ import (
 	"uenv-ci.dev/internal/registry"
 )
 
-// noteLimit is how much longer a command may take for a note that is worth no more: by
-// then its own requests were answered.
+// noteLimit bounds how much longer a command may take for the sake of a note; by then its
+// own requests have been answered.
 const noteLimit = 2 * time.Second
 
 // indexNotes finds out whether indexes of the labels' namespaces are published, in the

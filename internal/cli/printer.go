@@ -43,7 +43,7 @@ func (p *printer) printf(format string, args ...any) {
 // do no harm.
 var control = regexp.MustCompile(`\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]`)
 
-// tame makes text that others wrote safe to be shown on a terminal.
+// tame makes foreign text safe to show on a terminal.
 func tame(s string) string {
 	return control.ReplaceAllStringFunc(s, func(c string) string {
 		if len(c) > 2 && c[0] == 0x1b {
@@ -139,7 +139,7 @@ func shortDigest(d string) string {
 	return hex[:min(len(hex), 16)]
 }
 
-// mark shows whether something is right.
+// mark shows whether something is in order.
 func (p *printer) mark(ok bool) string {
 	if ok {
 		return p.green("✓")

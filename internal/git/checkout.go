@@ -74,9 +74,9 @@ func findRoot(dir string) (root, path string, err error) {
 	}
 }
 
-// WithoutCredentials drops user and password of a URL: CI systems put tokens there.
-// Of ssh it keeps the user. What is no URL stays. It goes by the text, since a
-// password need not make a URL that can be parsed.
+// WithoutCredentials removes user and password from a URL, where CI systems put tokens.
+// The user of an ssh URL is kept, and anything that is not a URL is returned as it is.
+// It works on the text, since a password may make a URL that cannot be parsed.
 func WithoutCredentials(remote string) string {
 	scheme, rest, ok := strings.Cut(remote, "://")
 	at := endOfCredentials(rest)

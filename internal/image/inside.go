@@ -32,9 +32,9 @@ const (
 	windowKept    = 16 << 20
 )
 
-// What is read ahead by one request, where many parts can be had with it. First the
-// beginning and the end of the image, where the superblock and the owners are; then
-// what a look into meta/ needs, as far as that is where packers put it.
+// What is read ahead by one request, where a request can return many parts. First the
+// beginning and the end of the image, with the superblock and the owners; then what is
+// needed to look into meta/, where packers usually put it.
 const (
 	headLength    = 4 << 10
 	tailLength    = 8 << 10

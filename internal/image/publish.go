@@ -34,8 +34,8 @@ type PublishOptions struct {
 }
 
 // Publish puts an image, its metadata and then its tags into a repository, in
-// this order: whoever sees the tag finds everything. Publishing the same image
-// again changes nothing. An image without metadata has kind Invalid.
+// this order, so that everything is there when the tag appears. Publishing the same
+// image again changes nothing. An image without metadata is an error of kind Invalid.
 func Publish(ctx context.Context, repo *registry.Repository, file File, o PublishOptions) (ocispec.Descriptor, error) {
 	metadata, closeMeta, err := metaOf(file.Path, o.Meta)
 	if err != nil {

@@ -75,9 +75,9 @@ func fsType(path string) int64 {
 
 func (r *Repo) onLustre() bool { return r.fsType(r.dir) == lustreMagic }
 
-// Stripe lets the image that is about to be written to the stage be spread over
-// many storage targets, where that is to be had. It must come before the first
-// byte, and after small files, which would only be slower for it.
+// Stripe spreads the image that is about to be written to the stage over many storage
+// targets, where the file system supports that. Call it before the first byte of the
+// image, and after small files, which striping only slows down.
 func (s *Stage) Stripe(ctx context.Context) {
 	o := s.repo.stripes
 	if o.Off || !s.repo.onLustre() {

@@ -27,14 +27,14 @@ const (
 	youngLock     = 24 * time.Hour
 )
 
-// PruneOptions say what Prune takes away.
+// PruneOptions say what Prune removes.
 type PruneOptions struct {
 	Dry    bool          // only tell
 	All    bool          // do not spare what is young
 	Unused time.Duration // also images that nobody has used for so long, with their labels; 0 is none
 }
 
-// The kinds of what Prune takes away.
+// The kinds of what Prune removes.
 const (
 	LeftImage   = "image"   // lost its last label to another
 	LeftUnused  = "unused"  // labelled, but not used for long

@@ -61,8 +61,8 @@ func majorVersion(ctx context.Context, program string) (int, error) {
 	return strconv.Atoi(strings.TrimPrefix(fields[len(fields)-1], "v"))
 }
 
-// forward adds the copies from which squashfs-mount restores what the loader
-// takes away.
+// forward adds copies of variables that the loader removes, from which squashfs-mount
+// restores them.
 func forward(env []string) []string {
 	out := slices.Clone(env)
 	_, loader := sandbox.SplitEnv(env)

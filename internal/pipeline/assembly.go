@@ -35,7 +35,7 @@ type Assembly struct {
 	bases []base
 }
 
-// Pays tells whether this moves less than a download would.
+// Pays tells whether this transfers less than a download would.
 func (a Assembly) Pays() bool {
 	return len(a.Plan.Copies) > 0 && a.Plan.Fetched*100 <= a.Size*worthwhile
 }
@@ -115,7 +115,7 @@ func assemblyOf(ctx context.Context, found Found, m image.Manifest, local *local
 			if b.index, kept = cache.get(b.path, r.Digest); kept || !believe {
 				return nil
 			}
-			// That it cannot be had is no failure: then the image is read.
+			// If the registry does not have it, the image itself is read.
 			if x, err := toldIndex(asking, found, local, r); err == nil {
 				cache.put(b.path, r.Digest, x)
 				b.index = x
@@ -200,9 +200,9 @@ func remnantOf(ctx context.Context, found Found, m image.Manifest, path string) 
 	return Assembly{Plan: chunk.MakePlan(index, []chunk.Index{left}), Size: m.Layer.Size, bases: []base{{path, left}}}, nil
 }
 
-// seed puts together what an assembly says at the place where the download of the
-// image will look for it, and goes on where an earlier attempt was. Whatever goes
-// wrong, the download makes good. The error is of kind NotFound if it would not pay.
+// seed assembles the image where its download will look for it, and resumes an earlier
+// attempt. The download repairs whatever goes wrong. The error is of kind NotFound if
+// assembling would not save anything.
 func (a Assembly) seed(ctx context.Context, repo *registry.Repository, m image.Manifest, path string, o PullOptions) error {
 	if !a.Pays() {
 		return fault.New(fault.NotFound, "too little of it is here")

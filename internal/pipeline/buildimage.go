@@ -21,7 +21,7 @@ import (
 	"uenv-ci.dev/internal/stack"
 )
 
-// BuildImageOptions say what becomes of what was built.
+// BuildImageOptions say how an image is built, packed and published.
 type BuildImageOptions struct {
 	Build      BuildOptions
 	Pack       image.PackOptions
@@ -41,10 +41,9 @@ type BuildImageOptions struct {
 	Verify bool
 }
 
-// BuildImage builds a recipe, packs the store and publishes the image if asked.
-// An image that the registry has by its key is not built again, but gets the
-// label. The store is gone when it returns. With an error the result tells how far
-// it came.
+// BuildImage builds a recipe, packs the store and publishes the image if asked. An image
+// that the registry already has, by content key, is not built again but gets the label.
+// The store is removed before it returns. With an error, the report says how far it got.
 func BuildImage(ctx context.Context, l label.Label, o BuildImageOptions) (BuildReport, error) {
 	b := &imageBuild{BuildImageOptions: o, keys: keyStore{o.Push, l, o.Key.PerChange, o.Pack.Events}}
 	b.done = BuildReport{
@@ -123,8 +122,8 @@ func (b *imageBuild) run(ctx context.Context) (err error) {
 	return err
 }
 
-// checkFiles finds out before the build, which may take hours, that what it makes
-// could not be written.
+// checkFiles checks before the build, which may take hours, that its results can be
+// written.
 func (b *imageBuild) checkFiles() error {
 	var err error
 	for _, path := range nonEmpty(b.ReportFile, b.Out) {
@@ -138,8 +137,8 @@ func (b *imageBuild) checkFiles() error {
 	return err
 }
 
-// file says where the image is packed to, and how to remove what is only needed
-// to publish it.
+// file returns where to pack the image, and how to remove it if it is only needed for
+// publishing.
 func (b *imageBuild) file() (path string, remove func() error, err error) {
 	if b.Out != "" {
 		return b.Out, func() error { return nil }, nil
@@ -226,7 +225,7 @@ func (b *imageBuild) publishOnce(ctx context.Context) error {
 		}
 		return nil
 	}
-	// The image is published: whoever cannot find it by its key builds again.
+	// The image is published; without its key it would only be built again.
 	if b.done.KeyTag, err = b.keys.record(ctx, b.done.Key, found); err != nil {
 		if ctx.Err() != nil {
 			return err

@@ -84,8 +84,8 @@ func forgetKey(ctx context.Context, reg *registry.Registry, l label.Label, key s
 	return nil
 }
 
-// LeastAge is the least age of what is pruned: an image that is being published
-// has no tag yet.
+// LeastAge is the minimum age of what is pruned: an image that is being published has no
+// tag yet.
 const LeastAge = 24 * time.Hour
 
 // PruneOptions say what is pruned.

@@ -83,8 +83,8 @@ type demo struct {
 	promoted Found
 }
 
-// Demo walks the whole road with one recipe: no server, no root, no network. The
-// report tells how far it came, also if there is an error.
+// Demo takes one recipe through all stages, without a server, root or network. Even with
+// an error, the report says how far it got.
 func Demo(ctx context.Context, o DemoOptions) (DemoReport, error) {
 	d := &demo{DemoOptions: o}
 	defer d.close()

@@ -31,7 +31,7 @@ type DoctorOptions struct {
 	Environ              []string
 }
 
-// Doctor looks at what is here: nothing of it is needed by every command.
+// Doctor checks what is available on this machine. No command needs all of it.
 func Doctor(ctx context.Context, o DoctorOptions) []Check {
 	checks := []Check{
 		program(ctx, "git", "--version", "creation times come from SOURCE_DATE_EPOCH or the clock"),

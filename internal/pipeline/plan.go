@@ -22,7 +22,7 @@ import (
 	"uenv-ci.dev/internal/squashfs"
 )
 
-// PlanOptions say which jobs are planned.
+// PlanOptions say which jobs to plan.
 type PlanOptions struct {
 	Matrix string // file
 	Select plan.Selection
@@ -40,9 +40,8 @@ type PlanOptions struct {
 	Events    event.Sink
 }
 
-// Plan finds out what CI has to do. The error is that of a selection that cannot
-// select anything or of something that cannot be read as a whole; what is wrong
-// with single rows is in the plan.
+// Plan finds out what CI has to do. It is an error if the selection cannot match anything
+// or if a file cannot be read at all; problems of single rows are part of the plan.
 func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
 	packing, err := packingOf(o.Pack)
 	if err != nil {
@@ -109,9 +108,9 @@ func (p *planner) make(ctx context.Context, matrix string, clusterFor func(strin
 	return plan.Make(in)
 }
 
-// resolve finds out what a reference stands for. Each repository is asked once;
-// why it cannot be is told once too: the jobs that need it have no key, and are
-// planned all the same.
+// resolve returns the commit that a reference stands for. Each repository is asked only
+// once, and a failure is reported only once: jobs that depend on it are planned without
+// a key.
 func (p *planner) resolve(ctx context.Context, repo, ref string) (string, error) {
 	refs, err := p.references(ctx, repo)
 	if err != nil {
@@ -157,8 +156,8 @@ func (p *planner) warnOnce(text string) {
 	}
 }
 
-// before makes the plan of the revision to compare with. If it had no matrix, or
-// nothing of what is selected, the plan is empty.
+// before makes the plan of the revision to compare with. It is empty if that revision had
+// no matrix, or nothing that is selected.
 func (p *planner) before(ctx context.Context) (_ plan.Plan, err error) {
 	matrix, err := filepath.Abs(p.Matrix)
 	if err != nil {

@@ -29,7 +29,7 @@ import (
 	"uenv-ci.dev/internal/stack"
 )
 
-// ReproduceOptions say how a build is done again.
+// ReproduceOptions say how to repeat a build.
 type ReproduceOptions struct {
 	Report BuildReport
 	// Build has what is of this machine: Root, Hide, Hooks, LogDir, Events and the
@@ -43,7 +43,7 @@ type ReproduceOptions struct {
 	Shell     *build.Shell      // opened in the build; nil: it is built to the end
 }
 
-// Reproduced is a build that was done again.
+// Reproduced is the result of repeating a build.
 type Reproduced struct {
 	Label   label.Label `json:"label"`
 	Recipe  string      `json:"recipe"` // directory that was built
@@ -59,7 +59,7 @@ type Reproduced struct {
 	Report  build.Report `json:"report,omitzero"`
 }
 
-// reproduction is a build that is done again.
+// reproduction is the repetition of a build.
 type reproduction struct {
 	ReproduceOptions
 	events  event.Sink
@@ -67,9 +67,9 @@ type reproduction struct {
 	done    Reproduced
 }
 
-// Reproduce does a build again with the same files, commits, sandbox and variables.
-// What is not here any more is fetched from git, or an error that says what is gone.
-// With a shell the result tells only what it was opened in.
+// Reproduce repeats a build with the same files, commits, sandbox and variables. What has
+// changed or disappeared is fetched from git; if that fails, the error says what is
+// missing. With a shell the result only describes the build in which it was opened.
 func Reproduce(ctx context.Context, o ReproduceOptions) (_ Reproduced, err error) {
 	work, err := scratch.New("", o.Build.Events)
 	if err != nil {
@@ -117,7 +117,7 @@ func (r *reproduction) run(ctx context.Context) error {
 	return built.Close()
 }
 
-// because tells what is not as it was then.
+// because lists what has changed since the build.
 func (r *reproduction) because() []string {
 	var said []string
 	differ := func(what, then, now, also string) {

@@ -189,8 +189,8 @@ func (r Request) satisfied(q Requirement, suite string, results []meta.Result, d
 	return finding{ok: true, reason: fmt.Sprintf("%s %s: %s", d.State, where, d.Reason)}
 }
 
-// whyNotWaived tells of a waiver of the site that holds no more, and why a verdict
-// that says "waived" is none here.
+// whyNotWaived explains that a waiver of the site has expired, or why a verdict that
+// says "waived" is not accepted.
 func (r Request) whyNotWaived(v *meta.Verdict, d meta.Decision) string {
 	for _, c := range v.Cases {
 		for _, w := range r.Rules.For(r.To) {
@@ -205,7 +205,7 @@ func (r Request) whyNotWaived(v *meta.Verdict, d meta.Decision) string {
 	return ""
 }
 
-// free looks whether the name is free, or the image has it already.
+// free checks that the name is free or already names the image.
 func (r Request) free(ctx context.Context, d *Decision) (finding, error) {
 	now, err := r.Target.Resolve(ctx, r.To.Tag)
 	switch {

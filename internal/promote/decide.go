@@ -15,7 +15,7 @@ import (
 	"uenv-ci.dev/internal/meta"
 )
 
-// Decision is how every rule came out for an image.
+// Decision is the outcome of every rule for an image.
 type Decision struct {
 	Image    digest.Digest     `json:"image"`
 	From     meta.Place        `json:"from"`
@@ -40,8 +40,8 @@ type Evidence struct {
 	Tests  meta.Counts   `json:"tests"`
 }
 
-// Decide finds out how the rules come out, and writes nothing. An error means
-// that this could not be found out.
+// Decide evaluates the rules, and writes nothing. An error means that they could not be
+// evaluated.
 func Decide(ctx context.Context, r Request) (Decision, error) {
 	d := Decision{
 		Image: r.Image.Digest, From: placeOf(r.Source, r.From), To: placeOf(r.Target, r.To), hints: map[string]string{}, attached: r.attached(),
@@ -79,7 +79,7 @@ func Decide(ctx context.Context, r Request) (Decision, error) {
 // check finds out how a rule comes out.
 type check func(context.Context, *Decision) (finding, error)
 
-// early begins a check now, beside others, and returns one that waits for it.
+// early starts a check concurrently and returns a check that waits for it.
 func early(ctx context.Context, begin check) check {
 	var d Decision
 	var found finding

@@ -20,7 +20,7 @@ import (
 	"uenv-ci.dev/internal/registry"
 )
 
-// Request says what is to be promoted, to where and by which rules.
+// Request says what to promote, where to and by which rules.
 type Request struct {
 	Image  ocispec.Descriptor // its manifest
 	From   label.Label        // under which it was found
@@ -43,8 +43,8 @@ type Result struct {
 	Decision
 	Copy   registry.CopyReport `json:"copy"`
 	Record meta.Promotion      `json:"record"`
-	// Already is set if the image had been promoted to this name before: nothing
-	// was written but what has been attached to it at its source since.
+	// Already is set if the image had been promoted to this name before: only what has
+	// been attached at its source since then was copied.
 	Already bool `json:"already"`
 }
 

@@ -58,7 +58,7 @@ func Load(ctx context.Context, dir string) (*Recipe, error) {
 	return l.recipe, nil
 }
 
-// maxProblems is the number of problems that are told of one recipe.
+// maxProblems is the number of problems that are reported for one recipe.
 const maxProblems = 1000
 
 // loader collects a recipe and all that is wrong with it.

@@ -23,8 +23,8 @@ func (c *manifestCache) get(d digest.Digest) ([]byte, bool) {
 	return data, ok
 }
 
-// put adds verified content. A full cache starts anew: what is needed again
-// comes again.
+// put adds verified content. A full cache is emptied first: what is needed again is
+// fetched again.
 func (c *manifestCache) put(d digest.Digest, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

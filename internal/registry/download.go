@@ -105,8 +105,8 @@ func (t *transfer) close() {
 	t.file.Close()
 }
 
-// conclude gives the file its name if err is nil. If all was fetched and is not the
-// blob, it cannot be told which part is wrong: the next attempt starts anew.
+// conclude gives the file its name if err is nil. If everything was fetched but is not
+// the blob, nobody knows which part is wrong: the next attempt starts from scratch.
 func (t *transfer) conclude(err error, path string) error {
 	switch {
 	case err == nil:

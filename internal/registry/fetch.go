@@ -10,7 +10,7 @@ import (
 	"uenv-ci.dev/internal/fault"
 )
 
-// errNoRanges tells that parts cannot be had.
+// errNoRanges means that the registry does not support range requests.
 var errNoRanges = fault.New(fault.Refused, "the registry does not support range requests")
 
 // arrival is a chunk that has come and is not yet in the file.

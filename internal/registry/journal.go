@@ -36,8 +36,8 @@ func journalHeader(d ocispec.Descriptor) string {
 	return fmt.Sprintf("uenv-ci download 1 %s %d %d\n", d.Digest, d.Size, chunkSize)
 }
 
-// openJournal opens or creates the journal at path and returns what it claims. A
-// journal of something else is started anew.
+// openJournal opens or creates the journal at path and returns what it claims. The
+// journal of another blob is emptied.
 func openJournal(path string, d ocispec.Descriptor) (*journal, map[int]uint32, error) {
 	f, err := openPlain(path)
 	if err != nil {

@@ -94,7 +94,7 @@ func (l *layout) initialise(ctx context.Context, root *os.Root) error {
 			return err
 		}
 	}
-	// Last: whoever sees oci-layout sees a whole layout.
+	// oci-layout comes last, so that a layout that has it is complete.
 	return l.writeJSON(root, ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 }
 

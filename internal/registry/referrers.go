@@ -275,8 +275,8 @@ func (p *Repository) writeFallback(ctx context.Context, subject ocispec.Descript
 	return err
 }
 
-// dropIndexes deletes what nobody needs any more. Many registries refuse, which
-// does no harm.
+// dropIndexes deletes indexes that are no longer needed. Many registries refuse, which
+// is harmless.
 func (p *Repository) dropIndexes(ctx context.Context, superseded []ocispec.Descriptor, current ocispec.Descriptor) {
 	for _, d := range superseded {
 		if d.Digest != current.Digest {

@@ -21,23 +21,22 @@ type Span struct{ Offset, Length int64 }
 
 func (s Span) end() int64 { return s.Offset + s.Length }
 
-// Part is a part of a blob that is to be had elsewhere: in From, beginning at At.
+// Part is a part of a blob that is also found elsewhere: in From, at offset At.
 type Part struct {
 	Span
 	From *os.File
 	At   int64
 }
 
-// ErrUnfit tells that the parts of a blob that were to be had elsewhere are not
-// those of the blob.
+// ErrUnfit means that parts copied from elsewhere are not those of the blob.
 var ErrUnfit = errors.New("what was put together is not the blob")
 
-// Seed lets fill put together a blob, as far as its parts are to be had elsewhere,
-// at the place where Download looks for it. The digest is computed meanwhile: if all
-// is there and it is right, the file has its name in the end. If it is wrong, nothing
-// is left, and the error is ErrUnfit. Whatever else fill brings, before it failed or
-// was killed too, is where Download or another Seed goes on. It does nothing where
-// the file is there already.
+// Seed lets fill assemble a blob from parts found elsewhere, where Download looks for
+// it. The digest is computed along the way. If everything is there and the digest is
+// right, the file gets its final name; if the digest is wrong, nothing is left and the
+// error is ErrUnfit. Otherwise, even if fill failed or the process was killed, Download
+// or another Seed continues from what fill has written. Seed does nothing if the file
+// exists already.
 func (p *Repository) Seed(ctx context.Context, d ocispec.Descriptor, path string, o DownloadOptions, fill func(context.Context, *Filling) error) error {
 	if err := validDescriptor(d); err != nil {
 		return err

@@ -67,8 +67,8 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// quickAttempts is how often a host is tried that nobody answers for: whoever waits
-// wants to know that soon.
+// quickAttempts is how often an unreachable host is tried: its users should learn
+// that soon.
 const quickAttempts = 2
 
 // attempts returns how often a request is tried that ended with err. A host that has

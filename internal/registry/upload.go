@@ -165,8 +165,8 @@ func (h *hosted) patch(ctx context.Context, location *url.URL, d ocispec.Descrip
 	return received(resp, d.Size)
 }
 
-// progress asks how far an upload got that was interrupted by cause. Registries
-// that cannot say, or threw it away, make the caller start anew.
+// progress asks how far an upload got before cause interrupted it. If the registry
+// cannot tell, or has discarded it, the caller has to start again.
 func (h *hosted) progress(ctx context.Context, location *url.URL, cause error, failures int) (*url.URL, int64, error) {
 	if err := pause(ctx, backOff(failures, h.server.retry)); err != nil {
 		return nil, 0, err

@@ -16,8 +16,8 @@ var errStalled = fault.New(fault.Network, "the transfer has stalled")
 // hash a large upload before they answer.
 const lookStalls, answerStalls = 2, 10
 
-// watcher ends requests that stand still, while they are sent as well as while
-// their answer comes: a connection that broke without a word lasts for ever.
+// watcher ends requests that have stalled, while sending as well as while receiving: a
+// connection that broke silently would last for ever.
 type watcher struct {
 	base  http.RoundTripper
 	stall time.Duration

@@ -79,7 +79,7 @@ func (s *Schema) Validate(n *yamlpos.Node) fault.Problems {
 	return problems
 }
 
-// maxProblems is the number of problems that are told of one document.
+// maxProblems is the number of problems that are reported for one document.
 const maxProblems = 200
 
 // converter turns a node into the values that jsonschema takes.

@@ -77,8 +77,8 @@ func Root(base string) string {
 // Path returns where the owner's files go.
 func (d *Dir) Path() string { return filepath.Join(d.dir, filesName) }
 
-// Remove takes away the directory and what was made elsewhere for it. It may be
-// called again.
+// Remove removes the directory and what was made elsewhere for it. It may be called
+// more than once.
 func (d *Dir) Remove() error {
 	if d.dir == "" {
 		return nil

@@ -21,8 +21,8 @@ import (
 // Variable names a directory with a Spack installation.
 const Variable = "UENV_CI_SPACK"
 
-// PythonVariable names the Python that Spack shall run with, as Spack itself
-// understands it.
+// PythonVariable is the environment variable that names the Python for Spack, as Spack
+// itself uses it.
 const PythonVariable = "SPACK_PYTHON"
 
 // Installation is a Spack that is there.

@@ -215,7 +215,7 @@ func (a *arranger) readBlock(w *worker, src *source, b *block, sums []sum) error
 	return a.encode(w, b)
 }
 
-// keyed tells whether blocks are told apart by the sums of their content.
+// keyed tells whether blocks are identified by the sums of their content.
 func (p *packer) keyed() bool { return p.base != nil || p.table != nil }
 
 // encode makes b.data of b.raw, whose sum is known if it is of use: from the base
@@ -265,8 +265,8 @@ func (p *packer) compress(w *worker, b *block) error {
 	return p.compare(w, b)
 }
 
-// compare decodes a block while it is at hand, and compares it with what it was
-// made of.
+// compare decodes a block that has just been compressed, and compares it with its
+// source.
 func (p *packer) compare(w *worker, b *block) error {
 	if !p.checked {
 		return nil

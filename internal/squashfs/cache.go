@@ -24,8 +24,8 @@ type blockCache struct {
 	items map[blockKey]*list.Element // of *cachedBlock
 	order *list.List                 // most recently used first
 
-	// Some of those used last, to be had without the lock. They may have been
-	// dropped meanwhile, so this adds to the limit: for small blocks only.
+	// Some of those used last, available without the lock. They may have been dropped
+	// in the meantime, so this adds to the limit: for small blocks only.
 	front [frontBlocks]atomic.Pointer[cachedBlock]
 }
 

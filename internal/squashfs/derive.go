@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// recompressed says of how many blocks one is compressed anew to see whether an
-// image was packed as it says.
+// recompressed is the number of blocks of which one is compressed again, to check that
+// an image was packed as it says.
 const recompressed = 32
 
 // deriveTable makes the table of an image that has none beside it, by decoding all

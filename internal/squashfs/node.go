@@ -173,8 +173,8 @@ func (c *Content) block(k int) ([]byte, error) {
 	return m.zeros[:c.c.blockLen(k)], nil
 }
 
-// Ahead has the block after the one at off decoded on another goroutine, for
-// whoever reads on. Where all processors do so already it does nothing.
+// Ahead decodes the block after the one at off on another goroutine, for sequential
+// readers. It does nothing if all processors are already busy with that.
 func (c *Content) Ahead(off int64) {
 	k := int(off/int64(c.c.m.sb.BlockSize)) + 1
 	if k >= len(c.c.words) || c.c.hole(k) || c.c.m.data.has(c.c.key(k)) {

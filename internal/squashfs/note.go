@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// noteHead starts the line that we leave in the padding behind an image, which no
-// reader looks at: what compressed it. The superblock has no room for that, and
-// whoever publishes the file later needs it.
+// noteHead starts the line in the padding behind an image, which readers ignore, that
+// says what compressed it. Publishing the file later needs that, and the superblock has
+// no room for it.
 const (
 	noteHead = "uenv-ci: "
 	maxNote  = 256

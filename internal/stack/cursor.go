@@ -145,8 +145,8 @@ func (l *level) create(name string, mode fs.FileMode) (*dirfd.File, error) {
 	return dir.Create(name, mode)
 }
 
-// create writes a file anew, with exactly the given permissions. What has its
-// name goes: nothing is written through a link.
+// create writes a new file with exactly the given permissions. Anything of that name is
+// removed first, so nothing is written through a link.
 func (c *cursor) create(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	name = path.Clean(name)
 	dir, err := c.enter(path.Dir(name))

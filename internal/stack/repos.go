@@ -84,7 +84,7 @@ func (r *renderer) copyPackages(within, repo, to string) {
 }
 
 // clusterFilesV1 copies every file of the cluster directory to the
-// configuration, except the ones that are written anew.
+// configuration, except those that are generated.
 func (r *renderer) clusterFilesV1(written ...string) {
 	for _, name := range r.in.Cluster.OtherFiles {
 		if !slices.Contains(written, name) {

@@ -18,7 +18,7 @@ import (
 const configFile = "config.yaml"
 
 // secretURLs are the addresses in a recipe that have credentials. The image has the
-// recipe in it, and whoever may pull an image can read all of it.
+// recipe in it, where everybody who can pull the image can read it.
 func (r *renderer) secretURLs() []string {
 	repos := []string{r.recipe.Spack.Repo}
 	for _, p := range r.recipe.Spack.Packages {
