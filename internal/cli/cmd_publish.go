@@ -77,7 +77,7 @@ func runPush(ctx context.Context, in *invocation) (result, error) {
 	}
 	o := image.PublishOptions{Created: created, Tags: []string{l.Tag}, NoChunks: in.site.Uenv(l.Name).Restricted, Events: in.events}
 	o.First = func(ctx context.Context, desc ocispec.Descriptor) error {
-		return image.AttachPublication(ctx, repo, desc, time.Now())
+		return image.AttachPublication(ctx, repo, desc, l.Tag, time.Now())
 	}
 	if dir := in.String("meta"); dir != "" {
 		o.Meta = os.DirFS(dir)

@@ -7,6 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/registry"
 )
@@ -30,9 +31,12 @@ func publication(image ocispec.Descriptor, attached []ocispec.Descriptor, now ti
 	}
 }
 
-// AttachPublication tells that an image was published now, if nothing else does. The
-// annotations of the image have to be in its descriptor.
-func AttachPublication(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, now time.Time) error {
+// AttachPublication tells that an image was published now, if nothing else does and tag
+// does not name it already. The annotations of the image have to be in its descriptor.
+func AttachPublication(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, tag string, now time.Time) error {
+	if there, err := tagged(ctx, repo, image, tag); there || err != nil {
+		return err
+	}
 	attached, err := repo.Referrers(ctx, image, "")
 	if err != nil {
 		return err
@@ -47,15 +51,28 @@ func AttachPublication(ctx context.Context, repo *registry.Repository, image oci
 	return nil
 }
 
+// tagged tells whether a tag names the image.
+func tagged(ctx context.Context, repo *registry.Repository, image ocispec.Descriptor, tag string) (bool, error) {
+	d, err := repo.Resolve(ctx, tag)
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return err == nil && d.Digest == image.Digest, err
+}
+
 // Copy copies an image with all that is attached to it to another repository or tag,
-// and tells that it came there now.
+// and tells that it came there now, unless tag names it already.
 func Copy(ctx context.Context, src *registry.Repository, image ocispec.Descriptor, dst *registry.Repository, tag string, now time.Time) (registry.CopyReport, error) {
 	attached, err := src.Referrers(ctx, image, "")
 	if err != nil {
 		return registry.CopyReport{}, err
 	}
 	o := registry.CopyOptions{Tag: tag, Listed: append([]ocispec.Descriptor{}, attached...)}
-	if a := publication(image, attached, now); a != nil {
+	there, err := tagged(ctx, dst, image, tag)
+	if err != nil {
+		return registry.CopyReport{}, err
+	}
+	if a := publication(image, attached, now); a != nil && !there {
 		o.Attach = []registry.Artifact{*a}
 	}
 	return registry.Copy(ctx, src, image, dst, o)
