@@ -7,6 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
 )
 
@@ -40,6 +41,23 @@ func TestPublicationTellsWhenAnImageCame(t *testing.T) {
 		if newest := meta.Newest(append(attached, image)); c.tag != "1" && now.Sub(newest) >= fresh {
 			t.Errorf("%v later: it seems to be of %v", c.after, newest)
 		}
+	}
+}
+
+// On registries that keep lists of what is attached, those make an image without a tag be
+// found: before anything is in them there is what tells the time.
+func TestPublishTellsTheTimeFirst(t *testing.T) {
+	repo, file := repository(t), pack(t, map[string]string{"meta/env.json": env})
+	var image ocispec.Descriptor
+	o := PublishOptions{Created: day, Tags: []string{"1"}, First: func(ctx context.Context, desc ocispec.Descriptor) error {
+		image = desc
+		return fault.New(fault.Network, "broken off")
+	}}
+	if _, err := Publish(t.Context(), repo, file, o); fault.KindOf(err) != fault.Network {
+		t.Errorf("got %v", err)
+	}
+	if attached, err := repo.Referrers(t.Context(), image, ""); err != nil || len(attached) != 0 {
+		t.Errorf("attached before: %v, %v", attached, err)
 	}
 }
 

@@ -314,3 +314,29 @@ func TestAnImageWithoutKeyIsPublishedWithoutKeyTag(t *testing.T) {
 		t.Errorf("key %q, tag %q, warnings %q, %v", m.Key, b.done.KeyTag, warnings, err)
 	}
 }
+
+// What is found by its key may be old: it tells that it got its label now.
+func TestReuseTellsWhenTheImageCame(t *testing.T) {
+	reg := layoutRegistry(t)
+	b := packed(t, reg, toolsLabel, KeyOptions{})
+	keys, err := b.keys.repository(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := image.PublishOptions{Created: b.Pack.Created, Key: someKey, Tags: []string{plan.KeyTag(someKey)}}
+	if _, err := image.Publish(t.Context(), keys, b.done.Image, o); err != nil {
+		t.Fatal(err)
+	}
+	found, err := b.keys.find(t.Context(), someKey)
+	if err != nil || found == nil {
+		t.Fatal(found, err)
+	}
+	if err := b.reuse(t.Context(), found); err != nil {
+		t.Fatal(err)
+	}
+	here := located(t, reg, toolsLabel)
+	attached, err := here.Repo.Referrers(t.Context(), here.Descriptor, meta.TypePublication)
+	if err != nil || len(attached) != 1 {
+		t.Errorf("%v, %v", attached, err)
+	}
+}
