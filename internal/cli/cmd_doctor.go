@@ -34,7 +34,7 @@ func runDoctor(ctx context.Context, in *invocation) (result, error) {
 func siteCheck(s *site.Site) pipeline.Check {
 	check := pipeline.Check{Name: "site file", OK: len(s.Unset) == 0, Detail: s.File}
 	if s.File == "" {
-		check.Detail = "there is none: flags and the environment name everything"
+		check.Detail = "there is none: flags, the environment and the uenv client's configuration name everything"
 	}
 	for _, p := range s.Unset {
 		check.Detail += fmt.Sprintf("; line %d: %s", p.Line, p.Message)
