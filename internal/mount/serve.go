@@ -46,7 +46,7 @@ func Serve(ctx context.Context, s Served) error {
 	}
 	inUse := false
 	defer func() {
-		if !inUse {
+		if !inUse { // open files are read from it as long as the process lives
 			m.Close()
 		}
 	}()
@@ -66,6 +66,13 @@ func Serve(ctx context.Context, s Served) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("mount %s at %s: %w", s.Image, dir, err), a.detach(ctx))
 	}
+	inUse, err = s.untilUnmounted(ctx, server, a)
+	return err
+}
+
+// untilUnmounted answers the kernel until the directory is unmounted, which the end of the
+// context does. If that fails, files of the image are still in use.
+func (s Served) untilUnmounted(ctx context.Context, server *fuse.Server, a attachment) (inUse bool, err error) {
 	ended := make(chan struct{})
 	go func() {
 		server.Serve()
@@ -76,14 +83,13 @@ func Serve(ctx context.Context, s Served) error {
 	}
 	select {
 	case <-ended:
-		return nil
+		return false, nil
 	case <-ctx.Done():
 		err := a.detach(ctx)
 		if endsSoon(ended) { // by us, or by somebody else just now
-			return nil
+			return false, nil
 		}
-		inUse = true // whoever has something of it open asks on, as long as there is an answer
-		return err
+		return true, err
 	}
 }
 
