@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,6 +59,27 @@ func TestLayoutsWithNamesOfTheirParts(t *testing.T) {
 	}
 	if got, err := r.Repositories(t.Context(), ""); err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// Whoever can write to a tree cannot keep its readers waiting.
+func TestLayoutsAreFiles(t *testing.T) {
+	for _, name := range []string{"index.json", "oci-layout"} {
+		for what, put := range map[string]func(file string) error{
+			"a pipe":          func(file string) error { return syscall.Mkfifo(file, 0o600) },
+			"an endless file": func(file string) error { return errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 1<<40)) },
+		} {
+			p, dir := newLayout(t)
+			d := push(t, p, artifact(image, "hello", nil))
+			file := filepath.Join(dir, name)
+			if err := errors.Join(os.Remove(file), put(file)); err != nil {
+				t.Fatal(err)
+			}
+			p = backend{address: "oci:" + strings.TrimSuffix(dir, "/"+hello)}.repository(t, hello)
+			if err := p.Tag(t.Context(), d, "2"); fault.KindOf(err) != fault.Invalid {
+				t.Errorf("%s is %s: %v", name, what, err)
+			}
+		}
 	}
 }
 

@@ -10,16 +10,21 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"uenv-ci.dev/internal/bounded"
 	"uenv-ci.dev/internal/fault"
 )
 
-// maxIndex bounds index.json, in bytes.
-const maxIndex = 64 << 20
+// Limits of index.json and oci-layout, in bytes.
+const (
+	maxIndex      = 64 << 20
+	maxLayoutFile = 64 << 10
+)
 
 // read returns the tree's root and the layout's index. A layout that does not
 // exist has kind NotFound.
@@ -36,25 +41,35 @@ func (l *layout) read() (*os.Root, ocispec.Index, error) {
 }
 
 func (l *layout) readIndex(root *os.Root) (ocispec.Index, error) {
-	f, err := root.Open(l.file(ocispec.ImageIndexFile))
-	if err != nil {
-		return ocispec.Index{}, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
+	data, err := l.readPart(root, ocispec.ImageIndexFile, maxIndex)
 	if err != nil {
 		return ocispec.Index{}, err
 	}
 	return parseIndex(data)
 }
 
+// readPart reads a regular file of the layout.
+func (l *layout) readPart(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := root.OpenFile(l.file(name), os.O_RDONLY|syscall.O_NONBLOCK, 0) // nobody may ever write to a pipe
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fault.New(fault.Invalid, "%s of %s is not a regular file", name, l.path)
+	}
+	data, err := bounded.ReadAll(f, limit)
+	return data, fault.Wrap(fault.KindOf(err), err, "read %s of %s", name, l.path)
+}
+
 // parseIndex reads index.json. Entries with bad digests are dropped, so that
 // none becomes a path.
 func parseIndex(data []byte) (ocispec.Index, error) {
 	var index ocispec.Index
-	if len(data) > maxIndex {
-		return index, fault.New(fault.Invalid, "index.json has more than %d bytes", maxIndex)
-	}
 	if err := json.Unmarshal(data, &index); err != nil {
 		return index, fault.New(fault.Invalid, "read index.json: %w", err)
 	}
@@ -160,7 +175,7 @@ func dropEntries(index *ocispec.Index, d digest.Digest) {
 }
 
 func (l *layout) checkVersion(root *os.Root) error {
-	data, err := root.ReadFile(l.file(ocispec.ImageLayoutFile))
+	data, err := l.readPart(root, ocispec.ImageLayoutFile, maxLayoutFile)
 	if err != nil {
 		return err
 	}
