@@ -156,10 +156,11 @@ func (in *invocation) openRegistry() (*registry.Registry, error) {
 // listing is the listing of the images in the registry that is asked, an URL or a file;
 // "" if none is known. One belongs to the registry that is named beside it.
 func (in *invocation) listing() (string, error) {
+	named := func(beside string) bool { return in.String("registry") == "" || in.String("registry") == beside }
 	switch {
-	case in.site.Listing.Given() && (in.String("registry") == "" || !in.site.Registry.Given()):
+	case in.site.Listing.Given() && (named(in.site.Registry.Known()) || !in.site.Registry.Given()):
 		return in.site.Listing.Get()
-	case in.String("registry") == "" && !in.site.Registry.Given():
+	case named(in.client.Registry) && !in.site.Registry.Given():
 		return in.client.Listing, nil
 	}
 	return "", nil
