@@ -58,7 +58,7 @@ func (in *invocation) demoDir(keep string) (string, func() error, error) {
 	if keep == "" {
 		work, err := scratch.New("", in.onlyWarnings())
 		if err != nil {
-			return "", nil, fault.Wrap(fault.Failure, err, "make a temporary directory")
+			return "", nil, err
 		}
 		return work.Path(), work.Remove, nil
 	}

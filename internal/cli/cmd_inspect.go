@@ -169,10 +169,10 @@ func (r inspectResult) views(p *printer) {
 
 func (r inspectResult) evidence(p *printer) {
 	for _, v := range r.Results {
-		p.printf("  tested on %s: %s, %s (%s)", v.System, p.verdict(v.State), v.Reason, v.When.Format("2006-01-02"))
+		p.printf("  tested on %s: %s, %s (%s)", v.System, p.verdict(v.State), v.Reason, v.When.Format(time.DateOnly))
 	}
 	for _, promotion := range r.Promotions {
-		p.printf("  promoted from %s by %s (%s)", promotion.From, promotion.Who, promotion.When.Format("2006-01-02"))
+		p.printf("  promoted from %s by %s (%s)", promotion.From, promotion.Who, promotion.When.Format(time.DateOnly))
 	}
 	var types []string
 	for _, a := range r.Attachments {

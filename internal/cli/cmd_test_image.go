@@ -65,7 +65,7 @@ func runTest(ctx context.Context, in *invocation) (res result, err error) {
 	}
 	work, err := scratch.New("", in.events)
 	if err != nil {
-		return nil, fault.Wrap(fault.Failure, err, "make a temporary directory")
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, work.Remove()) }()
 	if err := in.testTarget(ctx, &o, work.Path()); err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"uenv-ci.dev/internal/meta"
 )
@@ -31,7 +32,7 @@ func (r inspectResult) origin(p *printer) {
 // originText says when, by what and where.
 func originText(s meta.Provenance) string {
 	details := s.Predicate.RunDetails
-	text := details.Metadata.StartedOn.Format("2006-01-02")
+	text := details.Metadata.StartedOn.Format(time.DateOnly)
 	if version := details.Builder.Version[programName]; version != "" {
 		text += " by " + programName + " " + version
 	}

@@ -145,7 +145,7 @@ func (b *imageBuild) file() (path string, remove func() error, err error) {
 	}
 	work, err := scratch.New("", b.Build.Events)
 	if err != nil {
-		return "", nil, fmt.Errorf("make a temporary directory: %w", err)
+		return "", nil, err
 	}
 	path = filepath.Join(work.Path(), meta.ImageTitle)
 	remove = func() error {

@@ -194,7 +194,7 @@ func (p *planner) before(ctx context.Context) (_ plan.Plan, err error) {
 func exportRevision(ctx context.Context, root, revision string) (*scratch.Dir, error) {
 	dir, err := scratch.New("", nil)
 	if err != nil {
-		return nil, fmt.Errorf("make a temporary directory: %w", err)
+		return nil, err
 	}
 	err = os.Mkdir(filepath.Join(dir.Path(), ".git"), 0o755)
 	if err == nil {

@@ -73,7 +73,7 @@ type reproduction struct {
 func Reproduce(ctx context.Context, o ReproduceOptions) (_ Reproduced, err error) {
 	work, err := scratch.New("", o.Build.Events)
 	if err != nil {
-		return Reproduced{}, fmt.Errorf("make a temporary directory: %w", err)
+		return Reproduced{}, err
 	}
 	defer func() { err = errors.Join(err, work.Remove()) }()
 	r := &reproduction{ReproduceOptions: o, events: o.Build.Events, scratch: work.Path()}

@@ -41,6 +41,14 @@ type Dir struct {
 // New sweeps what killed runs have left in base and makes a new directory there.
 // With base "" it is the system's temporary directory.
 func New(base string, events event.Sink) (*Dir, error) {
+	d, err := create(base, events)
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary directory: %w", err)
+	}
+	return d, nil
+}
+
+func create(base string, events event.Sink) (*Dir, error) {
 	parent := Root(base)
 	if err := errors.Join(private(filepath.Dir(parent)), private(parent)); err != nil {
 		return nil, err
