@@ -24,7 +24,16 @@ func ReadAll(r io.Reader, limit int64) ([]byte, error) {
 // ReadFile reads a regular file. Anything else, such as a pipe, which nobody may ever
 // write to, and more than limit bytes are errors of kind fault.Invalid.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	return readRegular(os.OpenFile, path, limit)
+}
+
+// ReadFileIn reads a file as ReadFile does. Links that lead out of root are errors.
+func ReadFileIn(root *os.Root, name string, limit int64) ([]byte, error) {
+	return readRegular(root.OpenFile, name, limit)
+}
+
+func readRegular(open func(string, int, os.FileMode) (*os.File, error), path string, limit int64) ([]byte, error) {
+	f, err := open(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

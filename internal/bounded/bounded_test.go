@@ -34,6 +34,20 @@ func TestReadFile(t *testing.T) {
 	if data, err := ReadFile(file, 4); string(data) != "text" || err != nil {
 		t.Errorf("got %q, %v", data, err)
 	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if data, err := ReadFileIn(root, "file", 4); string(data) != "text" || err != nil {
+		t.Errorf("got %q, %v", data, err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := ReadFileIn(root, "link", 1<<20); err == nil {
+		t.Errorf("followed a link: %q", data)
+	}
 	for name, path := range map[string]string{"too large": file, "a directory": dir, "a pipe that nobody writes to": pipe} {
 		if data, err := ReadFile(path, 3); data != nil || fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: got %q, %v", name, data, err)

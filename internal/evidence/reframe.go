@@ -250,9 +250,11 @@ func (o Options) environments(env []string) ([]reframe.Environment, map[string][
 // report where it selected no check. The report goes to the results.
 func (o Options) reported(l layout, e reframe.Ended, runErr error) (outcome, error) {
 	out := outcome{runner: meta.Runner{Name: string(ReFrame), Exit: e.Exit, Notes: e.Warnings}}
-	data, err := readWritten(l.work, reportFile, maxReport)
 	var report reframe.Report
-	if err == nil {
+	data, err := readWritten(l.work, reportFile, maxReport)
+	if err != nil {
+		err = fmt.Errorf("read ReFrame's %s: %w", reportFile, err)
+	} else {
 		if err := os.WriteFile(filepath.Join(l.results, reportFile), data, 0o644); err != nil {
 			return out, fmt.Errorf("write test results: %w", err)
 		}

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -50,19 +49,7 @@ func (l *layout) readIndex(root *os.Root) (ocispec.Index, error) {
 
 // readPart reads a regular file of the layout.
 func (l *layout) readPart(root *os.Root, name string, limit int64) ([]byte, error) {
-	f, err := root.OpenFile(l.file(name), os.O_RDONLY|syscall.O_NONBLOCK, 0) // nobody may ever write to a pipe
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fault.New(fault.Invalid, "%s of %s is not a regular file", name, l.path)
-	}
-	data, err := bounded.ReadAll(f, limit)
+	data, err := bounded.ReadFileIn(root, l.file(name), limit)
 	return data, fault.Wrap(fault.KindOf(err), err, "read %s of %s", name, l.path)
 }
 
