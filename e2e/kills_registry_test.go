@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -123,6 +124,7 @@ func (w *road) gone(family []string) error {
 func (w *road) rehearseDeletion(s step, k *ticks) error {
 	other := w.stage.road(rand.New(rand.NewPCG(0, 0)), false)
 	other.kind, other.file = w.kind, w.file
+	defer os.RemoveAll(other.dir)
 	other.renew()
 	defer w.mend()
 	if err := other.publishForDeletion(); err != nil {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -177,7 +176,7 @@ func TestFaultsOfKills(t *testing.T) {
 func (w *road) rehearseFrom(s step, k *ticks) error {
 	other := w.stage.road(rand.New(rand.NewPCG(0, 0)), false)
 	other.kind, other.sound, other.file = w.kind, w.sound, w.file
-	defer os.RemoveAll(filepath.Dir(other.repo))
+	defer os.RemoveAll(other.dir)
 	if s.name != "pull" { // the others leave something: a rehearsal is on a registry of its own
 		other.renew()
 	}

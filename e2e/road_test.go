@@ -90,6 +90,7 @@ type road struct {
 	kind   registrytest.Kind
 	sound  http.Handler
 	guard  registrytest.Middleware // nil is none
+	dir    string                  // goes with the road
 	repo   string
 	retry  registry.RetryOptions
 	stall  time.Duration // how long a faulty registry is waited for; 0 is as long as others
@@ -103,7 +104,7 @@ func (s *stage) road(random *rand.Rand, large bool) *road {
 		s.t.Fatal(err)
 	}
 	w := &road{
-		ctx: s.t.Context(), stage: s, file: s.small, random: random, repo: filepath.Join(dir, "repo"),
+		ctx: s.t.Context(), stage: s, file: s.small, random: random, dir: dir, repo: filepath.Join(dir, "repo"),
 		retry: registry.RetryOptions{Attempts: 4, Wait: time.Millisecond, MaxWait: 5 * time.Millisecond, Stall: 10 * time.Second},
 	}
 	if large {
@@ -152,7 +153,7 @@ func (w *road) breaks(rules ...registrytest.Rule) { w.serve(registrytest.Faults(
 func (w *road) end() {
 	gone := http.NotFoundHandler()
 	w.stage.handler.Store(&gone)
-	_ = os.RemoveAll(filepath.Dir(w.repo))
+	_ = os.RemoveAll(w.dir)
 }
 
 // rehearse goes the whole way without a fault, once for each kind of registry, and
