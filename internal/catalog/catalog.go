@@ -394,10 +394,10 @@ func compare(a, b Record) int {
 	if order := cmp.Compare(a.Label.Name, b.Label.Name); order != 0 {
 		return order
 	}
-	if order := CompareVersions(b.Label.Version, a.Label.Version); order != 0 {
+	if order := label.CompareVersions(b.Label.Version, a.Label.Version); order != 0 {
 		return order
 	}
-	if order := CompareVersions(b.Label.Tag, a.Label.Tag); order != 0 {
+	if order := label.CompareVersions(b.Label.Tag, a.Label.Tag); order != 0 {
 		return order
 	}
 	return cmp.Or(cmp.Compare(a.Label.System, b.Label.System), cmp.Compare(a.Label.UArch, b.Label.UArch))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 // Order is how records are sorted. The zero value is by name, then newest version
@@ -22,7 +23,7 @@ var orders = map[string]func(a, b Record) int{
 	"name":    compare,
 	"date":    func(a, b Record) int { return b.time().Compare(a.time()) },
 	"size":    func(a, b Record) int { return cmp.Compare(b.Size, a.Size) },
-	"version": func(a, b Record) int { return CompareVersions(b.Label.Version, a.Label.Version) },
+	"version": func(a, b Record) int { return label.CompareVersions(b.Label.Version, a.Label.Version) },
 }
 
 // ParseOrder reads the name of an order: name, date, size or version, with "-"

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 // Package is an installed package of an image: a concrete spec of Spack.
@@ -105,7 +106,7 @@ func ParseDatabase(data []byte) ([]Package, error) {
 }
 
 func comparePackages(a, b Package) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), CompareVersions(a.Version, b.Version), cmp.Compare(a.Hash, b.Hash))
+	return cmp.Or(cmp.Compare(a.Name, b.Name), label.CompareVersions(a.Version, b.Version), cmp.Compare(a.Hash, b.Hash))
 }
 
 // compilerOf names the compiler of a spec: a member of it before Spack 1.0, since

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/label"
 )
 
 // Query is a condition on a package, written as a spec of Spack:
@@ -115,10 +116,10 @@ func (r versionRange) contains(version string) bool {
 	if r.exact {
 		return version == r.low
 	}
-	if r.low != "" && CompareVersions(version, r.low) < 0 && !beginsWith(version, r.low) {
+	if r.low != "" && label.CompareVersions(version, r.low) < 0 && !beginsWith(version, r.low) {
 		return false
 	}
-	return r.high == "" || CompareVersions(version, r.high) <= 0 || beginsWith(version, r.high)
+	return r.high == "" || label.CompareVersions(version, r.high) <= 0 || beginsWith(version, r.high)
 }
 
 // beginsWith tells whether a version is a prefix or a further part of it.

@@ -13,8 +13,8 @@ import (
 
 	"uenv-ci.dev/internal/atomicfile"
 	"uenv-ci.dev/internal/fault"
+	"uenv-ci.dev/internal/findings"
 	"uenv-ci.dev/internal/pipeline"
-	"uenv-ci.dev/internal/report"
 	"uenv-ci.dev/internal/site"
 )
 
@@ -121,9 +121,9 @@ func (in *invocation) reportFormat() (func(fault.Problems) ([]byte, error), erro
 	name := in.String("report-format")
 	switch {
 	case name == "sarif", name == "" && strings.HasSuffix(in.String("report"), ".sarif"):
-		return func(p fault.Problems) ([]byte, error) { return report.SARIF(p, buildVersion().Version) }, nil
+		return func(p fault.Problems) ([]byte, error) { return findings.SARIF(p, buildVersion().Version) }, nil
 	case name == "gitlab", name == "":
-		return report.CodeQuality, nil
+		return findings.CodeQuality, nil
 	}
 	return nil, usageError([]string{"lint"}, "--report-format must be gitlab or sarif, not %q", name)
 }

@@ -6,7 +6,7 @@ func allCommands() []*command {
 		lintCommand(), configureCommand(), buildCommand(), reproduceCommand(),
 		ciCommand(), testCommand(), pushCommand(), attachCommand(),
 		findCommand(), lsCommand(), inspectCommand(), diffCommand(), pullCommand(), upgradeCommand(), runCommand(), rmCommand(), repoCommand(),
-		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), deleteCommand(), pruneCommand(), repairCommand(), catalogCommand(),
+		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), deleteCommand(), pruneCommand(), repairCommand(), catalogCommand(), reportCommand(),
 		packCommand(), unpackCommand(), verifyCommand(), mountCommand(),
 		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
 	}

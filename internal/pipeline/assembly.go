@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"uenv-ci.dev/internal/bounded"
-	"uenv-ci.dev/internal/catalog"
 	"uenv-ci.dev/internal/chunk"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/image"
@@ -50,7 +49,7 @@ func basesFor(ctx context.Context, local *localrepo.Repo, l label.Label, target 
 	slices.SortStableFunc(records, func(a, b localrepo.Record) int {
 		return cmp.Or(
 			cmp.Compare(distance(a.Label, l), distance(b.Label, l)),
-			catalog.CompareVersions(b.Label.Version, a.Label.Version), b.Date.Compare(a.Date))
+			label.CompareVersions(b.Label.Version, a.Label.Version), b.Date.Compare(a.Date))
 	})
 	seen := map[digest.Digest]bool{target: true}
 	records = slices.DeleteFunc(records, func(r localrepo.Record) bool {
