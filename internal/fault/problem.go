@@ -27,6 +27,15 @@ func (s Severity) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText implements encoding.TextUnmarshaler. What is no warning is an error.
+func (s *Severity) UnmarshalText(text []byte) error {
+	*s = Error
+	if string(text) == Warning.String() {
+		*s = Warning
+	}
+	return nil
+}
+
 // Problem is one thing that is wrong at one place of an input file.
 type Problem struct {
 	File     string   `json:"file"`

@@ -17,9 +17,13 @@ type MarshalOptions struct {
 	SortKeys bool // sort string keys at every level, as PyYAML does by default
 }
 
+// Quoted is a string that is always written in quotes. What is plain text to PyYAML
+// may be another type to other readers: 1,000 and 1e3 are numbers to some.
+type Quoted string
+
 // Marshal writes a value as YAML in block style that PyYAML's safe_load reads
 // back as equal types. It takes nil, bool, int, int64, *big.Int, float64, string,
-// time.Time, []any, []string, *Map, map[string]any (always sorted) and *Node.
+// Quoted, time.Time, []any, []string, *Map, map[string]any (always sorted) and *Node.
 func Marshal(v any, o MarshalOptions) ([]byte, error) {
 	e := &encoder{sortKeys: o.SortKeys}
 	e.out.Grow(1 << 10)
@@ -188,7 +192,9 @@ func formatScalar(v any) (string, error) {
 	case time.Time:
 		return formatTime(v), nil
 	case string:
-		return formatString(v)
+		return formatString(v, false)
+	case Quoted:
+		return formatString(string(v), true)
 	case []any:
 		return "[]", nil
 	case *Map:
@@ -260,13 +266,13 @@ func isPlainText(s string) bool {
 	return true
 }
 
-// formatString writes a string: plain if that is safe, else in single quotes, in
-// double quotes where there is something to escape.
-func formatString(s string) (string, error) {
+// formatString writes a string: plain if that is safe and allowed, else in single
+// quotes, in double quotes where there is something to escape.
+func formatString(s string, quote bool) (string, error) {
 	if !utf8.ValidString(s) {
 		return "", fmt.Errorf("the string %q is not UTF-8", s)
 	}
-	if isPlain(s) {
+	if !quote && isPlain(s) {
 		return s, nil
 	}
 	for _, c := range s {
