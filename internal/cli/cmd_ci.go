@@ -22,12 +22,13 @@ import (
 func ciCommand() *command {
 	return &command{
 		name: "ci", group: "CI", creates: true, usage: "plan and run the jobs of a pipeline",
-		sub: []*command{ciPlanCommand()},
+		sub: []*command{ciPlanCommand(), ciGenerateCommand()},
 	}
 }
 
-func ciPlanCommand() *command {
-	flags := append(clusterFlags(),
+// planFlags say what is planned.
+func planFlags() []cli.Flag {
+	return slices.Concat(clusterFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "matrix", Usage: "the matrix `FILE` of the pipeline (else that of the site file, else config.yaml here)"},
 		&cli.StringFlag{Name: "uenv", Usage: "plan only the uenv `N[/V]`, a name or a name and version"},
 		&cli.StringFlag{Name: "system", Aliases: []string{"s"}, Usage: "plan only for the cluster `S`"},
@@ -37,7 +38,10 @@ func ciPlanCommand() *command {
 		&cli.StringFlag{Name: "since", Usage: "plan only images that have changed since the git revision `REV`"},
 		&cli.BoolFlag{Name: "offline", Usage: "do not resolve branches (their jobs have no key), and do not ask the site file's registry"},
 		&cli.StringSliceFlag{Name: "env", Usage: "the build will see the variable `NAME` (variables with the prefix UENV_CIBUILDV_ are always visible)"},
-	)
+	}, codecFlags())
+}
+
+func ciPlanCommand() *command {
 	return &command{
 		name: "plan", usage: "show which images need building, and why",
 		details: `Every job comes with the key of its image: a hash of everything that determines it,
@@ -49,26 +53,41 @@ planned, unless one is named in full by --uenv N/V, --system and --uarch.`,
 # what a change needs
 uenv-ci ci plan --since origin/main --format json
 uenv-ci ci plan --uenv prgenv-gnu/25.11 --system daint --uarch gh200`,
-		flags: append(flags, codecFlags()...),
+		flags: planFlags(),
 		run:   runPlan,
 	}
 }
 
 func runPlan(ctx context.Context, in *invocation) (result, error) {
 	collectLater(in.getenv)
+	made, err := in.makePlan(ctx)
+	if made.Format == 0 {
+		return nil, err
+	}
+	return planResult(made), err
+}
+
+// makePlan makes the plan that the flags ask for. With the error that not all of it can
+// be planned comes the rest; otherwise it has no format.
+func (in *invocation) makePlan(ctx context.Context) (plan.Plan, error) {
 	o, err := in.planOptions()
 	if err != nil {
-		return nil, err
+		return plan.Plan{}, err
 	}
 	made, err := pipeline.Plan(ctx, o)
 	if err != nil {
-		return nil, err
+		return plan.Plan{}, err
 	}
 	o.Events.Info("plan", "%s, %d left out", plural(len(made.Jobs), "job"), len(made.Dropped))
-	if err := made.Problems.Err(); err != nil {
-		return planResult(made), fmt.Errorf("what is selected cannot all be planned:\n%w", err)
+	return made, isComplete(made)
+}
+
+// isComplete returns why a plan is not all of what was asked for.
+func isComplete(p plan.Plan) error {
+	if err := p.Problems.Err(); err != nil {
+		return fmt.Errorf("what is selected cannot all be planned:\n%w", err)
 	}
-	return planResult(made), nil
+	return nil
 }
 
 func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
@@ -94,7 +113,20 @@ func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
 		return o, err
 	}
 	o.Pack.Level, o.Pack.BlockSize = in.Int("level"), in.Int("block-size")
+	o.Build = in.planBuild()
 	return o, nil
+}
+
+// planBuild is what the flags say of builds, apart from the defaults.
+func (in *invocation) planBuild() plan.Build {
+	b := plan.Build{Level: in.Int("level"), Env: in.StringSlice("env")}
+	if in.IsSet("codec") {
+		b.Codec = in.String("codec")
+	}
+	if in.IsSet("block-size") {
+		b.BlockSize = in.Int("block-size")
+	}
+	return b
 }
 
 // planRegistry returns what opens the registry that may have images already: the one
@@ -120,12 +152,12 @@ func (in *invocation) selection() (plan.Selection, error) {
 		// A colon, as the field's pipelines have it, will do too.
 		name, version, hasVersion := strings.Cut(strings.Replace(uenv, ":", "/", 1), "/")
 		if !label.Valid(name) || hasVersion && !label.Valid(version) {
-			return s, usageError([]string{"ci", "plan"}, "--uenv must be a name or name/version, not %q", uenv)
+			return s, in.ciUsage("--uenv must be a name or name/version, not %q", uenv)
 		}
 		s.Uenv, s.Version = name, version
 	}
 	if in.Bool("all") && (s != plan.Selection{}) {
-		return s, usageError([]string{"ci", "plan"}, "--all with a selection")
+		return s, in.ciUsage("--all with a selection")
 	}
 	inFull := s.Version != "" && s.System != "" && s.UArch != ""
 	s.Deployed = !inFull && !in.Bool("undeployed")
@@ -140,7 +172,7 @@ func (in *invocation) matrixFile(ofSite site.Value) (string, error) {
 	if _, err := os.Stat("config.yaml"); err == nil {
 		return "config.yaml", nil
 	}
-	err := usageError([]string{"ci", "plan"}, "no matrix is named, and there is no config.yaml here")
+	err := in.ciUsage("no matrix is named, and there is no config.yaml here")
 	return "", fault.WithHint(err, "use --matrix FILE, or 'matrix:' in the site file")
 }
 

@@ -37,6 +37,7 @@ type PlanOptions struct {
 	Offline   bool              // leave branches and tags unresolved
 	Variables map[string]string // passed to every build; no secrets
 	Pack      squashfs.WriteOptions
+	Build     plan.Build // what the jobs are told of Variables and Pack
 	Events    event.Sink
 }
 
@@ -53,6 +54,7 @@ func Plan(ctx context.Context, o PlanOptions) (plan.Plan, error) {
 	if err != nil {
 		return made, err
 	}
+	made.Build = o.Build
 	if o.Since != "" {
 		before, err := p.before(ctx)
 		if err != nil {

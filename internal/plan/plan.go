@@ -23,6 +23,17 @@ type Plan struct {
 	Problems fault.Problems `json:"problems"`
 	// Registry is where it was looked for what is built already; "" if nowhere.
 	Registry string `json:"registry,omitempty"`
+	// Build is how the images are built, where that is not the default.
+	Build Build `json:"build,omitzero"`
+}
+
+// Build is what the keys of a plan's jobs say of their builds, apart from the jobs
+// themselves. Zero values stand for the defaults.
+type Build struct {
+	Codec     string   `json:"codec,omitempty"`
+	Level     int      `json:"level,omitempty"`
+	BlockSize int      `json:"block_size,omitempty"` // bytes
+	Env       []string `json:"env,omitempty"`        // names of variables that builds see
 }
 
 // Job builds one image.
