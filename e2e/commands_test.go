@@ -35,6 +35,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"tmpfs":    cmdTmpfs,
 	"readonly": cmdReadOnly,
 	"lockdb":   cmdLockDB,
+	"gitlab":   cmdGitLab,
 }
 
 type stateKey struct{}

@@ -20,6 +20,7 @@ var conditions = map[string]func() error{
 	"cc":              program("cc", "a C compiler"),
 	"docker-registry": program("docker-registry", "package docker-registry"),
 	"fuse":            mayUseFUSE,
+	"gitlab-ci-local": program("gitlab-ci-local", "npm ci of .ci/gitlab-ci-local, with nodejs and rsync"),
 	"fusermount":      program("fusermount3", "package fuse3"),
 	"mksquashfs":      program("mksquashfs", "package squashfs-tools"),
 	"reframe":         program("reframe", "ReFrame-HPC from PyPI"),
