@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"internal/schema"},
 	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",
 		"internal/squashfs", "internal/chunk", "internal/registry", "internal/registrytest", "internal/localrepo", "internal/meta"},
-	{"internal/plan", "internal/stack", "internal/image", "internal/mount", "internal/evidence", "internal/promote", "internal/lifecycle", "internal/catalog", "internal/findings", "internal/report"},
+	{"internal/plan", "internal/stack", "internal/image", "internal/mount", "internal/evidence", "internal/promote", "internal/lifecycle", "internal/catalog", "internal/findings", "internal/report", "internal/starter"},
 	{"internal/build"},
 	{"internal/pipeline"},
 	{"internal/cli"},

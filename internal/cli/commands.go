@@ -8,6 +8,6 @@ func allCommands() []*command {
 		findCommand(), lsCommand(), inspectCommand(), diffCommand(), pullCommand(), upgradeCommand(), runCommand(), rmCommand(), repoCommand(),
 		promoteCommand(), copyCommand(), deprecateCommand(), undeprecateCommand(), deleteCommand(), pruneCommand(), repairCommand(), catalogCommand(), reportCommand(),
 		packCommand(), unpackCommand(), verifyCommand(), mountCommand(),
-		demoCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
+		demoCommand(), initCommand(), doctorCommand(), completionCommand(), versionCommand(), helpCommand(),
 	}
 }
