@@ -36,6 +36,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"readonly": cmdReadOnly,
 	"lockdb":   cmdLockDB,
 	"gitlab":   cmdGitLab,
+	"slurm":    cmdSlurm,
 }
 
 type stateKey struct{}

@@ -26,6 +26,7 @@ var conditions = map[string]func() error{
 	"reframe":         program("reframe", "ReFrame-HPC from PyPI"),
 	"regctl":          program("regctl", "tools/go.mod"),
 	"root":            isRoot,
+	"slurm":           sync.OnceValue(hasSlurm),
 	"spack":           hasSpack,
 	"squashfuse":      hasSquashfuse,
 }

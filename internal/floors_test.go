@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"schemas", "recipes", "clusters", "internal/fault", "internal/event", "internal/atomicfile", "internal/pathcheck", "internal/dirfd", "internal/parallel", "internal/testdirs"},
 	{"internal/bounded", "internal/label", "internal/proc", "internal/redact", "internal/yamlpos"},
 	{"internal/schema"},
-	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/git", "internal/sandbox", "internal/scratch",
+	{"internal/recipe", "internal/site", "internal/spack", "internal/reframe", "internal/slurm", "internal/git", "internal/sandbox", "internal/scratch",
 		"internal/squashfs", "internal/chunk", "internal/registry", "internal/registrytest", "internal/localrepo", "internal/meta"},
 	{"internal/plan", "internal/stack", "internal/image", "internal/mount", "internal/evidence", "internal/promote", "internal/lifecycle", "internal/catalog", "internal/findings", "internal/report", "internal/starter"},
 	{"internal/build"},

@@ -99,7 +99,7 @@ func (in *invocation) buildOptions(ctx context.Context, system, uarch string) (p
 			CAFile: in.String("ca-file"), System: system, UArch: uarch, Spack: use.or("spack", ofSite.Spack),
 			Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: use.or("build-root", ofSite.Root),
 			NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"), StrictViews: in.Bool("strict-views"),
-			SourceCache: sources, Env: in.StringSlice("env"), Jobs: cmp.Or(in.Int("jobs"), ofSite.Jobs),
+			SourceCache: sources, Env: commaList(in.StringSlice("env")), Jobs: cmp.Or(in.Int("jobs"), ofSite.Jobs),
 			MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), ofSite.MemoryPerJob)) << 20, LogDir: in.String("logs"),
 			Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 		},

@@ -178,7 +178,7 @@ func (in *invocation) matrixFile(ofSite site.Value) (string, error) {
 
 // buildVariables are those of our environment that builds see.
 func (in *invocation) buildVariables() map[string]string {
-	return in.variables(in.StringSlice("env"))
+	return in.variables(commaList(in.StringSlice("env")))
 }
 
 // variables are those that a build sees which is told the names of some.

@@ -111,7 +111,7 @@ func runPack(ctx context.Context, in *invocation) (result, error) {
 	if err := in.inodeOptions(&o); err != nil {
 		return nil, err
 	}
-	o.Exclude = in.StringSlice("exclude")
+	o.Exclude = commaList(in.StringSlice("exclude"))
 	o.Base, o.KeepBlocks = in.String("base"), in.Bool("blocks") || in.String("base") != ""
 	if _, err := os.Stat(o.Base); o.Base != "" && err != nil {
 		return nil, fault.Wrap(fault.NotFound, err, "pack: base")

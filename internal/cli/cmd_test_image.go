@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,7 +18,7 @@ import (
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/sandbox"
-	"uenv-ci.dev/internal/scratch"
+	"uenv-ci.dev/internal/slurm"
 )
 
 func testCommand() *command {
@@ -27,9 +29,17 @@ func testCommand() *command {
 extra/reframe.yaml, or with the program extra/test, which reports in TAP. The image's
 own tests run in a sandbox, without network. The results are attached to the image of
 a LABEL, whether good or bad. The default namespace is 'build'. Exit codes: 7 if tests
-failed, 9 if no test ran.`,
+failed, 9 if no test ran.
+
+With the executor 'slurm' the tests run in a Slurm job on a compute node. Its settings are
+those of --slurm, of SBATCH_* and SLURM_* variables (SLURM_PARTITION, SLURM_ACCOUNT,
+SLURM_TIMELIMIT …) and of the matrix, in this order. The job's files are in a private
+directory below --shared, which the nodes have to have too; no credential goes there.
+If the cluster ends the job, by a failed node or for lack of memory, the exit code is 6.`,
 		examples: `uenv-ci test hello/1.0:42@daint%gh200
-uenv-ci test ./store.squashfs --system daint --out results`,
+uenv-ci test ./store.squashfs --system daint --out results
+# on a compute node
+uenv-ci test hello/1.0:42@daint%gh200 --executor slurm --shared $SCRATCH --slurm partition=debug --slurm time=00:30:00`,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "system", Usage: "the cluster `NAME` on which the tests run (else the label's, or CLUSTER_NAME)"},
 			&cli.StringFlag{Name: "partition", Usage: "the partition `NAME` on which they run"},
@@ -44,6 +54,11 @@ uenv-ci test ./store.squashfs --system daint --out results`,
 			&cli.BoolFlag{Name: "no-attach", Usage: "attach nothing"},
 			&cli.BoolFlag{Name: "no-sandbox", Usage: "run the image's own tests on the bare machine"},
 			&cli.BoolFlag{Name: "network", Usage: "leave the network on for the image's own tests"},
+			&cli.StringSliceFlag{Name: "hide", Usage: "hide `PATH` from the image's own tests, besides what is always hidden"},
+			&cli.StringFlag{Name: "uarch", Usage: "the microarchitecture `A` of a FILE"},
+			&cli.StringFlag{Name: "executor", Usage: "run the tests here or in a Slurm job: `local|slurm` (else as the site file says, else local)"},
+			&cli.StringSliceFlag{Name: "slurm", Usage: "a setting `NAME=VALUE` of the Slurm job, as of sbatch: " + strings.Join(slurm.Names(), ", ")},
+			&cli.StringFlag{Name: "shared", Usage: "a directory `DIR` that the compute nodes have too, for the files of the Slurm job (else as in the site file, else the working directory)"},
 		}, mountFlags()...),
 		run: runTest,
 	}
@@ -63,12 +78,18 @@ func runTest(ctx context.Context, in *invocation) (res result, err error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	work, err := scratch.New("", in.events)
+	work, err := in.testScratch(&o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, work.Remove()) }()
+	if err := in.prepareJob(ctx, &o, work.Path()); err != nil {
+		return nil, err
+	}
 	if err := in.testTarget(ctx, &o, work.Path()); err != nil {
+		return nil, err
+	}
+	if err := in.jobSettings(&o); err != nil {
 		return nil, err
 	}
 	tested, err := pipeline.Test(ctx, o)
@@ -125,7 +146,7 @@ func (in *invocation) secrets() ([]string, error) {
 	for _, u := range in.site.Uenvs {
 		given = append(given, u.Token.Known())
 	}
-	for _, path := range nonEmpty(given...) {
+	for _, path := range nonEmpty(append(given, in.StringSlice("hide")...)...) {
 		absolute, err := filepath.Abs(path)
 		if err != nil {
 			return nil, err
@@ -147,7 +168,7 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 		if err != nil {
 			return err
 		}
-		o.Image, o.Run.System = target, cmp.Or(o.Run.System, in.getenv("CLUSTER_NAME"))
+		o.Image, o.Run.System, o.Run.UArch = target, cmp.Or(o.Run.System, in.getenv("CLUSTER_NAME")), in.String("uarch")
 		if o.Run.System == "" {
 			return usageError([]string{"test"}, "it is not known on which system the tests run: say so with --system")
 		}
@@ -185,6 +206,9 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 func (r testResult) text(p *printer) {
 	name := cmp.Or(r.Label, r.path)
 	p.printf("%s  %s  %s", name, p.verdict(r.Verdict.State), r.Verdict.Reason)
+	if j := r.Job; j != nil {
+		p.printf("%s", p.dim(fmt.Sprintf("in %s, %s", j, time.Duration(j.Elapsed*float64(time.Second)))))
+	}
 	for _, c := range r.Verdict.Cases {
 		if c.Outcome == meta.Failed {
 			p.printf("  %s %s  %s", p.red("failed"), c.Name, c.Reason)

@@ -80,8 +80,10 @@ func newApp(s streams, commands []*command, line arranged, done func(result, err
 		HideHelpCommand: true,
 		HideVersion:     true,
 		Flags:           globalFlags(),
-		ExitErrHandler:  func(*cli.Context, error) {},
-		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError(line.path, "%v", err) },
+		// A path may have a comma; where lists are wanted commaList takes them apart.
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return usageError(line.path, "%v", err) },
 	}
 	for _, c := range commands {
 		app.Commands = append(app.Commands, newCommand(c, c, s, line, done))

@@ -17,18 +17,24 @@ var (
 	neverPassed    = []string{"SLURM_JWT"}
 )
 
-// baseEnviron returns the environment of the tests, without any view.
-func (o Options) baseEnviron(l layout) []string {
+// Passed returns those variables of an environment that tests may know, and those of the
+// given names.
+func Passed(environ []string, also ...string) []string {
 	var env []string
-	for _, entry := range o.Environ {
+	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
 		prefixed := slices.ContainsFunc(passedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 		known := slices.Contains(passedNames, name) || prefixed && !slices.Contains(neverPassed, name)
-		if known || slices.Contains(o.Pass, name) {
+		if known || slices.Contains(also, name) {
 			env = append(env, entry)
 		}
 	}
-	return append(env, o.mark,
+	return env
+}
+
+// baseEnviron returns the environment of the tests, without any view.
+func (o Options) baseEnviron(l layout) []string {
+	return append(Passed(o.Environ, o.Pass...), o.mark,
 		"HOME="+l.home, "TMPDIR="+l.tmp, "PYTHONDONTWRITEBYTECODE=1", // a sandbox has its own HOME and /tmp
 		"UENV_CI_MOUNT="+o.MountPoint, "UENV_CI_SYSTEM="+o.System, "UENV_CI_UARCH="+o.UArch)
 }

@@ -282,6 +282,8 @@ func outcomeEvent(v meta.Verdict) event.Event {
 	return event.Event{Kind: kind, Stage: stage, Message: fmt.Sprintf("%s: %s", v.State, v.Reason), Fields: v.Annotations()}
 }
 
+const verdictFile = "verdict.json" // of the results
+
 // layout names the directories of a run below its scratch directory.
 type layout struct {
 	home, tmp, work string // the tests write there
@@ -314,7 +316,7 @@ func (l layout) write(v meta.Verdict) error {
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{"verdict.json": text, "junit.xml": junit} {
+	for name, data := range map[string][]byte{verdictFile: text, "junit.xml": junit} {
 		if err := atomicfile.WriteBytes(filepath.Join(l.results, name), 0o644, data); err != nil {
 			return fmt.Errorf("write test results: %w", err)
 		}

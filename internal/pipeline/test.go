@@ -20,6 +20,7 @@ import (
 	"uenv-ci.dev/internal/mount"
 	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/scratch"
+	"uenv-ci.dev/internal/slurm"
 )
 
 // TestOptions say which image is tested, how, and where the results go.
@@ -34,6 +35,8 @@ type TestOptions struct {
 	WorkDir string   // for temporary files; "" is the system's
 	Out     string   // keep the results in this directory too, which is empty or missing; "" for not
 	Events  event.Sink
+
+	Slurm *InSlurm // run the tests in a Slurm job; nil for here
 }
 
 // Check refuses what would go wrong only when the tests have run.
@@ -60,6 +63,7 @@ type Tested struct {
 	Attached digest.Digest   `json:"attached,omitempty"` // manifest of the results
 	Method   mount.Method    `json:"mounted_by"`
 	Attempts []mount.Attempt `json:"mount_attempts"`
+	Job      *slurm.Status   `json:"job,omitempty"` // in which the tests ran
 }
 
 // Test mounts an image, runs its tests and attaches the results, good or bad.
@@ -68,6 +72,9 @@ type Tested struct {
 func Test(ctx context.Context, o TestOptions) (tested Tested, err error) {
 	if err := o.Check(); err != nil {
 		return tested, err
+	}
+	if o.Slurm != nil {
+		return o.testInJob(ctx)
 	}
 	work, err := scratch.New(o.WorkDir, o.Events)
 	if err != nil {
@@ -88,19 +95,25 @@ func Test(ctx context.Context, o TestOptions) (tested Tested, err error) {
 	if err != nil {
 		return tested, err
 	}
+	err = o.conclude(ctx, &tested, result)
+	return tested, err
+}
+
+// conclude attaches and keeps the results, and judges by them.
+func (o TestOptions) conclude(ctx context.Context, tested *Tested, result evidence.Result) (err error) {
 	tested.Verdict = result.Verdict
 	if o.Run.Restricted {
 		tested.Verdict = evidence.Withheld(result.Verdict)
 	}
 	if o.Attach != nil {
 		if tested.Attached, err = attachResults(ctx, *o.Attach, result); err != nil {
-			return tested, errors.Join(err, o.keep(result.Dir))
+			return errors.Join(err, o.keep(result.Dir))
 		}
 	}
 	if err := o.keep(result.Dir); err != nil {
-		return tested, err
+		return err
 	}
-	return tested, evidence.Result{Verdict: tested.Verdict}.Err()
+	return evidence.Result{Verdict: tested.Verdict}.Err()
 }
 
 // evidence completes how the tests are run; work is an empty directory.
@@ -110,9 +123,7 @@ func (o TestOptions) evidence(ctx context.Context, m *mount.Mount, work string) 
 	run.Mounted, run.MountPoint = m, m.MountPoint()
 	run.Extra, run.Scratch = filepath.Join(work, "extra"), filepath.Join(work, "run")
 	run.Hide = append(slices.Clip(run.Hide), filepath.Dir(scratch.Root(o.WorkDir)))
-	if o.Attach != nil {
-		run.Image = meta.Subject{Label: o.Attach.Label.String(), Digest: o.Attach.Descriptor.Digest}
-	}
+	run.Image = o.subject()
 	if run.Now == nil {
 		run.Now = time.Now
 	}
@@ -121,6 +132,14 @@ func (o TestOptions) evidence(ctx context.Context, m *mount.Mount, work string) 
 		run.Extra, err = "", nil
 	}
 	return run, errors.Join(err, os.Mkdir(run.Scratch, 0o700))
+}
+
+// subject is what the verdict says was tested.
+func (o TestOptions) subject() meta.Subject {
+	if o.Attach == nil {
+		return o.Run.Image
+	}
+	return meta.Subject{Label: o.Attach.Label.String(), Digest: o.Attach.Descriptor.Digest}
 }
 
 func (o TestOptions) keep(dir string) error {

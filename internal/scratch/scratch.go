@@ -48,8 +48,37 @@ func New(base string, events event.Sink) (*Dir, error) {
 	return d, nil
 }
 
-func create(base string, events event.Sink) (*Dir, error) {
-	parent := Root(base)
+// NewShared is New for a base that other hosts have too. Locks may hold on one host only,
+// so each host has a directory of its own for its directories.
+func NewShared(base string, events event.Sink) (*Dir, error) {
+	parent, err := SharedRoot(base)
+	if err != nil {
+		return nil, err
+	}
+	d, err := createIn(parent, events)
+	if err != nil {
+		return nil, fmt.Errorf("make a directory in %s: %w", base, err)
+	}
+	return d, nil
+}
+
+// SharedRoot returns the directory in base that holds all that NewShared makes on this
+// host.
+func SharedRoot(base string) (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("the name of this host: %w", err)
+	}
+	base, err = filepath.Abs(base)
+	if err != nil {
+		return "", err
+	}
+	return Root(base) + "-" + filepath.Base(host), nil
+}
+
+func create(base string, events event.Sink) (*Dir, error) { return createIn(Root(base), events) }
+
+func createIn(parent string, events event.Sink) (*Dir, error) {
 	if err := errors.Join(private(filepath.Dir(parent)), private(parent)); err != nil {
 		return nil, err
 	}

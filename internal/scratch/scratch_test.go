@@ -112,3 +112,29 @@ func TestNotOurs(t *testing.T) {
 		}
 	}
 }
+
+// What another host has in a shared directory is not swept: its locks may not hold here.
+func TestSharedBetweenHosts(t *testing.T) {
+	base := t.TempDir()
+	own, err := SharedRoot(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(own, "1")
+	others := filepath.Join(Root(base)+"-another", "1")
+	for _, dir := range []string{dead, others} {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, filesName), 0o700), os.WriteFile(filepath.Join(dir, lockName), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := NewShared(base, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Dir(filepath.Dir(d.Path())) != own || exists(dead) || !exists(others) {
+		t.Errorf("%s: the dead is there: %v, the other host's: %v", d.Path(), exists(dead), exists(others))
+	}
+	if err := d.Remove(); err != nil || exists(d.Path()) {
+		t.Errorf("removed: %v", err)
+	}
+}

@@ -75,6 +75,8 @@ type Tests struct {
 	Config         Value  // ReFrame's configuration file
 	Reframe        Value  // ReFrame's program
 	TimeoutSeconds int
+	Executor       string // "local", "slurm" or "" = local
+	Shared         Value  // directory that compute nodes have too
 }
 
 // Uenv is what holds for one user environment.
@@ -180,7 +182,7 @@ func (s *Site) distrust() {
 	if !s.Here {
 		return
 	}
-	programs := Tests{Runner: s.Tests.Runner, TimeoutSeconds: s.Tests.TimeoutSeconds}
+	programs := Tests{Runner: s.Tests.Runner, TimeoutSeconds: s.Tests.TimeoutSeconds, Executor: s.Tests.Executor}
 	settings := BuildSettings{Jobs: s.Build.Jobs, MemoryPerJob: s.Build.MemoryPerJob}
 	if s.Tests != programs || s.Build != settings {
 		s.warn("test suites, programs and places of builds are not taken from a site file that is found in the working directory or above")
@@ -265,6 +267,7 @@ func (r *siteReader) read(s *Site, root *yamlpos.Node) {
 	s.Tests = Tests{
 		Runner: tests.Get("runner").Text(), Suite: r.path(tests.Get("suite")), Config: r.path(tests.Get("config")),
 		Reframe: r.program(tests.Get("reframe")), TimeoutSeconds: tests.Get("timeout").Int(),
+		Executor: tests.Get("executor").Text(), Shared: r.path(tests.Get("shared")),
 	}
 	for _, p := range yamlpos.Pairs(root.Get("uenvs")) {
 		s.Uenvs = append(s.Uenvs, r.uenv(p.Key.Raw, p.Value))
