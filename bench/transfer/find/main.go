@@ -3,8 +3,8 @@
 //
 //	go build -o uenv-ci ./cmd/uenv-ci && go run ./bench/transfer/find -program ./uenv-ci
 //
-// It starts Debian's docker-registry on loopback with its files in memory, fills
-// it, and runs everything in turn. The times are those of whole processes.
+// It starts a registry on loopback with its files in memory, fills it, and runs
+// everything in turn. The times are those of whole processes.
 package main
 
 import (
@@ -13,7 +13,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,12 +23,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"uenv-ci.dev/bench/transfer/lab"
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/registry"
 )
 
 type settings struct {
+	server        string // the registry
 	program       string
 	repositories  int
 	tags          int // in each repository
@@ -49,7 +50,9 @@ func main() {
 	flag.BoolVar(&s.withReferrers, "verdicts", true, "attach a test result to each image")
 	bare := flag.String("bare", "", "be the bare client of the registry at this address")
 	flag.BoolVar(&s.namesOnly, "names", false, "as the bare client, fetch no manifests")
+	server := lab.RegistryFlag()
 	flag.Parse()
+	s.server = *server
 	err := error(nil)
 	if *bare != "" {
 		err = bareClient(*bare, s)
@@ -63,53 +66,16 @@ func main() {
 }
 
 func run(ctx context.Context, s settings) error {
-	dir, err := os.MkdirTemp("/dev/shm", "uenv-ci-bench-find-")
+	l, err := lab.New(ctx, s.server)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	address, stop, err := startRegistry(ctx, dir)
-	if err != nil {
+	defer l.Close()
+	fmt.Printf("%d repositories of %d tags\n", s.repositories, s.tags)
+	if err := fill(ctx, l.Address, s); err != nil {
 		return err
 	}
-	defer stop()
-	fmt.Printf("docker-registry, files in memory: %d repositories of %d tags\n", s.repositories, s.tags)
-	if err := fill(ctx, address, s); err != nil {
-		return err
-	}
-	return measure(ctx, dir, address, s)
-}
-
-// startRegistry runs docker-registry with a free port of its own.
-func startRegistry(ctx context.Context, dir string) (address string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	address = l.Addr().String()
-	l.Close()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q, maxthreads: 200}}\nhttp: {addr: %s}\n",
-		filepath.Join(dir, "data"), address)
-	file := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return "", nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	process, err := proc.Cmd{Path: "docker-registry", Args: []string{"serve", file}, Env: os.Environ()}.Start(ctx)
-	if err != nil {
-		cancel()
-		return "", nil, err
-	}
-	stop = func() { cancel(); process.Wait() }
-	for range 100 {
-		if resp, err := http.Get("http://" + address + "/v2/"); err == nil {
-			resp.Body.Close()
-			return address, stop, nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	stop()
-	return "", nil, errors.New("docker-registry does not answer")
+	return measure(ctx, l, s)
 }
 
 // fill pushes an image of its own for each tag, with metadata and a result.
@@ -158,9 +124,9 @@ func push(ctx context.Context, repo *registry.Repository, tag, content string, s
 }
 
 // measure runs all in turn, so that what else the machine does meets each alike.
-func measure(ctx context.Context, dir, address string, s settings) error {
-	cacheDir := filepath.Join(dir, "cache")
-	env := append(os.Environ(), "UENV_CI_REGISTRY="+address+"/uenv", "XDG_CACHE_HOME="+cacheDir, "HOME="+dir, "UENV_CI_SITE=", "CLUSTER_NAME=")
+func measure(ctx context.Context, l *lab.Lab, s settings) error {
+	address, cacheDir := l.Address, filepath.Join(l.Dir, "cache")
+	env := l.Env(address)
 	self, err := os.Executable()
 	if err != nil {
 		return err

@@ -4,7 +4,7 @@
 //	go build -o uenv-ci ./cmd/uenv-ci && go run ./bench/transfer/inspect -program ./uenv-ci
 //
 // It packs a tree of 2 GB in 70,000 files that do not compress, as many packages of an
-// installed store, and pushes the image to Debian's docker-registry. The goal is to see
+// installed store, and pushes the image to a registry. The goal is to see
 // what such an image is by no more than 6 requests and 256 KiB.
 package main
 
@@ -36,15 +36,16 @@ func main() {
 	program := flag.String("program", "./uenv-ci", "the program to measure")
 	packages := flag.Int("packages", 350, "packages of 200 files, 5.7 MB each")
 	each := flag.Bool("each", false, "print each request")
+	server := lab.RegistryFlag()
 	flag.Parse()
-	if err := run(context.Background(), *program, *packages, *each); err != nil {
+	if err := run(context.Background(), *server, *program, *packages, *each); err != nil {
 		fmt.Fprintln(os.Stderr, "inspect:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, program string, packages int, each bool) error {
-	l, err := lab.New(ctx)
+func run(ctx context.Context, server, program string, packages int, each bool) error {
+	l, err := lab.New(ctx, server)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func publish(ctx context.Context, l *lab.Lab, program string, packages int, bare
 	if err != nil {
 		return err
 	}
-	fmt.Printf("image of %.2f GB, %d files, in docker-registry\n", float64(s.Size)/1e9, s.Files)
+	fmt.Printf("image of %.2f GB, %d files\n", float64(s.Size)/1e9, s.Files)
 	_, err = proc.Cmd{Path: program, Args: []string{"push", file, full, "--quiet"}, Env: l.Env(l.Address)}.Output(ctx)
 	return err
 }

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing/fstest"
@@ -20,11 +18,10 @@ import (
 
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/meta"
-	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/registry"
 )
 
-// Lab is a directory in memory and a docker-registry that keeps its files there.
+// Lab is a directory in memory and a registry that keeps its files there.
 type Lab struct {
 	Dir     string
 	Address string // of the registry, HOST:PORT
@@ -32,14 +29,14 @@ type Lab struct {
 	end func()
 }
 
-// New starts a registry. It needs Debian's docker-registry.
-func New(ctx context.Context) (*Lab, error) {
+// New starts a registry, of the program that RegistryFlag names.
+func New(ctx context.Context, program string) (*Lab, error) {
 	dir, err := os.MkdirTemp("/dev/shm", "uenv-ci-bench-")
 	if err != nil {
 		return nil, err
 	}
 	l := &Lab{Dir: dir, end: func() {}}
-	if err := l.start(ctx); err != nil {
+	if err := l.start(ctx, program); err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -50,35 +47,6 @@ func New(ctx context.Context) (*Lab, error) {
 func (l *Lab) Close() {
 	l.end()
 	os.RemoveAll(l.Dir)
-}
-
-func (l *Lab) start(ctx context.Context) error {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	l.Address = free.Addr().String()
-	free.Close()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp: {addr: %q}\n",
-		filepath.Join(l.Dir, "data"), l.Address)
-	file := filepath.Join(l.Dir, "config.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	p, err := proc.Cmd{Path: "docker-registry", Args: []string{"serve", file}, Env: os.Environ()}.Start(ctx)
-	if err != nil {
-		cancel()
-		return fmt.Errorf("%w (apt-get install docker-registry)", err)
-	}
-	l.end = func() { cancel(); p.Wait() }
-	for range 200 {
-		if resp, err := http.Get("http://" + l.Address + "/v2/"); err == nil {
-			return resp.Body.Close()
-		}
-		time.Sleep(25 * time.Millisecond)
-	}
-	return errors.New("docker-registry does not answer")
 }
 
 // Env is the environment of the program to be measured; the registry is reached

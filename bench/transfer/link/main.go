@@ -27,15 +27,16 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often each is measured")
 	roundTrip := flag.Duration("round-trip", 40*time.Millisecond, "there and back")
 	rate := flag.Float64("rate", 25e6, "bytes per second of each connection; 0 is any")
+	server := lab.RegistryFlag()
 	flag.Parse()
-	if err := run(context.Background(), *program, *size, *rounds, *roundTrip, *rate); err != nil {
+	if err := run(context.Background(), *server, *program, *size, *rounds, *roundTrip, *rate); err != nil {
 		fmt.Fprintln(os.Stderr, "link:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, program string, size int64, rounds int, roundTrip time.Duration, rate float64) error {
-	l, err := lab.New(ctx)
+func run(ctx context.Context, server, program string, size int64, rounds int, roundTrip time.Duration, rate float64) error {
+	l, err := lab.New(ctx, server)
 	if err != nil {
 		return err
 	}

@@ -3,9 +3,10 @@
 //
 //	go tool -modfile tools/go.mod task build && go run ./bench/transfer/promote -program bin/uenv-ci
 //
-// docker-registry has its files in memory and no referrers API; each promotion goes
-// to a name of its own. The times are those of whole processes; what the program
-// takes to start is measured beside it, with 'version'.
+// The registry has its files in memory; each promotion goes to a name of its own.
+// docker-registry and distribution 3 have no referrers API. The times are those of
+// whole processes; what the program takes to start is measured beside it, with
+// 'version'.
 package main
 
 import (
@@ -26,15 +27,16 @@ func main() {
 	program := flag.String("program", "./uenv-ci", "the program to measure")
 	large := flag.Int64("size", 2_000_000_000, "bytes of the large image")
 	rounds := flag.Int("rounds", 9, "how often each is measured")
+	server := lab.RegistryFlag()
 	flag.Parse()
-	if err := run(context.Background(), *program, *large, *rounds); err != nil {
+	if err := run(context.Background(), *server, *program, *large, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "promote:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, program string, large int64, rounds int) error {
-	l, err := lab.New(ctx)
+func run(ctx context.Context, server, program string, large int64, rounds int) error {
+	l, err := lab.New(ctx, server)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@
 //	go build -o uenv-ci ./cmd/uenv-ci && go build -C tools -o "$PWD/bin/" tool
 //	go run ./bench/transfer/pull -program ./uenv-ci -crane bin/crane
 //
-// The blob is random, docker-registry has it in memory, and what is pulled goes to
+// The blob is random, the registry has it in memory, and what is pulled goes to
 // memory. All run in turn; the times are those of whole processes, and each file
 // is compared with its digest afterwards. curl checks nothing: it shows what the
 // bytes alone cost. The oras client is no module that tools/go.mod could build.
@@ -25,10 +25,10 @@ import (
 )
 
 type settings struct {
-	program, crane string
-	size           int64
-	rounds         int
-	connections    string
+	program, crane, server string
+	size                   int64
+	rounds                 int
+	connections            string
 }
 
 func main() {
@@ -38,7 +38,9 @@ func main() {
 	flag.Int64Var(&s.size, "size", 2_000_000_000, "bytes of the image")
 	flag.IntVar(&s.rounds, "rounds", 7, "how often each is measured")
 	flag.StringVar(&s.connections, "connections", "", "pull with so many connections instead of adapting")
+	server := lab.RegistryFlag()
 	flag.Parse()
+	s.server = *server
 	if err := run(context.Background(), s); err != nil {
 		fmt.Fprintln(os.Stderr, "pull:", err)
 		os.Exit(1)
@@ -46,10 +48,10 @@ func main() {
 }
 
 func run(ctx context.Context, s settings) error {
-	if err := lab.Programs(s.program, s.crane, "curl", "docker-registry"); err != nil {
+	if err := lab.Programs(s.program, s.crane, "curl", s.server); err != nil {
 		return err
 	}
-	l, err := lab.New(ctx)
+	l, err := lab.New(ctx, s.server)
 	if err != nil {
 		return err
 	}

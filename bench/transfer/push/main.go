@@ -5,8 +5,8 @@
 //
 // "upload" is what a build does, which knows the digest from packing: this program
 // runs itself and sends the file with internal/registry. 'uenv-ci push' has to read
-// the file first, for its digest, and describes it by chunks. All run in turn against
-// docker-registry with its files in memory, into a repository of their own each time.
+// the file first, for its digest, and describes it by chunks. All run in turn against a
+// registry with its files in memory, into a repository of their own each time.
 package main
 
 import (
@@ -26,6 +26,7 @@ import (
 )
 
 type settings struct {
+	server  string // the registry
 	program string
 	size    int64
 	rounds  int
@@ -37,7 +38,9 @@ func main() {
 	flag.Int64Var(&s.size, "size", 2_000_000_000, "bytes of the image")
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each is measured")
 	upload := flag.String("upload", "", "send this FILE to the repository in the environment")
+	server := lab.RegistryFlag()
 	flag.Parse()
+	s.server = *server
 	err := error(nil)
 	if *upload != "" {
 		err = send(context.Background(), *upload)
@@ -73,10 +76,10 @@ func send(ctx context.Context, file string) error {
 }
 
 func run(ctx context.Context, s settings) error {
-	if err := lab.Programs(s.program, "curl", "docker-registry"); err != nil {
+	if err := lab.Programs(s.program, "curl", s.server); err != nil {
 		return err
 	}
-	l, err := lab.New(ctx)
+	l, err := lab.New(ctx, s.server)
 	if err != nil {
 		return err
 	}

@@ -31,15 +31,16 @@ func main() {
 	size := flag.Int64("size", 2_000_000_000, "bytes of the image")
 	rounds := flag.Int("rounds", 5, "how often it is measured")
 	share := flag.Float64("share", 0.9, "share of the image at which the pull is killed")
+	server := lab.RegistryFlag()
 	flag.Parse()
-	if err := run(context.Background(), *program, *size, *rounds, *share); err != nil {
+	if err := run(context.Background(), *server, *program, *size, *rounds, *share); err != nil {
 		fmt.Fprintln(os.Stderr, "resume:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, program string, size int64, rounds int, share float64) error {
-	l, err := lab.New(ctx)
+func run(ctx context.Context, server, program string, size int64, rounds int, share float64) error {
+	l, err := lab.New(ctx, server)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@
 //
 // It makes a tree of files that compress as installed software does, changes five
 // per cent of its bytes, in whole packages or in directories scattered over all of
-// them, packs and pushes both to Debian's docker-registry, and pulls them. Bytes are
+// them, packs and pushes both to a registry, and pulls them. Bytes are
 // counted by a relay, once; times are taken without it. Everything is in memory; all
 // rounds run in turn. On a link of 1 Gbit/s, where tc is to be had:
 //
@@ -29,6 +29,7 @@ import (
 )
 
 type settings struct {
+	server   string // the registry
 	program  string
 	images   string // directory of packed images
 	packages int
@@ -47,7 +48,9 @@ func main() {
 	flag.IntVar(&s.files, "files", 5, "files in each of those")
 	flag.IntVar(&s.mean, "mean", 28_000, "mean size of a file, in bytes")
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each is measured")
+	server := lab.RegistryFlag()
 	flag.Parse()
+	s.server = *server
 	if err := run(context.Background(), s); err != nil {
 		fmt.Fprintln(os.Stderr, "upgrade:", err)
 		os.Exit(1)
@@ -55,7 +58,7 @@ func main() {
 }
 
 func run(ctx context.Context, s settings) error {
-	l, err := lab.New(ctx)
+	l, err := lab.New(ctx, s.server)
 	if err != nil {
 		return err
 	}
