@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -233,6 +234,39 @@ func TestFewReads(t *testing.T) {
 	}
 	if r.reads > 12 || r.bytes > 256<<10 {
 		t.Errorf("%d reads, %d bytes", r.reads, r.bytes)
+	}
+}
+
+// An entry of a table costs the block that it is in: where a read is a request, what
+// follows may not be here.
+func TestLookupReadsOneBlock(t *testing.T) {
+	g := newTree(t)
+	for i := range 1100 {
+		g.file(fmt.Sprintf("file%04d", i), noise(3000, uint64(i)))
+	}
+	image, _ := packTree(t, g.root, WriteOptions{BlockSize: 4096})
+	f, err := os.Open(image)
+	g.must(err)
+	defer f.Close()
+	var ends []int64
+	m, err := NewReader(readerAt(func(p []byte, off int64) (int, error) {
+		ends = append(ends, off+int64(len(p)))
+		return f.ReadAt(p, off)
+	}), fileSize(t, f), Limits{})
+	g.must(err)
+	fragments, err := m.fragments()
+	g.must(err)
+	if len(fragments.pointers) != 3 {
+		t.Fatalf("%d blocks of fragments", len(fragments.pointers))
+	}
+	for block, end := range append(fragments.pointers[1:], uint64(fragments.end)) {
+		ends = nil
+		if _, err := fragments.get(uint32(block * metaSize / fragmentEntrySize)); err != nil {
+			t.Fatal(err)
+		}
+		if want := []int64{int64(end)}; !slices.Equal(ends, want) {
+			t.Errorf("block %d: read up to %d, want %d", block, ends, want)
+		}
 	}
 }
 

@@ -225,7 +225,7 @@ func (t *lookupTable) get(i uint32) ([]byte, error) {
 	if at > uint64(t.end) {
 		return nil, invalid(t.name, errTableEnd)
 	}
-	block, _, err := t.m.metaBlock(&t.table, int64(at))
+	block, _, err := t.m.metaBlock(t.upTo(int(i)/perBlock+1), int64(at))
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +234,16 @@ func (t *lookupTable) get(i uint32) ([]byte, error) {
 		return nil, invalid(t.name, fmt.Errorf("entry %d lies outside of its block", i))
 	}
 	return block[off : off+t.entry], nil
+}
+
+// upTo returns the table as far as a block of it, so that no more is read of an image
+// far away than the blocks before. Pointers that are not in order say nothing.
+func (t *lookupTable) upTo(block int) *table {
+	part := t.table
+	if block < len(t.pointers) && t.pointers[block-1] < t.pointers[block] && t.pointers[block] < uint64(t.end) {
+		part.end = int64(t.pointers[block])
+	}
+	return &part
 }
 
 // prepareTables arranges for the tables to be opened when first needed.
