@@ -39,11 +39,12 @@ const worthwhile = 1.25
 // steer starts workers: as many as were asked for, or one, and more as long as that
 // pays.
 func (t *transfer) steer(ctx context.Context, start func()) {
-	defer t.settle()
 	if n := t.options.Connections; n > 0 {
+		t.settle()
 		t.want(min(n, maxConnections), start)
 		return
 	}
+	defer t.settle()
 	now, trip := 1, t.firstByte(ctx, func() { t.want(1, start) })
 	r := rampFor(trip)
 	rate, busy := t.measure(ctx, r.look)

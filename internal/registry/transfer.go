@@ -272,9 +272,10 @@ func (t *transfer) work(ctx context.Context) error {
 	}
 }
 
-// Bounds of what one request asks for, in chunks. A request costs a round trip;
-// pieces too long leave nothing for others to take at the end.
-const shortestPiece, longestPiece = 4, 64
+// Bounds of what one request asks for, in chunks. A request costs a round trip; pieces
+// too long leave nothing for others to take at the end, and as long as others may still
+// come to help, that end is unknown.
+const shortestPiece, tentativePiece, longestPiece = 4, 16, 64
 
 // take waits for chunks to fetch and reserves a run of them. It returns an empty
 // run when the worker is to end.
@@ -308,10 +309,14 @@ func (t *transfer) take(ctx context.Context) (first, last int, strict bool) {
 // pieceLength returns how many chunks one request asks for: everything, where there is
 // nobody to leave something to.
 func (t *transfer) pieceLength() int {
-	if t.settled && t.wanted == 1 {
+	longest := longestPiece
+	switch {
+	case !t.settled:
+		longest = tentativePiece
+	case t.wanted == 1:
 		return t.missing
 	}
-	return max(shortestPiece, min(longestPiece, t.missing/(2*max(1, t.wanted))))
+	return max(shortestPiece, min(longest, t.missing/(2*max(1, t.wanted))))
 }
 
 // reserve marks the missing chunks of a run as taken.
