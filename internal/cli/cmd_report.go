@@ -56,6 +56,7 @@ uenv-ci report prgenv-gnu --on 2027-04-01`,
 type reportResult struct {
 	report.Report
 	attention bool   // nothing else is shown
+	nothing   string // said if there is no image
 	page      string // file that was written; "" if none
 }
 
@@ -97,7 +98,11 @@ func runReport(ctx context.Context, in *invocation) (result, error) {
 			return nil, err
 		}
 	}
-	return reportResult{r, in.Bool("attention"), page}, nil
+	nothing := fmt.Sprintf("there is no image in %s of %s", strings.Join(o.Namespaces, ", "), reg)
+	if in.arg(0) != "" {
+		nothing = fmt.Sprintf("no image matches %s in %s of %s", in.arg(0), strings.Join(o.Namespaces, ", "), reg)
+	}
+	return reportResult{r, in.Bool("attention"), nothing, page}, nil
 }
 
 func (in *invocation) reportOptions() (o pipeline.ReportOptions, err error) {
@@ -170,7 +175,7 @@ func (in *invocation) reportMatrix() (*site.Matrix, error) {
 
 func (r reportResult) text(p *printer) {
 	for _, n := range r.Namespaces {
-		if !r.attention {
+		if !r.attention && len(n.Uenvs) > 0 {
 			r.namespace(p, n)
 		}
 	}
@@ -196,9 +201,16 @@ func freshness(n report.Namespace) string {
 // using the image below it: that would not fit beside it.
 func (r reportResult) namespace(p *printer, n report.Namespace) {
 	p.printf("%s", p.bold(n.Name))
-	width := 0
+	var widths cellWidths
 	for _, t := range n.Targets {
-		width = max(width, len(t.String()))
+		widths.target = max(widths.target, width(t.String()))
+	}
+	for _, u := range n.Uenvs {
+		for _, c := range u.Cells {
+			if c.Newest != nil {
+				widths.tag = max(widths.tag, width(c.Newest.Tag))
+			}
+		}
 	}
 	for _, u := range n.Uenvs {
 		title := u.Name + "/" + u.Version
@@ -207,7 +219,7 @@ func (r reportResult) namespace(p *printer, n report.Namespace) {
 		}
 		p.printf("%s", title)
 		for _, c := range u.Cells {
-			writeCell(p, width, c)
+			widths.write(p, c)
 		}
 	}
 	var rows [][]string
@@ -221,8 +233,11 @@ func (r reportResult) namespace(p *printer, n report.Namespace) {
 	p.printf("")
 }
 
-func writeCell(p *printer, width int, c report.Cell) {
-	where := fmt.Sprintf("  %-*s", width, c.System+"%"+c.UArch)
+// cellWidths are those of the columns that vary.
+type cellWidths struct{ target, tag int }
+
+func (w cellWidths) write(p *printer, c report.Cell) {
+	where := fmt.Sprintf("  %-*s", w.target, c.System+"%"+c.UArch)
 	t := c.Newest
 	if t == nil {
 		p.printf("%s  %s", where, p.yellow("missing"))
@@ -232,12 +247,12 @@ func writeCell(p *printer, width int, c report.Cell) {
 	if len(c.Older) > 0 {
 		older = p.dim(fmt.Sprintf("  +%d older", len(c.Older)))
 	}
-	p.printf("%s  %-10s  %-10s  %8s  %s%s", where, t.Tag, report.Day(t.Created), event.FormatBytes(t.Size), p.verdictOf(*t), older)
+	p.printf("%s  %-*s  %-10s  %8s  %s%s", where, w.tag, t.Tag, report.Day(t.Created), event.FormatBytes(t.Size), p.verdictOf(*t), older)
 	if t.Problem != "" {
 		p.printf("      %s", p.red(oneLine(t.Problem)))
 	}
 	if text := report.SupportText(*t); text != "" {
-		p.printf("      %s", p.yellow(text))
+		p.printf("      %s", p.yellow(oneLine(text)))
 	}
 }
 
@@ -261,7 +276,7 @@ func (p *printer) verdictOf(t report.Tagged) string {
 // notices writes what needs attention, a heading for each kind.
 func (r reportResult) notices(p *printer) {
 	if r.Totals.Labels == 0 && len(r.Attention) == 0 {
-		p.printf("there is no image")
+		p.printf("%s", r.nothing)
 		return
 	}
 	if len(r.Attention) == 0 {
