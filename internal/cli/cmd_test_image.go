@@ -207,7 +207,7 @@ func (r testResult) text(p *printer) {
 	name := cmp.Or(r.Label, r.path)
 	p.printf("%s  %s  %s", name, p.verdict(r.Verdict.State), r.Verdict.Reason)
 	if j := r.Job; j != nil {
-		p.printf("%s", p.dim(fmt.Sprintf("in %s, %s", j, time.Duration(j.Elapsed*float64(time.Second)))))
+		p.printf("%s", p.dim(fmt.Sprintf("in Slurm job %s on %s (%s), %s", j.ID, j.Nodes, j.Partition, time.Duration(j.Elapsed*float64(time.Second)))))
 	}
 	for _, c := range r.Verdict.Cases {
 		if c.Outcome == meta.Failed {

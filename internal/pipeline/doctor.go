@@ -43,6 +43,7 @@ func Doctor(ctx context.Context, o DoctorOptions) []Check {
 		program(ctx, "uenv", "--version", "'uenv-ci run' does what it would do"),
 		program(ctx, "spack", "--version", "Spack recipes need --spack DIR, UENV_CI_SPACK, or a clone from the network"),
 		program(ctx, "reframe", "--version", "only the 'command' runner can test images"),
+		program(ctx, "sbatch", "--version", "tests run here, not in Slurm jobs"),
 	}
 	checks = append(checks, space(o.BuildRoot))
 	return append(checks, caches(o)...)

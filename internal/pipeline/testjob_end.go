@@ -31,7 +31,7 @@ func (s InSlurm) judge(ctx context.Context, status slurm.Status) error {
 	switch {
 	case !ended:
 		return s.diedWith(status)
-	case status.State.Infrastructure() && code != 0:
+	case (status.State.Infrastructure() || code == killed) && code != 0:
 		return notTheTests(status) // what failed with the node proves nothing
 	case code == 0, s.KindOf(code) == fault.TestsFailed, s.KindOf(code) == fault.Untested:
 		if _, err := bounded.ReadFile(filepath.Join(s.Dir, jobResults, "verdict.json"), maxToldInside); err == nil {
@@ -59,8 +59,9 @@ func (s InSlurm) said(status slurm.Status, code int) error {
 	return fault.WithHint(err, "%s", told.Hint)
 }
 
-// Exit codes of a shell for a program that it could not run.
-const cannotExecute, notFound = 126, 127
+// Exit codes of a shell for a program that it could not run, and one that was killed
+// outright, as where memory runs out.
+const cannotExecute, notFound, killed = 126, 127, 137
 
 // diedWith says why a job has ended without the program's end.
 func (s InSlurm) diedWith(status slurm.Status) error {
@@ -88,7 +89,7 @@ func (s InSlurm) diedWith(status slurm.Status) error {
 // notTheTests is the error for a job that the cluster has ended.
 func notTheTests(status slurm.Status) error {
 	hint := "the image is not to blame: a retry may help"
-	if status.State == slurm.OutOfMemory || status.Killed() {
+	if status.State != slurm.NodeFail && status.State != slurm.BootFail && status.State != slurm.Preempted {
 		hint = "it may need more memory (--slurm mem=SIZE); a retry may help"
 	}
 	return fault.WithHint(fault.New(fault.Network, "%s: the cluster has ended the job", status), "%s", hint)

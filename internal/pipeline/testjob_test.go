@@ -65,6 +65,7 @@ func TestJudgeJob(t *testing.T) {
 		"preempted":                    {job(slurm.Preempted, "0:15", "n"), map[string]string{jobEnded: "130\n"}, fault.Network, "PREEMPTED"},
 		"did not boot":                 {job(slurm.BootFail, "0:0", ""), nil, fault.Network, "BOOT_FAIL"},
 		"killed":                       {job(slurm.Failed, "0:9", "n"), nil, fault.Network, "FAILED"},
+		"the program killed":           {job(slurm.Failed, "137:0", "n"), map[string]string{jobEnded: "137\n", jobErrors: "Killed\n"}, fault.Network, "FAILED"},
 		"no such directory there":      {job(slurm.Failed, "0:53", "n"), nil, fault.Untested, "could not use"},
 		"bad constraints":              {job(slurm.Failed, "0:1", ""), nil, fault.Untested, "never ran"},
 	} {
