@@ -22,8 +22,9 @@ func limitFlags() []cli.Flag {
 	}
 }
 
-// limit completes how a recipe is built by these flags and the site file.
-func (in *invocation) limit(o *pipeline.BuildOptions, l label.Label) error {
+// limit completes how a recipe is built by these flags and the site file. The report of
+// the build will be written to a file.
+func (in *invocation) limit(o *pipeline.BuildOptions, l label.Label, report string) error {
 	about := in.site.Uenv(l.Name)
 	o.AirGapped, o.Protected, o.Restricted = in.Bool("air-gapped"), !in.perChange(), about.Restricted
 	o.Hooks = build.Hooks{Secrets: about.HookSecrets, Network: about.Network}
@@ -31,12 +32,12 @@ func (in *invocation) limit(o *pipeline.BuildOptions, l label.Label) error {
 	if end := in.Timestamp("deadline"); end != nil {
 		o.Limits.Deadline = *end
 	}
-	previous, err := in.previousBuild(l)
+	previous, err := in.previousBuild(l, report)
 	if err != nil {
 		return err
 	}
 	o.Limits.Previous = previous
-	o.ArchiveDir = filepath.Dir(in.reportFile())
+	o.ArchiveDir = filepath.Dir(report)
 	return nil
 }
 
@@ -45,12 +46,12 @@ const likeNothing = "none"
 
 // previousBuild returns what is known of an earlier build of the same image: what
 // --like names, else the report that this build will replace. It may be nil.
-func (in *invocation) previousBuild(l label.Label) (*build.Report, error) {
+func (in *invocation) previousBuild(l label.Label, report string) (*build.Report, error) {
 	file := in.String("like")
 	if file == likeNothing {
 		return nil, nil
 	}
-	previous, err := pipeline.ReadBuildReport(cmp.Or(file, in.reportFile()))
+	previous, err := pipeline.ReadBuildReport(cmp.Or(file, report))
 	if file != "" {
 		return &previous.Report, err
 	}

@@ -37,11 +37,11 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 	}
 	o.Pack.Base = in.lastImage(ctx, l, o.Pack)
 	o.Build.Events = o.Pack.Events
-	if err := in.limit(&o.Build, l); err != nil {
+	if err := in.limit(&o.Build, l, in.reportFile()); err != nil {
 		return o, err
 	}
 	o.Verify = in.Bool("verify-reproducible")
-	o.Unpublished = filepath.Join(filepath.Dir(in.reportFile()), strings.Join([]string{"unpublished", l.Name, l.Version, l.Tag, l.System, l.UArch}, "-")+".squashfs")
+	o.Unpublished = unpublishedFile(l, in.reportFile())
 	o.ReportFile, o.ReportAlways = in.reportFile(), in.String("report") != ""
 	o.Key = pipeline.KeyOptions{
 		Variables: in.buildVariables(), PerChange: in.perChange(), Rebuild: in.Bool("rebuild"),
@@ -52,6 +52,12 @@ func (in *invocation) buildImageOptions(ctx context.Context, l label.Label) (pip
 		o.Push, err = in.registryFor(l)
 	}
 	return o, err
+}
+
+// unpublishedFile is where an image is kept that could not be published: beside the report.
+func unpublishedFile(l label.Label, report string) string {
+	name := strings.Join([]string{"unpublished", l.Name, l.Version, l.Tag, l.System, l.UArch}, "-") + ".squashfs"
+	return filepath.Join(filepath.Dir(report), name)
 }
 
 // lastImage returns an image in a local repository to use as the base of the new one. It

@@ -27,15 +27,21 @@ func recipeFlags() []cli.Flag {
 	}
 }
 
-func buildCommand() *command {
-	flags := append(recipeFlags(),
+// machineFlags say what this machine has for builds.
+func machineFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "source-cache", Usage: "take sources from `DIR`, and store fetched ones there"},
-		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of unaccepted changes: only their builds read and write it"},
-		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.StringFlag{Name: "spack", Usage: "the Spack checkout `DIR` (else spack on PATH, else a clone of what the recipe names)", EnvVars: []string{"UENV_CI_SPACK"}},
 		&cli.StringFlag{Name: "engine", Value: build.EngineDirect, Usage: "build Spack recipes with the `direct|stackinator` engine: our own (proven with Spack 0.23, not yet with 1.x), or stackinator with its makefiles"},
 		&cli.StringFlag{Name: "stackinator", Usage: "`PATH` of stackinator's program stack-config, or of a directory with it (else the one on PATH)"},
 		&cli.StringFlag{Name: "build-root", Usage: "build in a private directory below `DIR` (else in memory, /dev/shm)"},
+	}
+}
+
+func buildCommand() *command {
+	flags := append(recipeFlags(),
+		&cli.StringFlag{Name: "change-cache", Usage: "the build cache `FILE` of unaccepted changes: only their builds read and write it"},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write the image to `FILE` (else store.squashfs in the working directory, or nowhere with --push)"},
 		&cli.BoolFlag{Name: "no-sandbox", Usage: "build on the bare machine, where the mount point is then created"},
 		&cli.BoolFlag{Name: "hook-network", Usage: "leave the network on for the recipe's own programs"},
 		&cli.BoolFlag{Name: "strict-views", Usage: "fail if two packages of a view have the same file with different content (else warn)"},
@@ -60,24 +66,37 @@ uenv-ci build --recipe recipes/hello/1.0 hello/1.0@demo%amd64 --verify-reproduci
 uenv-ci build --recipe recipes/prgenv-gnu/25.11/gh200 prgenv-gnu/25.11:42@daint%gh200 --push
 # let an installed stackinator build, here a recipe for Spack 1.x
 uenv-ci build --recipe recipes/cp2k/2026.1/gh200 cp2k/2026.1:7@daint%gh200 --engine stackinator --stackinator ~/stackinator-v7 --push`,
-		flags: slices.Concat(flags, publishFlags(), packFlags()),
+		flags: slices.Concat(flags, machineFlags(), publishFlags(), packFlags()),
 		run:   runBuild,
 	}
+}
+
+// toBuild is what is built, where that is not said by flags of the same names.
+type toBuild struct {
+	recipe, cluster, mount, system, uarch, logs string
+	jobs                                        int
 }
 
 func (in *invocation) buildOptions(ctx context.Context, system, uarch string) (pipeline.BuildOptions, error) {
 	if in.String("recipe") == "" {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--recipe is missing")
 	}
-	if info, err := os.Stat(in.String("recipe")); err != nil || !info.IsDir() {
-		return pipeline.BuildOptions{}, fault.New(fault.NotFound, "recipe %s is not a directory", in.String("recipe"))
-	}
-	dir, err := filepath.Abs(in.String("recipe"))
-	if err != nil {
-		return pipeline.BuildOptions{}, err
-	}
 	if in.Int("jobs") < 0 {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--jobs %d is negative", in.Int("jobs"))
+	}
+	return in.optionsFor(ctx, toBuild{
+		recipe: in.String("recipe"), cluster: in.String("cluster"), mount: in.String("mount"),
+		system: system, uarch: uarch, logs: in.String("logs"), jobs: in.Int("jobs"),
+	})
+}
+
+func (in *invocation) optionsFor(ctx context.Context, t toBuild) (pipeline.BuildOptions, error) {
+	if info, err := os.Stat(t.recipe); err != nil || !info.IsDir() {
+		return pipeline.BuildOptions{}, fault.New(fault.NotFound, "recipe %s is not a directory", t.recipe)
+	}
+	dir, err := filepath.Abs(t.recipe)
+	if err != nil {
+		return pipeline.BuildOptions{}, err
 	}
 	if in.Int("memory-per-job") < 0 {
 		return pipeline.BuildOptions{}, usageError([]string{in.Command.Name}, "--memory-per-job %d is negative", in.Int("memory-per-job"))
@@ -93,14 +112,14 @@ func (in *invocation) buildOptions(ctx context.Context, system, uarch string) (p
 		}
 	}
 	o := pipeline.BuildOptions{
-		Recipe: dir, Cluster: in.String("cluster"), ClusterFor: in.clusterOf(system), Mirrors: use.or("mirrors", ofSite.Mirrors),
-		ChangeCacheFile: use.or("change-cache", ofSite.ChangeCache), Mount: in.String("mount"), Develop: in.Bool("develop"),
+		Recipe: dir, Cluster: t.cluster, ClusterFor: in.clusterOf(t.system), Mirrors: use.or("mirrors", ofSite.Mirrors),
+		ChangeCacheFile: use.or("change-cache", ofSite.ChangeCache), Mount: t.mount, Develop: in.Bool("develop"),
 		Options: build.Options{
-			CAFile: in.String("ca-file"), System: system, UArch: uarch, Spack: use.or("spack", ofSite.Spack),
+			CAFile: in.String("ca-file"), System: t.system, UArch: t.uarch, Spack: use.or("spack", ofSite.Spack),
 			Engine: in.String("engine"), Stackinator: in.String("stackinator"), Root: use.or("build-root", ofSite.Root),
 			NoSandbox: in.Bool("no-sandbox"), Network: in.Bool("hook-network"), Offline: in.Bool("offline"), StrictViews: in.Bool("strict-views"),
-			SourceCache: sources, Env: commaList(in.StringSlice("env")), Jobs: cmp.Or(in.Int("jobs"), ofSite.Jobs),
-			MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), ofSite.MemoryPerJob)) << 20, LogDir: in.String("logs"),
+			SourceCache: sources, Env: commaList(in.StringSlice("env")), Jobs: cmp.Or(t.jobs, ofSite.Jobs),
+			MemoryPerJob: int64(cmp.Or(in.Int("memory-per-job"), ofSite.MemoryPerJob)) << 20, LogDir: t.logs,
 			Hide: nonEmpty(in.String("token"), in.String("registry-config")),
 		},
 	}

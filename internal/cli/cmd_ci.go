@@ -22,7 +22,7 @@ import (
 func ciCommand() *command {
 	return &command{
 		name: "ci", group: "CI", creates: true, usage: "plan and run the jobs of a pipeline",
-		sub: []*command{ciPlanCommand(), ciGenerateCommand()},
+		sub: []*command{ciPlanCommand(), ciGenerateCommand(), ciRunCommand()},
 	}
 }
 
@@ -119,7 +119,7 @@ func (in *invocation) planOptions() (pipeline.PlanOptions, error) {
 
 // planBuild is what the flags say of builds, apart from the defaults.
 func (in *invocation) planBuild() plan.Build {
-	b := plan.Build{Level: in.Int("level"), Env: in.StringSlice("env")}
+	b := plan.Build{Level: in.Int("level"), Env: commaList(in.StringSlice("env"))}
 	if in.IsSet("codec") {
 		b.Codec = in.String("codec")
 	}

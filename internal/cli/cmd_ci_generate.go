@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -129,8 +128,9 @@ func (in *invocation) programOfJobs() ([]string, error) {
 	return words, nil
 }
 
-// clusterOfJobs finds the cluster configuration of a job where flags say where they are.
-func (in *invocation) clusterOfJobs() (func(plan.Job) string, error) {
+// namedClusters finds the cluster configuration of a job where flags say where they are;
+// nil if none do.
+func (in *invocation) namedClusters() (func(plan.Job) string, error) {
 	if in.String("clusters") == "" && in.String("clusters-v1") == "" {
 		return nil, nil
 	}
@@ -139,15 +139,21 @@ func (in *invocation) clusterOfJobs() (func(plan.Job) string, error) {
 		return nil, err
 	}
 	find, err := clustersOf(s)
-	if err != nil || find == nil {
+	return func(j plan.Job) string { return find(j.System, j.RecipeVersion) }, err
+}
+
+// clusterOfJobs is namedClusters with the directories as jobs name them.
+func (in *invocation) clusterOfJobs() (func(plan.Job) string, error) {
+	find, err := in.namedClusters()
+	if find == nil || err != nil {
 		return nil, err
 	}
 	return func(j plan.Job) string {
-		dir := find(j.System, j.RecipeVersion)
+		dir := find(j)
 		if inside, _, err := in.inCheckout(dir); dir != "" && err == nil {
 			return inside
 		}
-		return filepath.ToSlash(dir)
+		return dir
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -44,7 +45,7 @@ func (in *invocation) packOptions(ctx context.Context, recipe string) (image.Pac
 	if err != nil {
 		return image.PackOptions{}, err
 	}
-	packer := in.String("packer")
+	packer := cmp.Or(in.String("packer"), packerNative) // not every command has the flag
 	if packer != packerNative && packer != packerMksquashfs {
 		return image.PackOptions{}, fault.New(fault.Usage, "--packer %q is neither %s nor %s", packer, packerNative, packerMksquashfs)
 	}

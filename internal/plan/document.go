@@ -41,6 +41,8 @@ func Parse(r io.Reader) (Plan, error) {
 	case p.Format < 1:
 		return p, fault.WithHint(fault.New(fault.Invalid, "this is no plan: it has no format"), "'uenv-ci ci plan --format json' writes one")
 	}
+	// As Make has them: lists that are empty rather than missing.
+	p.Jobs, p.Dropped, p.Problems = append([]Job{}, p.Jobs...), append([]Dropped{}, p.Dropped...), append(fault.Problems{}, p.Problems...)
 	seen := map[string]bool{}
 	for _, j := range p.Jobs {
 		err := j.check()
