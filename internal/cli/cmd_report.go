@@ -40,7 +40,7 @@ uenv-ci report prgenv-gnu --on 2027-04-01`,
 		flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "namespace", Usage: "report on `NAMESPACE`; may be repeated (else that of LABEL, else deploy)"},
 			&cli.StringFlag{Name: "matrix", Usage: "the matrix `FILE` that says what is deployed where (else that of the site file)"},
-			&cli.BoolFlag{Name: "attention", Usage: "show only what needs attention"},
+			&cli.BoolFlag{Name: "attention", Usage: "show only what needs attention; JSON and the page have all"},
 			&cli.IntFlag{Name: "soon", Usage: "support ends soon if it does within `DAYS`", Value: 90},
 			&cli.StringFlag{Name: "on", Usage: "judge support as on `DATE`, such as 2027-01-31 (else today)"},
 			&cli.StringFlag{Name: "html", Usage: "also write the report to `FILE`, as a page that needs no other files"},
@@ -111,6 +111,9 @@ func (in *invocation) reportOptions() (o pipeline.ReportOptions, err error) {
 	}
 	if o.Pattern, err = in.label(0, ""); err != nil {
 		return o, err
+	}
+	if o.Pattern.Tag != "" {
+		return o, usageError([]string{"report"}, "a report needs all tags of a uenv: leave out ':%s'", o.Pattern.Tag)
 	}
 	if o.Namespaces, err = in.reportNamespaces(o.Pattern); err != nil {
 		return o, err

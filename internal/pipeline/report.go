@@ -46,7 +46,7 @@ func Report(ctx context.Context, reg *registry.Registry, o ReportOptions) (repor
 
 // wanted lists what the matrix deploys, as far as the pattern names it.
 func wanted(m *site.Matrix, pattern label.Label, prefix bool) []label.Label {
-	pattern.Namespace, pattern.Tag = "", ""
+	pattern.Namespace = ""
 	var all []label.Label
 	for _, v := range m.Versions {
 		for _, d := range v.Deploy {
