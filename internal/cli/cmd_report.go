@@ -262,6 +262,9 @@ func (w cellWidths) write(p *printer, c report.Cell) {
 // lineWidth is that of the narrowest terminals.
 const lineWidth = 80
 
+// fewNotices is how many of a kind are shown beside everything else.
+const fewNotices = 10
+
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // verdictOf is the verdict of an image with its counts, in colour.
@@ -292,15 +295,27 @@ func (r reportResult) notices(p *printer) {
 		}
 		heading := fmt.Sprintf("%s (%d)", kind.Title(), len(notices))
 		p.printf("%s", p.bold(heading))
-		for _, n := range notices {
-			first := "  " + n.Label.String()
-			if len(first)+2+width(n.Text) <= lineWidth {
-				p.printf("%s  %s", first, p.dim(n.Text))
-				continue
-			}
-			p.printf("%s", first)
-			p.printf("      %s", p.dim(n.Text))
+		shown := notices
+		if !r.attention {
+			shown = notices[:min(len(notices), fewNotices)]
+		}
+		for _, n := range shown {
+			writeNotice(p, n)
+		}
+		if more := len(notices) - len(shown); more > 0 {
+			p.printf("  %s", p.dim(fmt.Sprintf("and %d more: --attention shows all", more)))
 		}
 	}
 	p.printf("")
+}
+
+// writeNotice writes a line, or two if it would be too long.
+func writeNotice(p *printer, n report.Notice) {
+	first := "  " + n.Label.String()
+	if len(first)+2+width(n.Text) <= lineWidth {
+		p.printf("%s  %s", first, p.dim(n.Text))
+		return
+	}
+	p.printf("%s", first)
+	p.printf("      %s", p.dim(n.Text))
 }

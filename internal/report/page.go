@@ -35,6 +35,9 @@ type group struct {
 	Notices []Notice
 }
 
+// mostOpen is how many notices of a kind are shown at once.
+const mostOpen = 20
+
 // HTML writes the report as a page that needs nothing else. It is the same for the
 // same report, unless a time of writing is given.
 func (r Report) HTML(written time.Time) ([]byte, error) {
@@ -44,7 +47,7 @@ func (r Report) HTML(written time.Time) ([]byte, error) {
 	}
 	for _, kind := range Kinds() {
 		if notices := r.Of(kind); len(notices) > 0 {
-			open := kind != KindDeprecated && kind != KindSuperseded
+			open := kind != KindDeprecated && kind != KindSuperseded && len(notices) <= mostOpen
 			p.Groups = append(p.Groups, group{kind, kind.Title(), kind.class(), open, notices})
 		}
 	}
