@@ -312,7 +312,7 @@ func (r reportResult) notices(p *printer) {
 // writeNotice writes a line, or two if it would be too long.
 func writeNotice(p *printer, n report.Notice) {
 	first := "  " + n.Label.String()
-	if len(first)+2+width(n.Text) <= lineWidth {
+	if len(first)+2+width(tame(n.Text)) <= lineWidth {
 		p.printf("%s  %s", first, p.dim(n.Text))
 		return
 	}

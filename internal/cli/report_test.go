@@ -18,14 +18,14 @@ import (
 func TestReportText(t *testing.T) {
 	var images []report.Image
 	for i := range 25 {
-		l := label.Label{Namespace: "deploy", Name: fmt.Sprintf("prgenv-gnu-openmpi%d", i), Version: "25.11", Tag: "v1", System: "clariden", UArch: "gh200"}
+		l := label.Label{Namespace: "deploy", Name: fmt.Sprintf("prgenv-nvfortran-openmpi%d", i), Version: "25.11", Tag: "v1", System: "clariden", UArch: "gh200"}
 		images = append(images, report.Image{Label: l, Digest: digest.FromString(l.String()), Size: 3_900_000_000, Created: "2026-01-01T00:00:00Z"})
 	}
 	images[0].Deprecated, images[0].Deprecation = true, &meta.Deprecation{Reason: "old", Replacement: "x\n\x1b[2Jdeploy: nothing"}
 	r := reportResult{Report: report.Make([]report.Source{{Namespace: "deploy", Images: images}}, report.Options{Released: "deploy"})}
 	for attention, want := range map[bool][]string{
-		false: {"Untested (25)", "and 15 more: --attention shows all", "\nprgenv-gnu-openmpi24/25.11\n"},
-		true:  {"Untested (25)", "  deploy::prgenv-gnu-openmpi24/25.11:v1@clariden%gh200\n      no test ran on clariden\n"},
+		false: {"Untested (25)", "and 15 more: --attention shows all", "\nprgenv-nvfortran-openmpi24/25.11\n"},
+		true:  {"Untested (25)", "  deploy::prgenv-nvfortran-openmpi24/25.11:v1@clariden%gh200\n      no test ran on clariden\n"},
 	} {
 		var out bytes.Buffer
 		p := newPrinter(&out, nil)
