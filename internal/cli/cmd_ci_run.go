@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -19,13 +20,16 @@ import (
 	"uenv-ci.dev/internal/meta"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/plan"
+	"uenv-ci.dev/internal/scratch"
+	"uenv-ci.dev/internal/slurm"
 	"uenv-ci.dev/internal/squashfs"
 )
 
 func ciRunCommand() *command {
 	return &command{
 		name: "run", usage: "build, publish and test the images of a plan on this machine",
-		details: `The jobs run in the order of the plan, each as 'build --push' and 'test' would do it.
+		details: `The jobs run in the order of the plan, each as 'build --push' and 'test' would do it;
+the tests in Slurm jobs if the site file says so.
 Images that the registry already has, by content key, are not built again, and those
 that passed their tests are not tested again: repeat a run that failed or was stopped,
 and it does what is missing. After a failure no further job begins, unless --keep-going
@@ -206,18 +210,33 @@ func (r *planRunner) compilations() int {
 	return max(runtime.GOMAXPROCS(0)/r.Int("jobs"), 1)
 }
 
-func (r *planRunner) test(j plan.Job, events event.Sink) (pipeline.TestOptions, error) {
+func (r *planRunner) test(ctx context.Context, j plan.Job, events event.Sink) (pipeline.TestOptions, *scratch.Dir, error) {
 	o, err := r.testOptions()
 	if err != nil {
-		return o, err
+		return o, nil, err
 	}
 	o.Out = filepath.Join(r.dir(j), "tests")
 	if err := os.RemoveAll(o.Out); err != nil { // of an earlier run
-		return o, fault.Wrap(fault.Usage, err, "keep the results")
+		return o, nil, fault.Wrap(fault.Usage, err, "keep the results")
 	}
+	o.Run.System, o.Run.UArch, o.Run.Partition = j.System, j.UArch, j.Partition
 	o.Run.NoSandbox, o.Run.Restricted = !j.Sandbox, r.site.Uenv(j.Name).Restricted
 	o.Events = events
-	return o, nil
+	work, err := r.testScratch(&o)
+	if err != nil {
+		return o, nil, err
+	}
+	if err = r.prepareJob(ctx, &o, work.Path()); err == nil {
+		err = r.jobSettings(&o)
+	}
+	if err != nil {
+		return o, nil, errors.Join(err, work.Remove())
+	}
+	if o.Slurm != nil {
+		ofJob := slurm.FromVariables(func(name string) string { return j.Variables[name] })
+		o.Slurm.Settings = o.Slurm.Settings.Over(ofJob).Over(slurm.Settings{"partition": j.Partition})
+	}
+	return o, work, nil
 }
 
 // runResult is what became of a plan, with exit codes.

@@ -29,9 +29,11 @@ type RunOptions struct {
 	KeepGoing bool // start the others too after a job has failed
 	// Label names the image of a job in full.
 	Label func(plan.Job) (label.Label, error)
-	// Build and Test say how: what follows from the job's image is filled in here.
+	// Build and Test say how: what follows from the job's image is filled in here. Test
+	// is asked first, and makes a directory where the tests can read the image, which is
+	// removed when they have ended.
 	Build  func(context.Context, plan.Job, label.Label, event.Sink) (BuildImageOptions, error)
-	Test   func(plan.Job, event.Sink) (TestOptions, error)
+	Test   func(context.Context, plan.Job, event.Sink) (TestOptions, *scratch.Dir, error)
 	Events event.Sink // names each stage with its job
 }
 
@@ -91,7 +93,7 @@ func Run(ctx context.Context, p plan.Plan, o RunOptions) (Ran, error) {
 		})
 	}
 	err := group.Wait() // always nil: jobs keep their errors
-	r.done.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
+	r.done.Seconds = float64(time.Since(start).Milliseconds()) / 1000
 	if worst := r.done.worst(); worst != nil {
 		return r.done, worst
 	}
@@ -123,7 +125,7 @@ func (r *planRun) run(ctx context.Context, j plan.Job, done *RanJob) {
 		r.Events.Emit(e)
 	}}
 	err := one.run(ctx)
-	done.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
+	done.Seconds = float64(time.Since(start).Milliseconds()) / 1000
 	if err != nil && ctx.Err() != nil {
 		err = fault.Wrap(fault.Interrupted, err, "interrupted")
 		for _, part := range []*string{&done.Build, &done.Tests} {
@@ -164,7 +166,7 @@ func (r *jobRun) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	work, err := scratch.New("", r.events)
+	tests, work, err := r.RunOptions.Test(ctx, r.job, r.events)
 	if err != nil {
 		return err
 	}
@@ -198,7 +200,7 @@ func (r *jobRun) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return r.test(ctx, found, file)
+	return r.test(ctx, tests, found, file)
 }
 
 // keepBuilt saves an image that could not be published, as BuildImage does with one for
@@ -262,17 +264,12 @@ func (f Found) fetch(ctx context.Context, file string, events event.Sink) error 
 }
 
 // test tests the image, which is in a file too.
-func (r *jobRun) test(ctx context.Context, found Found, file string) error {
+func (r *jobRun) test(ctx context.Context, o TestOptions, found Found, file string) (err error) {
 	r.done.Tests, r.done.Counts, r.done.TestedBefore = Broken, meta.Counts{}, false // until there is a verdict
-	o, err := r.RunOptions.Test(r.job, r.events)
-	if err != nil {
-		return err
-	}
 	if o.Image, err = FileRunnable(file, r.events); err != nil {
 		return err
 	}
-	o.Attach, o.Events = &found, r.events
-	o.Run.System, o.Run.UArch, o.Run.Partition = r.job.System, r.job.UArch, r.job.Partition
+	o.Attach = &found
 	tested, err := Test(ctx, o)
 	if v := tested.Verdict; v.State != "" {
 		r.done.Tests, r.done.Counts = string(v.State), v.Counts
