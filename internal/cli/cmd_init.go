@@ -131,14 +131,18 @@ func namesFrom(dir string) (name, version, uarch string) {
 // commands are what to do next. What nobody has told stands in capitals.
 func (n newRecipe) commands() []string {
 	dir, system, uarch := quoted(n.Dir), cmp.Or(n.system, "SYSTEM"), cmp.Or(n.uarch, "UARCH")
-	image := n.Name + ".squashfs"
+	results := "" // go beside the recipe, not into it
+	if filepath.Clean(n.Dir) == "." {
+		results = "../"
+	}
+	image := results + n.Name + ".squashfs"
 	build := "uenv-ci build --recipe " + dir + " " + n.Name + "/" + n.Version + "@" + system + "%" + uarch + " --out " + image
 	if n.Format == 0 {
-		return []string{"uenv-ci lint " + dir, build, "uenv-ci test ./" + image + " --system " + system}
+		return []string{"uenv-ci lint " + dir, build, "uenv-ci test " + image + " --system " + system}
 	}
 	return []string{
 		"uenv-ci lint " + dir,
-		"uenv-ci configure --recipe " + dir + " --system " + system + " --uarch " + uarch + " --out " + n.Name + "-tree",
+		"uenv-ci configure --recipe " + dir + " --system " + system + " --uarch " + uarch + " --out " + results + n.Name + "-tree",
 		build,
 	}
 }

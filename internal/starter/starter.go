@@ -41,34 +41,50 @@ func (r Recipe) Write() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.isFree(); err != nil {
+	exists, err := r.isFree()
+	if err != nil {
 		return nil, err
 	}
-	parent := filepath.Dir(filepath.Clean(r.Dir))
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return nil, fault.Wrap(fault.Failure, err, "make %s", parent)
+	var names []string
+	for _, f := range files {
+		names = append(names, f.name)
+	}
+	return names, fault.Wrap(fault.Failure, place(r.Dir, exists, files), "make %s", r.Dir)
+}
+
+// place writes files into a directory, all of them before any has its final name. One
+// that exists stays itself: somebody may be in it.
+func place(dir string, exists bool, files []file) error {
+	parent := dir
+	if !exists {
+		parent = filepath.Dir(filepath.Clean(dir))
+		if err := os.MkdirAll(parent, 0o755); err != nil {
+			return err
+		}
 	}
 	work, err := os.MkdirTemp(parent, ".uenv-ci-init-*")
 	if err != nil {
-		return nil, fault.Wrap(fault.Failure, err, "make %s", r.Dir)
+		return err
 	}
 	defer os.RemoveAll(work)
-	var names []string
 	for _, f := range files {
 		if err := f.write(work); err != nil {
-			return nil, fault.Wrap(fault.Failure, err, "write %s", f.name)
-		}
-		names = append(names, f.name)
-	}
-	if err = os.Chmod(work, 0o755); err == nil {
-		if err = os.Remove(r.Dir); errors.Is(err, fs.ErrNotExist) {
-			err = nil
+			return err
 		}
 	}
-	if err == nil { // it fails if somebody has put something there meanwhile
-		err = os.Rename(work, r.Dir)
+	if !exists {
+		if err := os.Chmod(work, 0o755); err != nil {
+			return err
+		}
+		return os.Rename(work, dir)
 	}
-	return names, fault.Wrap(fault.Failure, err, "make %s", r.Dir)
+	entries, err := os.ReadDir(work)
+	for _, e := range entries {
+		if err == nil {
+			err = os.Rename(filepath.Join(work, e.Name()), filepath.Join(dir, e.Name()))
+		}
+	}
+	return err
 }
 
 func (r Recipe) check() error {
@@ -84,20 +100,21 @@ func (r Recipe) check() error {
 	return nil
 }
 
-// isFree refuses a directory with anything in it, and what is no directory.
-func (r Recipe) isFree() error {
+// isFree tells whether the directory exists. It refuses one with anything in it, and
+// what is no directory.
+func (r Recipe) isFree() (exists bool, err error) {
 	entries, err := os.ReadDir(r.Dir)
 	switch {
 	case err == nil && len(entries) > 0:
 		err := fault.New(fault.Refused, "%s is not empty: nothing is overwritten", r.Dir)
-		return fault.WithHint(err, "name a new directory")
+		return true, fault.WithHint(err, "name a new directory")
 	case err == nil, errors.Is(err, fs.ErrNotExist):
-		return nil
+		return err == nil, nil
 	}
 	if _, statErr := os.Lstat(r.Dir); statErr == nil {
-		return fault.New(fault.Refused, "%s is there already, and no directory that could be used: %w", r.Dir, err)
+		return true, fault.New(fault.Refused, "%s is there already, and no directory that could be used: %w", r.Dir, err)
 	}
-	return fault.Wrap(fault.Failure, err, "look at %s", r.Dir)
+	return false, fault.Wrap(fault.Failure, err, "look at %s", r.Dir)
 }
 
 // file is a file of the recipe.
