@@ -19,17 +19,19 @@ import (
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/sandbox"
 	"uenv-ci.dev/internal/slurm"
+	"uenv-ci.dev/internal/squashfs"
 )
 
 func testCommand() *command {
 	return &command{
 		name: "test", group: "CI", writes: true, usage: "test an image and attach the results to it",
-		args: "(LABEL|FILE)", minArgs: 1, maxArgs: 1,
+		args: "(LABEL|FILE|DIR)", minArgs: 1, maxArgs: 1,
 		details: `The image is mounted and tested as its recipe says: with ReFrame according to
 extra/reframe.yaml, or with the program extra/test, which reports in TAP. The image's
 own tests run in a sandbox, without network. The results are attached to the image of
-a LABEL, whether good or bad. The default namespace is 'build'. Exit codes: 7 if tests
-failed, 9 if no test ran.
+a LABEL, whether good or bad. The default namespace is 'build'. DIR is the tree of an
+image that is not packed yet; it is packed for the tests. Exit codes: 7 if tests failed,
+9 if no test ran.
 
 With the executor 'slurm' the tests run in a Slurm job on a compute node. Its settings are
 those of --slurm, of SBATCH_* and SLURM_* variables (SLURM_PARTITION, SLURM_ACCOUNT,
@@ -164,7 +166,11 @@ func (in *invocation) secrets() ([]string, error) {
 // which is fetched below work.
 func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, work string) error {
 	if isPath(in.arg(0)) {
-		target, err := pipeline.FileRunnable(in.arg(0), in.events)
+		file, err := in.packed(ctx, in.arg(0), work)
+		if err != nil {
+			return err
+		}
+		target, err := pipeline.FileRunnable(file, in.events)
 		if err != nil {
 			return err
 		}
@@ -201,6 +207,21 @@ func (in *invocation) testTarget(ctx context.Context, o *pipeline.TestOptions, w
 	o.Run.System, o.Run.UArch = cmp.Or(o.Run.System, found.Label.System), found.Label.UArch
 	o.Run.Image = meta.Subject{Label: found.Label.String(), Digest: found.Descriptor.Digest}
 	return nil
+}
+
+// packed returns the path of an image file; one is made below work, without compression,
+// of a directory.
+func (in *invocation) packed(ctx context.Context, path, work string) (string, error) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return path, nil
+	}
+	if _, err := os.Stat(filepath.Join(path, meta.EnvFile)); err != nil {
+		err = fault.New(fault.Invalid, "%s is no tree of an image: it has no %s", path, meta.EnvFile)
+		return "", fault.WithHint(err, "name the directory that is at the mount point of the image")
+	}
+	file := filepath.Join(work, meta.ImageTitle)
+	_, err := image.Pack(ctx, path, file, image.PackOptions{Codec: squashfs.None, Created: time.Now(), Events: in.events})
+	return file, err
 }
 
 func (r testResult) text(p *printer) {

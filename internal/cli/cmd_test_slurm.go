@@ -49,9 +49,13 @@ func (in *invocation) testScratch(o *pipeline.TestOptions) (*scratch.Dir, error)
 	if err != nil {
 		return nil, err
 	}
+	if info, err := os.Stat(shared); err != nil || !info.IsDir() {
+		err := fault.New(fault.Usage, "the shared directory %s does not exist", shared)
+		return nil, fault.WithHint(err, "--shared names a directory that the compute nodes have too")
+	}
 	work, err := scratch.NewShared(shared, in.events)
 	if err != nil {
-		return nil, fault.WithHint(err, "--shared names a directory that the compute nodes have too")
+		return nil, err
 	}
 	root, err := scratch.SharedRoot(shared)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"uenv-ci.dev/internal/event"
 )
@@ -16,10 +17,14 @@ const placed = 8 << 20
 // place makes a file appear at another path: by a link where that is possible, else by
 // a copy, which keeps the permission to execute.
 func place(ctx context.Context, from, to string, events event.Sink) error {
-	if os.Link(from, to) == nil {
+	file, err := filepath.EvalSymlinks(from) // or it would be the symbolic link that is linked
+	if err != nil {
+		return err
+	}
+	if os.Link(file, to) == nil {
 		return nil
 	}
-	return copyFile(ctx, from, to, events)
+	return copyFile(ctx, file, to, events)
 }
 
 func copyFile(ctx context.Context, from, to string, events event.Sink) error {

@@ -109,7 +109,10 @@ func TestJobScript(t *testing.T) {
 func TestJobTimeout(t *testing.T) {
 	for limit, want := range map[string]time.Duration{"": 0, "5": 4 * time.Minute, "3:00:00": 2*time.Hour + 59*time.Minute, "0": 0} {
 		dir := t.TempDir()
-		write(t, dir, map[string]string{"image": "x", "program": "y"})
+		write(t, dir, map[string]string{"real": "x", "program": "y"})
+		if err := os.Symlink("real", filepath.Join(dir, "image")); err != nil {
+			t.Fatal(err)
+		}
 		s := InSlurm{Dir: filepath.Join(dir, "job"), Program: filepath.Join(dir, "program"), Settings: slurm.Settings{"time": limit}}
 		if err := os.Mkdir(s.Dir, 0o700); err != nil {
 			t.Fatal(err)
