@@ -111,7 +111,7 @@ func (in *invocation) jobSettings(o *pipeline.TestOptions) error {
 	o.Slurm.Settings = given.Over(variables).Over(below)
 	base, err := in.jobArgs(*o)
 	o.Slurm.Args = func(p pipeline.JobPlaces) []string {
-		args := []string{"--quiet", "--format", "json", "--site", p.Site}
+		args := []string{"--log-json", "--format", "json", "--site", p.Site}
 		args = append(append(args, base...), "--out", p.Results, p.Image)
 		if p.Timeout > 0 {
 			args = append(args, "--timeout", p.Timeout.String())

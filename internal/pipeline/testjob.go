@@ -53,7 +53,7 @@ const (
 	jobSite    = "site.yaml"
 	jobResults = "results"
 	jobResult  = "result.json" // the program's standard output
-	jobErrors  = "errors"      // its standard error
+	jobErrors  = "errors"      // its standard error: messages, and at last the error
 	jobEnded   = "ended"       // its exit code, when it has ended
 	jobLog     = "slurm.log"   // what Slurm has to say
 )
@@ -206,10 +206,19 @@ func withoutSlurm(environ []string) []string {
 // follow waits for a job's end. When we are told to stop, or there is no point in
 // waiting, the job is cancelled and has ended before its directory goes.
 func (o TestOptions) follow(ctx context.Context, id string) (slurm.Status, error) {
+	inside := &hearing{file: filepath.Join(o.Slurm.Dir, jobErrors), events: o.Events}
+	if o.Run.Restricted {
+		inside.events = nil
+	}
+	defer inside.listen()
 	w := slurm.Watch{
 		Changed: func(s slurm.Status) { o.tellJob(s) },
 		Lost:    func(err error) { o.Events.Warn(jobStage, "Slurm does not answer; the job goes on: %v", err) },
-		Done:    func() bool { _, ok := o.Slurm.ended(); return ok },
+		Done: func() bool {
+			inside.listen()
+			_, ok := o.Slurm.ended()
+			return ok
+		},
 	}
 	if o.Run.Timeout > 0 {
 		w.Limit = o.Run.Timeout + jobOverhead

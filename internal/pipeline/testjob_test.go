@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/proc"
 	"uenv-ci.dev/internal/slurm"
@@ -102,6 +103,32 @@ func TestJobScript(t *testing.T) {
 	}
 	if code, ok := s.ended(); !ok || code != 7 {
 		t.Errorf("ended with %d, %v", code, ok)
+	}
+}
+
+// What the program in the job says is told here when its line is complete, but for what
+// we tell ourselves.
+func TestHearing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), jobErrors)
+	var told []string
+	h := &hearing{file: file, events: func(e event.Event) { told = append(told, string(e.Kind)+" "+e.Stage+" "+e.Message) }}
+	h.listen()
+	for _, part := range []string{
+		`{"level":"info","stage":"test","event":"started","message":"test: extra/test"}` + "\n",
+		`{"level":"info","stage":"test","event":"info","mess`, `age":"test: fail greeting"}` + "\nno JSON\n",
+		`{"level":"warn","stage":"mount","event":"warning","message":"mount: slow"}` + "\n" + `{"error":"tests failed","code":7}` + "\n",
+	} {
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err == nil {
+			_, err = f.WriteString(part)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		h.listen()
+	}
+	if want := []string{"info test fail greeting", "warning mount slow"}; !slices.Equal(told, want) {
+		t.Errorf("told %q", told)
 	}
 }
 
