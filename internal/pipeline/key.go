@@ -26,6 +26,9 @@ type KeyOptions struct {
 	// they build is kept apart from what others may believe.
 	PerChange bool
 	Rebuild   bool // build what the registry has, too
+
+	// Resolve finds out what references stand for; nil asks their repositories.
+	Resolve func(ctx context.Context, repo, ref string) (string, error)
 }
 
 // ContentKey is the content key of an image that is built, and what it comes from.
@@ -58,7 +61,7 @@ func keyOf(ctx context.Context, in stack.Input, uarch string, pack image.PackOpt
 		Recipe: in.Recipe, Cluster: in.Cluster, System: in.System, UArch: uarch, Mount: in.Mount,
 		Variables: o.Variables, Packing: packing,
 	}
-	if !o.Offline {
+	if single.Resolve = o.Resolve; single.Resolve == nil && !o.Offline {
 		single.Resolve = newPlanner(PlanOptions{Events: events}).resolve
 	}
 	input, err := plan.Single(ctx, single)

@@ -1,6 +1,8 @@
 package pipeline_test
 
 import (
+	"context"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"uenv-ci.dev/internal/image"
 	"uenv-ci.dev/internal/pipeline"
 	"uenv-ci.dev/internal/plan"
+	"uenv-ci.dev/internal/proc"
 )
 
 // keyOfJob is the key that the build of a plan's job has.
@@ -62,11 +65,17 @@ func TestBuildResolvesBranches(t *testing.T) {
 	clusterFor := func(system string, _ int) string { return filepath.Join(root, "clusters", system) }
 	spack := t.TempDir()
 	commitAll(t, spack, "first")
+	if err := (proc.Cmd{Path: "git", Args: []string{"-C", spack, "branch", "release"}, Env: os.Environ()}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"tools", "more"} {
-		writeTree(t, root, map[string]string{"recipes/" + name + "/mc/config.yaml": "name: " + name + "\nversion: 2\nspack: {repo: 'file://" + spack + "', commit: null, packages: {repo: 'file://" + spack + "', commit: null}}\n"})
+		writeTree(t, root, map[string]string{"recipes/" + name + "/mc/config.yaml": "name: " + name + "\nversion: 2\nspack: {repo: 'file://" + spack + "', commit: null, packages: {repo: 'file://" + spack + "', commit: release}}\n"})
 	}
 	online := smallPlan(t, root, func(o *pipeline.PlanOptions) { o.Offline = false }).Jobs
 	offline := smallPlan(t, root, same).Jobs
+	if len(online) != 2 || len(offline) != 2 {
+		t.Fatalf("%d jobs, %d offline", len(online), len(offline))
+	}
 	for i, j := range online {
 		sameKey(t, j, keyOfJob(t, root, j, clusterFor, image.PackOptions{}, pipeline.KeyOptions{}))
 		sameKey(t, offline[i], keyOfJob(t, root, j, clusterFor, image.PackOptions{}, pipeline.KeyOptions{Offline: true}))
@@ -74,7 +83,10 @@ func TestBuildResolvesBranches(t *testing.T) {
 			t.Errorf("%s: key %q, offline %q, %v", j.ID, j.Key, offline[i].Key, offline[i].Unresolved)
 		}
 	}
+	first := online[0].Sources[0].Commit
 	commitAll(t, spack, "second")
+	remembered := pipeline.KeyOptions{Resolve: func(context.Context, string, string) (string, error) { return first, nil }}
+	sameKey(t, online[0], keyOfJob(t, root, online[0], clusterFor, image.PackOptions{}, remembered))
 	for _, j := range online {
 		if k := keyOfJob(t, root, j, clusterFor, image.PackOptions{}, pipeline.KeyOptions{}); k.Key == j.Key || k.Key == "" {
 			t.Errorf("%s: the branch has moved, the key is %q", j.ID, k.Key)

@@ -80,7 +80,7 @@ func (j RanJob) Err() error { return j.err }
 // error is that of the worst job.
 func Run(ctx context.Context, p plan.Plan, o RunOptions) (Ran, error) {
 	start := time.Now()
-	r := &planRun{RunOptions: o, done: Ran{Jobs: make([]RanJob, len(p.Jobs)), Dropped: p.Dropped}}
+	r := &planRun{RunOptions: o, planner: newPlanner(PlanOptions{Events: o.Events}), done: Ran{Jobs: make([]RanJob, len(p.Jobs)), Dropped: p.Dropped}}
 	for i, j := range p.Jobs {
 		r.done.Jobs[i] = RanJob{ID: j.ID, Build: NotRun, Tests: NotRun}
 	}
@@ -105,6 +105,7 @@ type planRun struct {
 	RunOptions
 	stopped atomic.Bool // no further job is to start
 	begun   atomic.Int64
+	planner *planner   // knows what references stood for before
 	bare    sync.Mutex // held by a job without a sandbox: two would share a mount point
 	done    Ran
 }
@@ -176,6 +177,9 @@ func (r *jobRun) run(ctx context.Context) (err error) {
 	}
 	if r.done.Tests == NotRun { // they need the file
 		o.Out = filepath.Join(work.Path(), meta.ImageTitle)
+	} else if !o.Key.Offline {
+		// A job that takes long asks again: by then a branch may have moved.
+		o.Key.Resolve = r.planner.resolve
 	}
 	built, err := BuildImage(ctx, r.done.Label, o)
 	if err != nil {
