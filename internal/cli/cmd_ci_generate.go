@@ -37,6 +37,7 @@ uenv-ci ci generate --uenv prgenv-gnu/25.11 --system daint --uarch gh200 --out p
 			&cli.DurationFlag{Name: "timeout", Usage: "end each job after `TIME`", Value: plan.DefaultTimeout},
 			&cli.StringFlag{Name: "build-script", Usage: "let the build jobs run the shell command `LINE` instead"},
 			&cli.StringFlag{Name: "test-script", Usage: "let the test jobs run the shell command `LINE` instead"},
+			&cli.StringSliceFlag{Name: "artifact", Usage: "let the jobs also keep `PATH` as an artifact; may be repeated"},
 			&cli.StringSliceFlag{Name: "idle-tag", Usage: "`TAG` of the runner that says that there is nothing to build (else any runner)"},
 		),
 		run: runGenerate,
@@ -81,6 +82,7 @@ func runGenerate(ctx context.Context, in *invocation) (result, error) {
 func (in *invocation) gitlabOptions() (plan.GitLabOptions, error) {
 	o := plan.GitLabOptions{
 		Tag: in.String("tag"), ParentJob: in.String("parent-job"), Timeout: in.Duration("timeout"), IdleTags: in.StringSlice("idle-tag"),
+		Artifacts:   in.StringSlice("artifact"),
 		BuildScript: in.String("build-script"), TestScript: in.String("test-script"),
 		Restricted: func(j plan.Job) bool { return in.site.Uenv(j.Name).Restricted },
 	}

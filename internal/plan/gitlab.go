@@ -37,6 +37,7 @@ type GitLabOptions struct {
 	// BuildScript and TestScript are shell commands that the jobs of a stage run instead
 	// of ours; "" for ours.
 	BuildScript, TestScript string
+	Artifacts               []string // paths that all jobs keep besides
 	IdleTags                []string // runner tags of the job of an empty pipeline
 }
 
@@ -169,7 +170,7 @@ func (g *gitlab) buildJob(j Job) *yamlpos.Map {
 	}
 	m := g.job(j, "build", "NO_BWRAP", sandbox, "STACK_RECIPE", path.Join(g.Root, j.Recipe))
 	m.Set("script", []any{yamlpos.Quoted(cmp.Or(g.BuildScript, g.buildCommand(j)))})
-	g.artifacts(m, j, yamlpos.NewMap("when", "always", "paths", []string{reportFile, logsDir + "/"}))
+	g.artifacts(m, j, reportFile, logsDir+"/")
 	return m
 }
 
@@ -185,8 +186,9 @@ func (g *gitlab) testJob(j Job) *yamlpos.Map {
 	if g.TestScript == "" { // without any test the pipeline warns
 		m.Set("allow_failure", yamlpos.NewMap("exit_codes", []any{untested}))
 	}
-	g.artifacts(m, j, yamlpos.NewMap("when", "always", "paths", []string{resultsDir + "/"},
-		"reports", yamlpos.NewMap("junit", resultsDir+"/*/junit.xml")))
+	if artifacts := g.artifacts(m, j, resultsDir+"/"); artifacts != nil {
+		artifacts.Set("reports", yamlpos.NewMap("junit", resultsDir+"/*/junit.xml"))
+	}
 	return m
 }
 
@@ -221,10 +223,18 @@ func (r Runner) tag() string {
 	return cmp.Or(r.SlurmTag, r.BaremetalTag)
 }
 
-func (g *gitlab) artifacts(m *yamlpos.Map, j Job, artifacts *yamlpos.Map) {
-	if g.Restricted == nil || !g.Restricted(j) {
-		m.Set("artifacts", artifacts)
+// artifacts makes a job keep files whether it succeeds or not; nil if it must not.
+func (g *gitlab) artifacts(m *yamlpos.Map, j Job, paths ...string) *yamlpos.Map {
+	if g.Restricted != nil && g.Restricted(j) {
+		return nil
 	}
+	var list []any
+	for _, path := range append(paths, g.Artifacts...) {
+		list = append(list, yamlpos.Quoted(path))
+	}
+	artifacts := yamlpos.NewMap("when", "always", "paths", list)
+	m.Set("artifacts", artifacts)
+	return artifacts
 }
 
 // image names the image of a job in a shell; the parts of labels need no quotes.
