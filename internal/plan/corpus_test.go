@@ -13,8 +13,11 @@ import (
 
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/plan"
+	"uenv-ci.dev/internal/schema"
 	"uenv-ci.dev/internal/site"
 	"uenv-ci.dev/internal/testdirs"
+	"uenv-ci.dev/internal/yamlpos"
+	"uenv-ci.dev/schemas"
 )
 
 const minimalV2 = `name: NAME
@@ -94,6 +97,71 @@ func makePlan(t testing.TB, root string, s plan.Selection) plan.Plan {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// planProblems are what the schema of plans says of one.
+func planProblems(t testing.TB, p plan.Plan) fault.Problems {
+	t.Helper()
+	s, err := schema.Compile(schemas.FS, "plan.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := yamlpos.Parse("plan.json", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Validate(root)
+}
+
+// The pipeline of the real matrix has what the field's own pipelines take from it.
+func TestPipelineOfTheRealMatrix(t *testing.T) {
+	p := makePlan(t, realMatrix(t), plan.Selection{Deployed: true})
+	if problems := planProblems(t, p); len(problems) > 0 {
+		t.Errorf("the plan: %v", problems)
+	}
+	if broken := (plan.Plan{Format: 1, Jobs: []plan.Job{{ID: "x", Key: "y"}}}); len(planProblems(t, broken)) == 0 {
+		t.Error("the schema of plans lets everything pass")
+	}
+	text, err := p.GitLab(plan.GitLabOptions{ParentJob: "pipeline-configure"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := yamlpos.Parse("pipeline.yml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables := map[string]map[string]string{}
+	for _, pair := range root.Pairs {
+		if of := pair.Value.Get("variables"); of != nil {
+			variables[pair.Key.Raw] = map[string]string{"tag": strings.Join(pair.Value.Get("tags").Texts(), " ")}
+			for _, v := range of.Pairs {
+				variables[pair.Key.Raw][v.Key.Raw] = v.Value.Raw
+			}
+		}
+	}
+	if len(variables) != 2*145+2 {
+		t.Errorf("%d jobs", len(variables))
+	}
+	for _, c := range []struct{ job, variable, want string }{
+		{"build-editors/24.7-eiger/zen2", "SLURM_CONSTRAINT", "mc"},
+		{"build-editors/24.7-eiger/zen2", "tag", "f7t-runner"},
+		{"test-editors/24.7-eiger/zen2", "STACK_MOUNT", "/user-tools"},
+		{"test-linalg/25.10-beverin/mi200", "SLURM_TIMELIMIT", "500"},
+		{"test-linalg/25.10-beverin/mi200", "SLURM_PARTITION", "mi200"},
+		{"build-linalg/25.10-beverin/mi200", "F7T_CLIENT_SECRET", "$F7T_BEVERIN_CLIENT_SECRET"},
+		{"build-linalg/25.10-beverin/mi200", "F7T_URL", "https://api.cscs.ch/beverin/firecrest/v2"},
+		{"build-linalg/25.10-beverin/mi200", "FIRECREST_SYSTEM", "beverin"},
+		{"build-linalg/25.10-beverin/mi200", "STACK_RECIPE", "recipes/linalg/25.10/amdgpu"},
+		{"build-linalg/25.10-beverin/mi200", "CSCS_RUNNER_MODE", "baremetal"},
+	} {
+		if got := variables[c.job][c.variable]; got != c.want {
+			t.Errorf("%s: %s is %q, not %q", c.job, c.variable, got, c.want)
+		}
+	}
 }
 
 func TestRealMatrix(t *testing.T) {
