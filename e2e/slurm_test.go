@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -96,11 +97,18 @@ PartitionName=debug Nodes=nid001 MaxTime=00:10:00
 `, dir, host, freePort(ts), freePort(ts))
 }
 
+// freePort returns a port that is free and stays so: below those that the system hands
+// out to others.
 func freePort(ts *testscript.TestScript) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 100 {
+		port := 20000 + mathrand.IntN(10000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	ts.Fatalf("no port is free")
+	return 0
 }
 
 // daemon runs a program till the script's end, or ours.

@@ -121,10 +121,10 @@ type Listed struct {
 	ID, Name, Dir string
 }
 
-// List returns our jobs.
+// List returns our jobs, but for those that are just ending.
 func (c Client) List(ctx context.Context) ([]Listed, error) {
 	out, err := c.run(ctx, proc.Cmd{
-		Path: "squeue", Args: []string{"--noheader", "--user=" + strconv.Itoa(os.Geteuid()), "--format=%i|%j|%Z"}, Env: c.environ(),
+		Path: "squeue", Args: []string{"--noheader", "--states=PENDING,RUNNING,SUSPENDED", "--user=" + strconv.Itoa(os.Geteuid()), "--format=%i|%j|%Z"}, Env: c.environ(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list jobs: %w", err)
