@@ -20,7 +20,7 @@ func madePlanFlags() []cli.Flag {
 }
 
 // settled are the flags of which a plan that is there already has decided.
-var settled = [...]string{"all", "undeployed", "since", "offline", "env", "codec", "level", "block-size"}
+var settled = [...]string{"all", "undeployed", "since", "env", "codec", "level", "block-size"}
 
 // wantedPlan is the plan that --plan names, or one that is made, with all that was asked
 // for. Of a plan that is there already only what is selected is kept.

@@ -26,6 +26,8 @@ ran ends with a warning.`,
 # from a plan that was looked at before
 uenv-ci ci plan --all --format json > plan.json
 uenv-ci ci generate --plan plan.json --program ./uenv-ci --out pipeline.yml
+# recipes for Spack 1.x
+uenv-ci ci generate --all --build-flags '--engine stackinator --stackinator $HOME/stackinator-v7' --out pipeline.yml
 # only plan and build with this program, test with another
 uenv-ci ci generate --uenv prgenv-gnu/25.11 --system daint --uarch gh200 --out pipeline.yml \
   --test-script './uenv-pipeline/stage-test -n $STACK_NAME -s $STACK_SYSTEM -m $STACK_MOUNT -u $STACK_UARCH'`,
@@ -35,6 +37,8 @@ uenv-ci ci generate --uenv prgenv-gnu/25.11 --system daint --uarch gh200 --out p
 			&cli.StringFlag{Name: "tag", Usage: "tag of the images: `TEXT` in which jobs expand variables", Value: plan.DefaultTag},
 			&cli.StringFlag{Name: "parent-job", Usage: "the `JOB` of the parent pipeline whose artifacts each job gets ('' for none)", Value: "pipeline-configure"},
 			&cli.DurationFlag{Name: "timeout", Usage: "end each job after `TIME`", Value: plan.DefaultTimeout},
+			&cli.StringFlag{Name: "build-flags", Usage: "further `FLAGS` of 'build' in the build jobs, as a shell reads them"},
+			&cli.StringFlag{Name: "test-flags", Usage: "further `FLAGS` of 'test' in the test jobs, as a shell reads them"},
 			&cli.StringFlag{Name: "build-script", Usage: "let the build jobs run the shell command `LINE` instead"},
 			&cli.StringFlag{Name: "test-script", Usage: "let the test jobs run the shell command `LINE` instead"},
 			&cli.StringSliceFlag{Name: "artifact", Usage: "let the jobs also keep `PATH` as an artifact; may be repeated"},
@@ -82,7 +86,7 @@ func runGenerate(ctx context.Context, in *invocation) (result, error) {
 func (in *invocation) gitlabOptions() (plan.GitLabOptions, error) {
 	o := plan.GitLabOptions{
 		Tag: in.String("tag"), ParentJob: in.String("parent-job"), Timeout: in.Duration("timeout"), IdleTags: in.StringSlice("idle-tag"),
-		Artifacts:   in.StringSlice("artifact"),
+		BuildFlags: in.String("build-flags"), TestFlags: in.String("test-flags"), Artifacts: in.StringSlice("artifact"),
 		BuildScript: in.String("build-script"), TestScript: in.String("test-script"),
 		Restricted: func(j plan.Job) bool { return in.site.Uenv(j.Name).Restricted },
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"uenv-ci.dev/internal/build"
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/label"
@@ -66,6 +67,11 @@ func runCI(ctx context.Context, in *invocation) (result, error) {
 	}
 	if err := in.checkMachine(p); err != nil {
 		return nil, err
+	}
+	if in.String("engine") == build.EngineStackinator { // whose images have no keys
+		for i := range p.Jobs {
+			p.Jobs[i].Key, p.Jobs[i].Unresolved = "", []string{"stackinator's own version is not part of a key"}
+		}
 	}
 	repository, err := in.repository()
 	if err != nil {

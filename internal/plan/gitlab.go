@@ -37,8 +37,10 @@ type GitLabOptions struct {
 	// BuildScript and TestScript are shell commands that the jobs of a stage run instead
 	// of ours; "" for ours.
 	BuildScript, TestScript string
-	Artifacts               []string // paths that all jobs keep besides
-	IdleTags                []string // runner tags of the job of an empty pipeline
+	// BuildFlags and TestFlags are shell words at the end of our commands; "" for none.
+	BuildFlags, TestFlags string
+	Artifacts             []string // paths that all jobs keep besides
+	IdleTags              []string // runner tags of the job of an empty pipeline
 }
 
 // What GitLabOptions leave open.
@@ -270,7 +272,7 @@ func (g *gitlab) buildCommand(j Job) string {
 	if g.Restricted == nil || !g.Restricted(j) {
 		words = append(words, "--logs", logsDir)
 	}
-	return strings.Join(words, " ")
+	return withFlags(words, g.BuildFlags)
 }
 
 func (g *gitlab) testCommand(j Job) string {
@@ -284,6 +286,13 @@ func (g *gitlab) testCommand(j Job) string {
 	if g.Restricted == nil || !g.Restricted(j) {
 		// A directory of its own: runners may keep what an earlier job has left.
 		words = append(words, "--out", `"`+resultsDir+`/$CI_JOB_ID"`)
+	}
+	return withFlags(words, g.TestFlags)
+}
+
+func withFlags(words []string, flags string) string {
+	if flags != "" {
+		words = append(words, flags)
 	}
 	return strings.Join(words, " ")
 }

@@ -136,9 +136,10 @@ func TestGitLabOptions(t *testing.T) {
 		Program: []string{"./uenv-ci", "--site", "a b.yaml"}, Tag: "v${X}-1", Timeout: 90 * time.Minute,
 		Cluster:    func(j Job) string { return "clusters/" + j.System },
 		Restricted: func(j Job) bool { return j.System == "daint" }, TestScript: "stage-test -n $STACK_NAME",
+		BuildFlags: "--engine stackinator",
 	})
 	want := `./uenv-ci --site 'a b.yaml' build "one/1:v${X}-1@daint%gh200" --recipe recipes/one/a --mount /user-environment --push --cluster clusters/daint` +
-		` --codec gzip --level 9 --block-size 4096 --env A --report build-report.json`
+		` --codec gzip --level 9 --block-size 4096 --env A --report build-report.json --engine stackinator`
 	if got := at0(root, strings.Fields(daintBuild+" script 0")); got != want {
 		t.Errorf("build %s", got)
 	}
