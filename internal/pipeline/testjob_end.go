@@ -79,7 +79,7 @@ func (s InSlurm) diedWith(status slurm.Status) error {
 	case status.State == slurm.Unknown:
 		return fault.WithHint(fault.New(fault.Network, "%s: Slurm has forgotten it, and it left no results", status), "a retry may help")
 	case status.State == slurm.Completed || status.NoFiles():
-		return fault.WithHint(fault.New(fault.Untested, "%s: it could not use, or left nothing in, the directory %s", status, s.Dir), "%s", shared)
+		return fault.WithHint(fault.New(fault.Untested, "%s: it could not use its directory, or left nothing there", status), "%s", shared)
 	case status.Nodes == "":
 		return fault.WithHint(fault.New(fault.Untested, "%s: it never ran", status), "check its settings (--slurm, SBATCH_* and SLURM_* variables, the matrix)")
 	}

@@ -21,6 +21,7 @@ var messages = []message{
 	{regexp.MustCompile(`(?i)unable to contact slurm controller|socket timed out|connection (refused|timed out)|zero bytes were transmitted|transport endpoint|fully unreachable|communication connection failure`), fault.Network, noController},
 	{regexp.MustCompile(`(?i)could not establish a configuration source|fetch_config|unable to open slurm.conf|DNS SRV`), fault.Network,
 		"there is no Slurm configuration: set SLURM_CONF, or use a node of the cluster"},
+	{regexp.MustCompile(`MaxSubmitJob`), fault.Network, "you have as many jobs as you may have: a retry helps when some of them have ended"},
 	{regexp.MustCompile(`(?i)temporarily unable to accept|in maintenance|resource temporarily unavailable`), fault.Network, "a retry may help"},
 	{regexp.MustCompile(`(?i)authentication error|munge|invalid authentication credential|access/permission denied|user not found on host`), fault.Unauthorized,
 		"Slurm does not accept who you are: is munge running, and may you use this cluster?"},
@@ -47,20 +48,25 @@ func explain(command, stderr string) error {
 	return fault.New(fault.Failure, "%s: %s", command, said)
 }
 
-// summary returns the last line that is no advice, without the command's name.
+// summary returns the last line that is no advice, and of two the other, which is more
+// exact, behind it.
 func summary(stderr string) string {
-	said := ""
+	var said []string
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "Try ") {
-			said = line
+		if line == "" || strings.HasPrefix(line, "Try ") {
+			continue
 		}
+		for _, prefix := range []string{"sbatch: ", "scancel: ", "squeue: ", "scontrol: ", "sacct: ", "error: ", "fatal: ", "slurm_load_jobs error: ", "Batch job submission failed: "} {
+			line = strings.TrimPrefix(line, prefix)
+		}
+		said = append(said, line)
 	}
-	for _, prefix := range []string{"sbatch: ", "scancel: ", "squeue: ", "scontrol: ", "sacct: ", "error: ", "fatal: ", "slurm_load_jobs error: ", "Batch job submission failed: "} {
-		said = strings.TrimPrefix(said, prefix)
-	}
-	if said == "" {
+	switch len(said) {
+	case 0:
 		return "it failed without a word"
+	case 2:
+		return said[1] + " (" + said[0] + ")"
 	}
-	return said
+	return said[len(said)-1]
 }

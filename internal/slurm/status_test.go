@@ -101,6 +101,8 @@ func TestMessages(t *testing.T) {
 		"sbatch: unrecognized option '--wrong'\nTry \"sbatch --help\" for more information\n":                                                                                               fault.Usage, // --wrong
 		"sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)\n":                                                                                fault.Network,
 		"sbatch: error: slurm_send_node_msg: auth_g_create: REQUEST_SUBMIT_BATCH_JOB has authentication error\nsbatch: error: Batch job submission failed: Protocol authentication error\n": fault.Unauthorized, // SLURM_JWT=x
+		// with accounting, as a user who may have two jobs and has
+		"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n": fault.Network,
 		// without slurm.conf
 		"sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\nsbatch: error: fetch_config: DNS SRV lookup failed\nsbatch: error: _establish_config_source: failed to fetch config\nsbatch: fatal: Could not establish a configuration source\n": fault.Network,
 		// scontrol show job 1, squeue: no controller
@@ -114,9 +116,12 @@ func TestMessages(t *testing.T) {
 		if fault.KindOf(err) != want || want != fault.Failure && fault.HintOf(err) == "" {
 			t.Errorf("%q: kind %v, hint %q", said, fault.KindOf(err), fault.HintOf(err))
 		}
-		if strings.Contains(err.Error(), "error:") || strings.Contains(err.Error(), "\n") || strings.HasSuffix(err.Error(), ": ") {
+		if strings.HasPrefix(err.Error(), "sbatch: error:") || strings.Contains(err.Error(), "sbatch: sbatch") || strings.Contains(err.Error(), "\n") || strings.HasSuffix(err.Error(), ": ") {
 			t.Errorf("said as %q", err)
 		}
+	}
+	if err := explain("sbatch", "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified\n"); err.Error() != "sbatch: Invalid partition name specified (invalid partition specified: nope)" {
+		t.Errorf("got %v", err)
 	}
 	// scontrol show job 999
 	if err := explain("scontrol", "slurm_load_jobs error: Invalid job id specified\n"); !errors.Is(err, errUnknown) {
