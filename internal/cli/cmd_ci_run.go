@@ -139,6 +139,13 @@ func (r *planRunner) events() event.Sink {
 	}
 }
 
+// telling is the same of which everything it does is told as events.
+func (r *planRunner) telling(events event.Sink) *planRunner {
+	in, one := *r.invocation, *r
+	in.events, one.invocation = events, &in
+	return &one
+}
+
 func (r *planRunner) label(j plan.Job) (label.Label, error) {
 	l := j.Label().WithNamespace(r.invocation.build())
 	l.Tag = cmp.Or(r.String("tag"), r.getenv("CI_PIPELINE_ID"), j.Key[:min(len(j.Key), 12)])
@@ -157,6 +164,7 @@ func (r *planRunner) dir(j plan.Job) string {
 }
 
 func (r *planRunner) build(ctx context.Context, j plan.Job, l label.Label, events event.Sink) (pipeline.BuildImageOptions, error) {
+	r = r.telling(events)
 	dir := r.dir(j)
 	o := pipeline.BuildImageOptions{
 		Versions: buildVersions(), Invocation: r.getenv("CI_JOB_URL"), ReportFile: filepath.Join(dir, pipeline.BuildReportFile), ReportAlways: true,
@@ -183,7 +191,7 @@ func (r *planRunner) build(ctx context.Context, j plan.Job, l label.Label, event
 	}
 	o.Pack.Base = r.lastImage(ctx, l, o.Pack)
 	o.Build.NoSandbox = !j.Sandbox
-	o.Pack.Events, o.Build.Events = events, events
+	o.Build.Events = events
 	if err := r.limit(&o.Build, l, o.ReportFile); err != nil {
 		return o, err
 	}
@@ -217,6 +225,7 @@ func (r *planRunner) compilations() int {
 }
 
 func (r *planRunner) test(ctx context.Context, j plan.Job, events event.Sink) (pipeline.TestOptions, *scratch.Dir, error) {
+	r = r.telling(events)
 	o, err := r.testOptions()
 	if err != nil {
 		return o, nil, err
@@ -227,7 +236,6 @@ func (r *planRunner) test(ctx context.Context, j plan.Job, events event.Sink) (p
 	}
 	o.Run.System, o.Run.UArch, o.Run.Partition = j.System, j.UArch, j.Partition
 	o.Run.NoSandbox, o.Run.Restricted = !j.Sandbox, r.site.Uenv(j.Name).Restricted
-	o.Events = events
 	work, err := r.testScratch(&o)
 	if err != nil {
 		return o, nil, err
