@@ -142,13 +142,16 @@ func parseTime(text string) (time.Duration, bool) {
 	}
 	sum := time.Duration(0)
 	for i, field := range append([]string{days}, fields...) {
-		n, err := strconv.ParseUint(field, 10, 24)
-		if err != nil || len(fields) > 3 {
+		unit, bits := 24*time.Hour, 15 // so that the sum is one that fits
+		if len(fields) > 3 {
 			return 0, false
 		}
-		unit := 24 * time.Hour
 		if i > 0 {
-			unit = units[len(fields)][i-1]
+			unit, bits = units[len(fields)][i-1], 20
+		}
+		n, err := strconv.ParseUint(field, 10, bits)
+		if err != nil {
+			return 0, false
 		}
 		sum += time.Duration(n) * unit
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"uenv-ci.dev/internal/proc"
 )
@@ -172,8 +171,8 @@ func parseAccounted(out string) (Status, bool) {
 	}
 	state, by, _ := strings.Cut(f[1], " ")
 	s := Status{ID: f[0], State: State(state), Reason: by, ExitCode: f[2], Nodes: given(f[3]), Partition: f[5]}
-	if seconds, err := strconv.Atoi(f[4]); err == nil {
-		s.Elapsed = (time.Duration(seconds) * time.Second).Seconds()
+	if seconds, err := strconv.ParseUint(f[4], 10, 32); err == nil {
+		s.Elapsed = float64(seconds)
 	}
 	return s, true
 }

@@ -131,13 +131,15 @@ func TestMessages(t *testing.T) {
 
 func FuzzStatus(f *testing.F) {
 	f.Add("JobId=1 JobName=x JobState=RUNNING Reason=None RunTime=1-00:00:01")
+	f.Add("JobId=1 JobState=RUNNING RunTime=32767-1048575:00:00")
+	f.Add("7|FAILED|0:9|n|55555555555555|p")
 	f.Add("3|CANCELLED by 0|0:0|nid001|2|normal")
 	f.Fuzz(func(t *testing.T, text string) {
 		s := parseStatus(text)
 		if s.Elapsed < 0 {
 			t.Errorf("%q: %+v", text, s)
 		}
-		if a, ok := parseAccounted(text); ok && a.Elapsed < 0 && !strings.Contains(text, "-") {
+		if a, ok := parseAccounted(text); ok && a.Elapsed < 0 {
 			t.Errorf("%q: %+v", text, a)
 		}
 	})
@@ -156,7 +158,7 @@ func TestJudge(t *testing.T) {
 		"runs":               {status: running},
 		"runs within limits": {status: running, limit: 62 * time.Second},
 		"runs too long":      {status: running, limit: time.Minute, done: true, kind: fault.Untested},
-		"waits in vain":      {status: Status{ID: "7", State: Pending, Reason: "PartitionTimeLimit"}, hopeless: 2, done: true, kind: fault.Untested},
+		"waits in vain":      {status: Status{ID: "7", State: Pending, Reason: "PartitionTimeLimit"}, hopeless: 4, done: true, kind: fault.Untested},
 		"may be rescheduled": {status: Status{ID: "7", State: Pending, Reason: "PartitionTimeLimit"}, hopeless: 1},
 		"ended":              {status: Status{ID: "7", State: NodeFail}, done: true},
 		"is cleaned up":      {status: Status{ID: "7", State: Completing}, over: time.Now()},

@@ -27,6 +27,8 @@ const (
 	look       = 250 * time.Millisecond // at what the job leaves behind
 	tolerance  = 10 * time.Minute       // without an answer of Slurm's
 	completing = time.Minute            // of a job that is done
+
+	hopelessLooks = 3 // at a job that would never start; the first may be from before the scheduler has looked
 )
 
 // Wait follows a job until it has ended. The status is the last that is known, also with
@@ -57,8 +59,9 @@ func (c Client) Wait(ctx context.Context, id string, w Watch) (Status, error) {
 			if over.IsZero() && now.State == Completing {
 				over = time.Now()
 			}
-			if now.Hopeless() {
-				hopeless++
+			hopeless++
+			if !now.Hopeless() {
+				hopeless = 0
 			}
 			if done, err := last.judge(w, hopeless, over); done {
 				return last, err
@@ -75,7 +78,7 @@ func (s Status) judge(w Watch, hopeless int, over time.Time) (bool, error) {
 	switch {
 	case s.State.Ended(), s.State == Completing && time.Since(over) > completing:
 		return true, nil
-	case hopeless > 1: // the first may be from before the scheduler has looked
+	case hopeless > hopelessLooks:
 		return true, neverStarts(s)
 	case w.Limit > 0 && s.State == Running && s.Elapsed > w.Limit.Seconds():
 		return true, fault.New(fault.Untested, "job %s runs for longer than %s, and has not ended its tests by itself", s.ID, w.Limit)
