@@ -42,7 +42,7 @@ type InSlurm struct {
 type JobPlaces struct {
 	Image   string // path of the image
 	Site    string // an empty site file
-	Results string // directory for the results, to be made
+	Results string // directory for the results, to be made; in the one where the program runs
 	Timeout time.Duration
 }
 
@@ -151,12 +151,14 @@ func (s InSlurm) prepare(ctx context.Context, o TestOptions) (time.Duration, err
 	return timeout, os.WriteFile(filepath.Join(s.Dir, jobSite), nil, 0o600)
 }
 
-// script runs the program, and says when it has ended, which nothing else tells for
-// certain. It outlives a signal to the job, so that the program can clean up behind itself.
+// script runs the program in the job's directory, and says when it has ended, which
+// nothing else tells for certain. It outlives a signal to the job, so that the program can
+// clean up behind itself. The results have a relative path: a program that ends when the
+// directory has gone must not make it anew.
 func (s InSlurm) script(timeout time.Duration) string {
 	at := func(name string) string { return filepath.Join(s.Dir, name) }
 	words := []string{quote(at(jobProgram))}
-	for _, arg := range s.Args(JobPlaces{at(jobImage), at(jobSite), at(jobResults), timeout}) {
+	for _, arg := range s.Args(JobPlaces{at(jobImage), at(jobSite), jobResults, timeout}) {
 		words = append(words, quote(arg))
 	}
 	return strings.Join([]string{

@@ -31,8 +31,10 @@ func (s InSlurm) judge(ctx context.Context, status slurm.Status) error {
 	switch {
 	case !ended:
 		return s.diedWith(status)
-	case (status.State.Infrastructure() || code == killed) && code != 0:
-		return notTheTests(status) // what failed with the node proves nothing
+	case code == killed:
+		return notTheTests(status)
+	case code != 0 && status.State.FromOutside():
+		return s.diedWith(status) // what failed with the job, of its signal perhaps, proves nothing
 	case code == 0, s.KindOf(code) == fault.TestsFailed, s.KindOf(code) == fault.Untested:
 		if _, err := bounded.ReadFile(filepath.Join(s.Dir, jobResults, "verdict.json"), maxToldInside); err == nil {
 			return nil

@@ -59,6 +59,8 @@ func TestJudgeJob(t *testing.T) {
 		"the time limit":               {job(slurm.Timeout, "0:15", "n"), map[string]string{jobLog: "x\n*** DUE TO TIME LIMIT ***\n"}, fault.Untested, "TIME LIMIT"},
 		"the time limit, told to end":  {job(slurm.Timeout, "0:15", "n"), map[string]string{jobEnded: "130\n"}, fault.Untested, "TIMEOUT"},
 		"cancelled":                    {job(slurm.Cancelled, "0:15", "n"), map[string]string{jobEnded: "130\n"}, fault.Untested, "CANCELLED"},
+		"cancelled, and so its tests":  {job(slurm.Cancelled, "0:15", "n"), map[string]string{jobEnded: "7\n", aVerdict: "{}"}, fault.Untested, "CANCELLED"},
+		"ended, and so its tests":      {job(slurm.Timeout, "0:15", "n"), map[string]string{jobEnded: "7\n", aVerdict: "{}"}, fault.Untested, "TIMEOUT"},
 		"cancelled while it waited":    {job(slurm.Cancelled, "0:0", ""), nil, fault.Untested, "CANCELLED"},
 		"deadline":                     {job(slurm.Deadline, "0:1", ""), nil, fault.Untested, "DEADLINE"},
 		"node failed":                  {job(slurm.NodeFail, "143:0", "n"), nil, fault.Network, "NODE_FAIL"},

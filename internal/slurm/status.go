@@ -36,13 +36,18 @@ const (
 
 // Ended tells whether a job has come to its end.
 func (s State) Ended() bool {
-	return s == Completed || s == Failed || s == Cancelled || s == Timeout || s == Deadline || s == Revoked || s == Unknown || s.Infrastructure()
+	return s == Completed || s == Failed || s == Unknown || s.FromOutside()
 }
 
 // Infrastructure tells whether a job was ended by something that says nothing about
 // what it did; another attempt may go well.
 func (s State) Infrastructure() bool {
 	return s == OutOfMemory || s == NodeFail || s == BootFail || s == Preempted
+}
+
+// FromOutside tells whether a job was ended by something else than its script.
+func (s State) FromOutside() bool {
+	return s == Cancelled || s == Timeout || s == Deadline || s == Revoked || s.Infrastructure()
 }
 
 // Status is what Slurm says of a job.
