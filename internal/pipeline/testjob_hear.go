@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/event"
 )
 
@@ -23,13 +25,17 @@ const atOnce = 64 << 10 // bytes
 
 // listen reads what has been written since.
 func (h *hearing) listen() {
-	f, err := os.Open(h.file)
+	// Without a sandbox a test may have put a pipe there, which nobody writes to.
+	f, err := os.OpenFile(h.file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return // nothing was said yet
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return
+	}
 	data := make([]byte, atOnce)
-	for n := atOnce; n == atOnce; {
+	for n := atOnce; n == atOnce && h.read < maxToldInside; {
 		n, _ = f.ReadAt(data, h.read)
 		h.read += int64(n)
 		h.hear(data[:n])

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"uenv-ci.dev/internal/event"
 	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/proc"
@@ -131,6 +133,33 @@ func TestHearing(t *testing.T) {
 	}
 	if want := []string{"info test fail greeting", "warning mount slow"}; !slices.Equal(told, want) {
 		t.Errorf("told %q", told)
+	}
+}
+
+// What a test without a sandbox puts in the file's place keeps nobody waiting.
+func TestHearingEnds(t *testing.T) {
+	dir := t.TempDir()
+	pipe, endless, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "endless"), filepath.Join(dir, "link")
+	err := errors.Join(unix.Mkfifo(pipe, 0o600), os.WriteFile(endless, nil, 0o600), os.Truncate(endless, 1<<40), os.Symlink("/dev/zero", link))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{pipe, endless, link} {
+		ended := make(chan struct{})
+		h := &hearing{file: file}
+		go func() {
+			h.listen()
+			h.listen()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: still listening", filepath.Base(file))
+		}
+		if h.read > maxToldInside || len(h.rest) > atOnce {
+			t.Errorf("%s: read %d bytes", filepath.Base(file), h.read)
+		}
 	}
 }
 
