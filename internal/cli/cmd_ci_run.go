@@ -158,20 +158,17 @@ func (r *planRunner) label(j plan.Job) (label.Label, error) {
 	return l, r.refuseDeploy(l)
 }
 
-// dir is where everything about a job is kept.
-func (r *planRunner) dir(j plan.Job) string {
-	return filepath.Join(r.String("out"), strings.Join([]string{j.Name, j.Version, j.System, j.UArch}, "-"))
-}
-
 func (r *planRunner) build(ctx context.Context, j plan.Job, l label.Label, events event.Sink) (pipeline.BuildImageOptions, error) {
 	r = r.telling(events)
 	dir := r.dir(j)
 	o := pipeline.BuildImageOptions{
 		Versions: buildVersions(), Invocation: r.getenv("CI_JOB_URL"), ReportFile: filepath.Join(dir, pipeline.BuildReportFile), ReportAlways: true,
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return o, fault.Wrap(fault.Usage, err, "keep the results")
+	release, err := claim(dir)
+	if err != nil {
+		return o, err
 	}
+	context.AfterFunc(ctx, release)
 	t := toBuild{
 		recipe: filepath.Join(r.repository, filepath.FromSlash(j.Recipe)), mount: j.Mount, system: j.System, uarch: j.UArch,
 		logs: filepath.Join(dir, "logs"), jobs: r.compilations(),
@@ -179,7 +176,6 @@ func (r *planRunner) build(ctx context.Context, j plan.Job, l label.Label, event
 	if r.cluster != nil {
 		t.cluster = r.cluster(j)
 	}
-	var err error
 	if o.Build, err = r.optionsFor(ctx, t); err != nil {
 		return o, err
 	}

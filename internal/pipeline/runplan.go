@@ -29,7 +29,8 @@ type RunOptions struct {
 	KeepGoing bool // start the others too after a job has failed
 	// Label names the image of a job in full.
 	Label func(plan.Job) (label.Label, error)
-	// Build and Test say how: what follows from the job's image is filled in here. Test
+	// Build and Test say how: what follows from the job's image is filled in here. Their
+	// context ends with the job. Test
 	// is asked first, and makes a directory where the tests can read the image, which is
 	// removed when they have ended.
 	Build  func(context.Context, plan.Job, label.Label, event.Sink) (BuildImageOptions, error)
@@ -160,6 +161,8 @@ type jobRun struct {
 }
 
 func (r *jobRun) run(ctx context.Context) (err error) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	if r.done.Label, err = r.Label(r.job); err != nil {
 		return err
 	}
