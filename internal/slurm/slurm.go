@@ -88,10 +88,11 @@ func (c Client) Submit(ctx context.Context, j Job) (string, error) {
 }
 
 // guarded takes the controller's token out of the script's environment: sbatch needs
-// it and gives all its variables to the job.
+// it and gives all its variables to the job. The script begins anew without it, since
+// /proc shows for ever what a program began with, to all programs of the same user.
 func guarded(script string) string {
 	first, rest, _ := strings.Cut(script, "\n")
-	return first + "\nunset " + jwt + "\n" + rest
+	return first + "\n" + `if [ -n "${` + jwt + `+set}" ]; then unset ` + jwt + `; exec "$0" "$@"; fi` + "\n" + rest
 }
 
 // Cancel ends a job, or all jobs of ours with a name. One that has ended already is no

@@ -3,6 +3,7 @@ package slurm
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,8 +22,19 @@ func TestEnviron(t *testing.T) {
 	if got := c.environ(); !slices.Equal(got, []string{"PATH=/bin", "SLURM_CONF=/etc/x", "SLURM_JWT=token"}) {
 		t.Errorf("got %v", got)
 	}
-	if got := guarded("#!/bin/sh\nrun\n"); got != "#!/bin/sh\nunset SLURM_JWT\nrun\n" {
-		t.Errorf("got %q", got)
+}
+
+// Nothing in a job sees the token, not even by the script's process.
+func TestGuarded(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte(guarded("#!/bin/sh\necho \"$0 $SLURM_JWT $OTHER\"\ncat /proc/$$/environ\n")), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{"SLURM_JWT=hush", "SLURM_JWT=", "NONE=1"} {
+		out, err := proc.Cmd{Path: script, Env: []string{"PATH=/usr/bin:/bin", "OTHER=kept", token}}.Output(t.Context())
+		if err != nil || !strings.HasPrefix(string(out), script+"  kept\n") || strings.Contains(string(out), "JWT") {
+			t.Errorf("%s: %q, %v", token, out, err)
+		}
 	}
 }
 
