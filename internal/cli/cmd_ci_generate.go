@@ -80,7 +80,10 @@ func runGenerate(ctx context.Context, in *invocation) (result, error) {
 		r.Pipeline = string(text)
 		return r, nil
 	}
-	return r, atomicfile.WriteBytes(out, 0o644, text)
+	if err := atomicfile.WriteBytes(out, 0o644, text); err != nil {
+		return nil, fault.Wrap(fault.Failure, err, "write the pipeline")
+	}
+	return r, nil
 }
 
 func (in *invocation) gitlabOptions() (plan.GitLabOptions, error) {

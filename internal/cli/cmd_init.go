@@ -12,6 +12,7 @@ import (
 
 	"uenv-ci.dev/internal/label"
 	"uenv-ci.dev/internal/recipe"
+	"uenv-ci.dev/internal/registry"
 	"uenv-ci.dev/internal/starter"
 )
 
@@ -61,8 +62,11 @@ func runInit(_ context.Context, in *invocation) (result, error) {
 	case (dir == "") == (siteFile == ""):
 		return nil, usageError([]string{"init"}, "name either the new directory DIR or --site-file FILE")
 	case siteFile != "":
+		if err := in.writeSite(siteFile); err != nil {
+			return nil, err
+		}
 		commands := []string{"uenv-ci lint " + quoted(siteFile), "uenv-ci --site " + quoted(siteFile) + " doctor"}
-		return initResult{SiteFile: siteFile, Commands: commands}, starter.WriteSite(siteFile, in.String("registry"))
+		return initResult{SiteFile: siteFile, Commands: commands}, nil
 	}
 	n, err := in.newRecipe(dir)
 	if err != nil {
@@ -73,6 +77,17 @@ func runInit(_ context.Context, in *invocation) (result, error) {
 		return nil, err
 	}
 	return initResult{Dir: dir, Files: files, Commands: n.commands()}, nil
+}
+
+// writeSite writes a site file, which everybody may read: no address with credentials.
+func (in *invocation) writeSite(file string) error {
+	address := in.String("registry")
+	if address != "" {
+		if err := registry.CheckAddress(address); err != nil {
+			return err
+		}
+	}
+	return starter.WriteSite(file, address)
 }
 
 // newRecipe is a recipe to be written, and what it will be built for.
