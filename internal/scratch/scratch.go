@@ -55,6 +55,11 @@ func NewShared(base string, events event.Sink) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
+	// All users of it could put a directory of theirs in the place of ours.
+	if info, err := os.Stat(base); err == nil && info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		err := fault.New(fault.Usage, "everybody can rename what is in %s", base)
+		return nil, fault.WithHint(err, "'chmod +t' or 'chmod o-w' makes it safe")
+	}
 	d, err := createIn(parent, events)
 	if err != nil {
 		return nil, fmt.Errorf("make a directory in %s: %w", base, err)

@@ -138,3 +138,23 @@ func TestSharedBetweenHosts(t *testing.T) {
 		t.Errorf("removed: %v", err)
 	}
 }
+
+// Where everybody can rename what is ours, its privacy is worth nothing.
+func TestSharedWithEverybody(t *testing.T) {
+	base := t.TempDir()
+	for mode, safe := range map[os.FileMode]bool{0o777: false, 0o777 | os.ModeSticky: true, 0o775: true} {
+		if err := os.Chmod(base, mode); err != nil {
+			t.Fatal(err)
+		}
+		d, err := NewShared(base, nil)
+		if (err == nil) != safe {
+			t.Errorf("%v: %v", mode, err)
+		}
+		if err == nil {
+			err = d.Remove()
+		}
+		if safe && err != nil {
+			t.Error(err)
+		}
+	}
+}
