@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"uenv-ci.dev/internal/fault"
 	"uenv-ci.dev/internal/meta"
 )
 
@@ -45,7 +46,7 @@ func TestAdopt(t *testing.T) {
 		"the runner failed": {meta.Verdict{State: meta.Fail, Runner: meta.Runner{Name: "command", Failure: "stopped"}}, []meta.Waiver{waiver}, meta.Fail, "stopped"},
 	} {
 		dir := adoptable(t, c.given)
-		got, err := Adopt(dir, "7", Options{Image: image, Partition: "normal", Waivers: c.waivers})
+		got, err := Adopt(dir, "7", Options{Image: image, System: "demo", Partition: "normal", Waivers: c.waivers})
 		if err != nil || got.Verdict.State != c.state || !strings.Contains(got.Verdict.Reason, c.reason) {
 			t.Errorf("%s: got %s: %s, %v", name, got.Verdict.State, got.Verdict.Reason, err)
 		}
@@ -63,6 +64,10 @@ func TestAdopt(t *testing.T) {
 		if junit, err := os.ReadFile(filepath.Join(dir, "junit.xml")); err != nil || !strings.Contains(string(junit), "<testsuite") {
 			t.Errorf("%s: junit.xml: %v", name, err)
 		}
+	}
+	pass := meta.Verdict{State: meta.Pass, Cases: cases[:1], Counts: meta.Counts{Total: 1, Passed: 1}}
+	if _, err := Adopt(adoptable(t, pass), "7", Options{Image: image, System: "other"}); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("of another system: %v", err)
 	}
 	if _, err := Adopt(t.TempDir(), "7", Options{}); err == nil {
 		t.Error("nothing was taken over")
